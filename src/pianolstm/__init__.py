@@ -1,0 +1,89 @@
+"""Learn piano music from MIDI with LSTMs, write more of it, and measure how near it is.
+
+Names are imported when they are first used: ``import pianolstm`` itself loads nothing beyond the
+standard library, and what reads and encodes MIDI never loads JAX.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pianolstm import callbacks, datasets, exceptions, plotting
+    from pianolstm.exceptions import (
+        DataLossWarning,
+        InvalidInputError,
+        MidiError,
+        ModelFileError,
+        PianoLSTMError,
+    )
+    from pianolstm.generator import SequenceGenerator
+    from pianolstm.midi import Notes, TempoMap, describe_midi, read_notes
+    from pianolstm.rolls import PianoRoll, PianoRollEncoder
+    from pianolstm.scoring.distribution import NoteDistributionScorer
+    from pianolstm.tokens import ChordSequence, ChordTokenizer, chord_pitches
+    from pianolstm.windows import WindowDataset
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "ChordSequence": "tokens",
+    "ChordTokenizer": "tokens",
+    "DataLossWarning": "exceptions",
+    "InvalidInputError": "exceptions",
+    "MidiError": "exceptions",
+    "ModelFileError": "exceptions",
+    "NoteDistributionScorer": "scoring.distribution",
+    "Notes": "midi",
+    "PianoLSTMError": "exceptions",
+    "PianoRoll": "rolls",
+    "PianoRollEncoder": "rolls",
+    "SequenceGenerator": "generator",
+    "TempoMap": "midi",
+    "WindowDataset": "windows",
+    "chord_pitches": "tokens",
+    "describe_midi": "midi",
+    "read_notes": "midi",
+}
+_MODULES = ("callbacks", "datasets", "exceptions", "plotting")
+
+__all__ = [
+    "ChordSequence",
+    "ChordTokenizer",
+    "DataLossWarning",
+    "InvalidInputError",
+    "MidiError",
+    "ModelFileError",
+    "NoteDistributionScorer",
+    "Notes",
+    "PianoLSTMError",
+    "PianoRoll",
+    "PianoRollEncoder",
+    "SequenceGenerator",
+    "TempoMap",
+    "WindowDataset",
+    "__version__",
+    "callbacks",
+    "chord_pitches",
+    "datasets",
+    "describe_midi",
+    "exceptions",
+    "plotting",
+    "read_notes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = import_module(f"pianolstm.{name}")
+    elif name in _MODULE_OF:
+        value = getattr(import_module(f"pianolstm.{_MODULE_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module 'pianolstm' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

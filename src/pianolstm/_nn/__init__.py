@@ -1,0 +1,1 @@
+"""Networks, their training and sampling. Nothing here is public; use `SequenceGenerator`."""

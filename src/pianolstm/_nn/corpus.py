@@ -1,0 +1,157 @@
+"""Token sequences as the networks take them, and what a chord outside the vocabulary costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pianolstm._nn.networks import n_rows
+from pianolstm.tokens import ChordSequence, unpack
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Pieces over one table of chords: the vocabulary, then chords outside it.
+
+    Attributes
+    ----------
+    tokens : list of ndarray of int32
+        One entry a piece; ids are rows of `chords`.
+    chords : ndarray of uint64, shape (n_chords, 4)
+        Bits of each id.
+    n_tokens : int
+        Ids below it are the vocabulary.
+    """
+
+    tokens: list[np.ndarray]
+    chords: np.ndarray
+    n_tokens: int
+
+    @classmethod
+    def of(cls, vocabulary: np.ndarray, sequences: Sequence[ChordSequence]) -> Corpus:
+        """Give each piece's own chords ids in one common table."""
+        tables, tokens, n = [vocabulary], [], len(vocabulary)
+        for sequence in sequences:
+            offset = n - len(vocabulary)
+            known = sequence.tokens < len(vocabulary)
+            tokens.append(
+                sequence.tokens if known.all() else sequence.tokens + np.where(known, 0, offset)
+            )
+            tables.append(sequence.extra)
+            n += len(sequence.extra)
+        return cls(
+            [t.astype(np.int32, copy=False) for t in tokens],
+            np.concatenate(tables),
+            len(vocabulary),
+        )
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of all pieces together."""
+        return sum(map(len, self.tokens))
+
+    @property
+    def n_unknown(self) -> int:
+        """Frames whose chord is outside the vocabulary."""
+        return sum(int((t >= self.n_tokens).sum()) for t in self.tokens)
+
+    def begun_once(self) -> np.ndarray:
+        """Ids of vocabulary chords that the corpus begins just once."""
+        begun = np.zeros(len(self.chords), np.int64)
+        for tokens in self.tokens:
+            changes = np.append(True, tokens[1:] != tokens[:-1])[: len(tokens)]
+            begun += np.bincount(tokens[changes], minlength=len(begun))
+        return np.flatnonzero(begun[: self.n_tokens] == 1)
+
+
+class Reader:
+    """Turns ids (`START` and `PAD` among them) into a network's inputs and targets.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The table of chords.
+    hidden : ndarray of int, default=()
+        Ids treated as chords outside the vocabulary.
+    """
+
+    def __init__(self, corpus: Corpus, hidden: np.ndarray | tuple[()] = ()) -> None:
+        rows = n_rows(corpus.n_tokens)
+        ids = np.arange(len(corpus.chords), dtype=np.int32)
+        outside = ids >= corpus.n_tokens
+        outside[np.asarray(hidden, np.int64)] = True
+        # Two more entries, so that PAD (-2) and START (-1) index the last two.
+        self._inputs = np.append(np.where(outside, rows, ids), [-2, -1]).astype(np.int32)
+        self._targets = np.where(outside, rows - 1, ids).astype(np.int32)
+        self._words = np.concatenate([as_words(corpus.chords), np.zeros((2, 8), np.uint32)])
+
+    def inputs(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids as the network counts them, and bits (…, 8); other chords have no id of its rows."""
+        return self._inputs[ids], self._words[ids]
+
+    def targets(self, ids: np.ndarray) -> np.ndarray:
+        """Rows of the softmax; the last one for chords outside the vocabulary."""
+        return self._targets[ids]
+
+
+class PitchBernoulli:
+    """Each pitch on its own: what a chord outside the vocabulary costs, given that it is one.
+
+    Every pitch sounds with its share of the training frames; a pitch that sounds in two frames in
+    a row is struck again with one common share. Counts start at one half (Krichevsky and Trofimov
+    1981), so that no chord is impossible.
+
+    Attributes
+    ----------
+    sounding : ndarray of float64, shape (128,)
+        Probability of each pitch.
+    again : float
+        Probability that a pitch that goes on is struck again.
+    """
+
+    def __init__(self, sounding: np.ndarray, again: float) -> None:
+        self.sounding = np.asarray(sounding, np.float64)
+        self.again = float(again)
+
+    @classmethod
+    def fit(cls, corpus: Corpus) -> PitchBernoulli:
+        """Count over the frames of a corpus."""
+        frames = np.bincount(np.concatenate(corpus.tokens), minlength=len(corpus.chords))
+        sounding = frames @ unpack(corpus.chords)[:, :128].astype(np.float64)
+        going_on, again = 0, 0
+        for tokens in corpus.tokens:
+            chords = corpus.chords[tokens]
+            going_on += int(np.bitwise_count(chords[1:, :2] & chords[:-1, :2]).sum())
+            again += int(np.bitwise_count(chords[1:, 2:]).sum())
+        return cls((sounding + 0.5) / (frames.sum() + 1), (again + 0.5) / (going_on + 1))
+
+    def log_likelihood(self, chords: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Nats of each chord after the chord of the frame before it.
+
+        Parameters
+        ----------
+        chords, before : ndarray of uint64, shape (n, 4)
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+        """
+        sounding = unpack(chords)[:, :128].astype(np.float64)
+        log_p = sounding @ np.log(self.sounding) + (1 - sounding) @ np.log1p(-self.sounding)
+        going_on = np.bitwise_count(chords[:, :2] & before[:, :2]).sum(1).astype(np.float64)
+        again = np.bitwise_count(chords[:, 2:]).sum(1).astype(np.float64)
+        return log_p + again * np.log(self.again) + (going_on - again) * np.log1p(-self.again)
+
+
+def as_words(chords: np.ndarray) -> np.ndarray:
+    """Bits of chords (n, 4) uint64 as (n, 8) uint32, which JAX takes."""
+    return np.ascontiguousarray(chords, dtype="<u8").view("<u4").reshape(-1, 8)
+
+
+def padded_vocabulary(vocabulary: np.ndarray) -> np.ndarray:
+    """Bits of the rows of the softmax, uint32, shape (n_rows, 8); zeros in the padding."""
+    words = np.zeros((n_rows(len(vocabulary)), 8), np.uint32)
+    words[: len(vocabulary)] = as_words(vocabulary)
+    return words

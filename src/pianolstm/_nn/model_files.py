@@ -1,0 +1,128 @@
+"""Models as one ``.safetensors`` file: arrays, and settings as JSON in the header."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pianolstm.exceptions import ModelFileError
+
+FORMAT = "pianolstm-model"
+FORMAT_VERSION = 1
+
+
+def write_model(path: str | PathLike[str], arrays: dict[str, np.ndarray], header: dict) -> None:
+    """Write a model; under its own name only when it is whole.
+
+    Parameters
+    ----------
+    path : path
+        Where to.
+    arrays : dict of str to ndarray
+    header : dict
+        Anything that JSON holds.
+    """
+    from safetensors.numpy import save
+
+    target = Path(path)
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "header": json.dumps(header, allow_nan=False),
+    }
+    # safetensors silently misorders arrays that are not contiguous.
+    data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except FileNotFoundError:
+        raise ModelFileError(
+            f"{target}: there is no folder {target.parent}; make it first."
+        ) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only the owner reads; a model is an ordinary file.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read_model(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read a model's arrays and header.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such file, or it is no model, cut short, or of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    name = fspath(path)
+    if not Path(path).is_file():
+        raise ModelFileError(f"{name}: there is no such file.")
+    try:
+        with safe_open(name, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(
+            f"{name}: expected a whole .safetensors file as SequenceGenerator.save writes it; got "
+            f"one that can't be read ({error}). It may be cut short: save the model again."
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{name}: the file holds arrays but no pianolstm model; expected one that "
+            "SequenceGenerator.save wrote."
+        )
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise ModelFileError(
+            f"{name}: the file has format version {metadata.get('format_version')}, this release "
+            f"of pianolstm reads version {FORMAT_VERSION}; use the release that wrote it, or "
+            "train again."
+        )
+    return arrays, json.loads(metadata["header"])
+
+
+def named_leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of a nested dict by dotted names."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    named: dict[str, Any] = {}
+    for key, value in tree.items():
+        named.update(named_leaves(value, f"{prefix}.{key}" if prefix else str(key)))
+    return named
+
+
+def fill_leaves(tree: Any, arrays: dict[str, np.ndarray], name: str, prefix: str = "") -> Any:
+    """The nested dict with arrays in place of its leaves.
+
+    Raises
+    ------
+    ModelFileError
+        If an array is missing or has another shape; it names the leaf and both shapes.
+    """
+    if isinstance(tree, dict):
+        return {
+            key: fill_leaves(value, arrays, name, f"{prefix}.{key}" if prefix else str(key))
+            for key, value in tree.items()
+        }
+    if prefix not in arrays:
+        raise ModelFileError(f"{name}: the parameter {prefix} of shape {tree.shape} is missing.")
+    if arrays[prefix].shape != tree.shape:
+        raise ModelFileError(
+            f"{name}: the parameter {prefix} has shape {arrays[prefix].shape}; the settings in the "
+            f"file call for {tree.shape}."
+        )
+    return arrays[prefix]

@@ -1,0 +1,319 @@
+"""The five networks of the study, after its figure 3, made causal.
+
+Conventions
+-----------
+Input at step t is the chord of the frame before the one to predict. A chord is read as its id and
+its bits, eight ``uint32`` words (see `pianolstm.tokens`): the id picks the chord's own vector,
+the bits its pitches' vectors, so that a chord outside the vocabulary is heard as what it is. The
+vocabulary has `n_rows` rows: the chords, padding, and in the last row "any other chord".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from pianolstm._nn.lstm import LSTMLayer
+from pianolstm.windows import PAD, START
+
+Params: TypeAlias = dict[str, Any]
+
+ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
+
+N_BITS = 256
+ROW_MULTIPLE = 256
+"""The vocabulary is padded to a multiple of this, so that few sizes are compiled."""
+
+CONV_FRAMES = 5
+"""Frames that the hybrid's convolution sees."""
+
+NEVER = -1e9
+"""Logit of a row that is no chord."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What determines the shape of a network; hashable, so that it can key compiled programs."""
+
+    arch: str
+    n_rows: int
+    units: int
+    embedding: int
+    dropout: float
+    window_size: int
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a state is carried; the Bi-LSTM reads its window anew for each frame."""
+        return self.arch != "bilstm"
+
+
+def n_rows(n_tokens: int) -> int:
+    """Rows of the softmax for a vocabulary: one more for other chords, padded."""
+    return -(-(n_tokens + 1) // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
+class ChordVectors(nnx.Module):
+    """A vector for each chord: the sum of its pitches' vectors, plus a small one of its own."""
+
+    def __init__(self, rows: int, width: int, scale: float, *, rngs: nnx.Rngs) -> None:
+        init = nnx.initializers.normal(scale)
+        self.pitch = nnx.Param(init(rngs.params(), (N_BITS, width)))
+        # Zero at first: a rare chord begins as the sum of its pitches.
+        self.own = nnx.Param(jnp.zeros((rows, width)))
+
+    def of(self, ids: Array, bits: Array) -> Array:
+        """Vectors of the given chords, (…, width); an id outside the rows has none of its own."""
+        own = self.own[...]
+        known = (ids >= 0) & (ids < own.shape[0])
+        picked = own[jnp.where(known, ids, 0)] * known[..., None]
+        return _unpack(bits) @ self.pitch[...] + picked
+
+    def table(self, bits: Array) -> Array:
+        """Vectors of all rows, (rows, width)."""
+        return _unpack(bits) @ self.pitch[...] + self.own[...]
+
+
+class RecurrentBody(nnx.Module):
+    """One LSTM layer or more, one above the other."""
+
+    def __init__(
+        self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: nnx.Rngs
+    ) -> None:
+        widths = [in_features] + [units] * n_layers
+        self.layers = nnx.List([LSTMLayer(w, units, rngs=rngs) for w in widths[:-1]])
+        self.dropout = dropout
+
+    def initial_carry(self, batch: int) -> Any:
+        return tuple(layer.initial_carry(batch) for layer in self.layers)
+
+    def __call__(self, x: Array, carry: Any, valid: Array, key: Array | None) -> tuple[Array, Any]:
+        carries = []
+        for i, (layer, layer_carry) in enumerate(zip(self.layers, carry, strict=True)):
+            if i > 0:
+                x = drop(x, self.dropout, _fold(key, i))
+            x, layer_carry = layer(x, layer_carry)
+            carries.append(layer_carry)
+        return x, tuple(carries)
+
+
+class HybridBody(nnx.Module):
+    """Convolution over the past, max pooling by 2, LSTM layers.
+
+    The pool that ends at the frame before the target holds two frames; the LSTM steps from pool to
+    pool, two frames at a time, with one carry for the even and one for the odd targets. So each
+    frame has a prediction, and a sequence takes half as many steps as frames.
+    """
+
+    def __init__(
+        self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: nnx.Rngs
+    ) -> None:
+        self.conv = nnx.Conv(
+            in_features, units, kernel_size=(CONV_FRAMES,), padding="VALID", rngs=rngs
+        )
+        self.recurrent = RecurrentBody(units, units, n_layers, dropout, rngs=rngs)
+        self.in_features, self.units = in_features, units
+
+    def initial_carry(self, batch: int) -> Any:
+        """Inputs that the convolution still sees, its last output, and a carry for each phase."""
+        seen = jnp.zeros((batch, CONV_FRAMES - 1, self.in_features))
+        last = jnp.zeros((batch, 1, self.units))
+        phase = self.recurrent.initial_carry(batch)
+        return seen, last, (phase, phase)
+
+    def __call__(self, x: Array, carry: Any, valid: Array, key: Array | None) -> tuple[Array, Any]:
+        seen, last, (next_phase, other_phase) = carry
+        batch, time, _ = x.shape
+        inputs = jnp.concatenate([seen, x], axis=1)
+        local = jax.nn.relu(self.conv(inputs))  # (batch, time, units)
+        # Outputs of the ReLU are at least 0, so that zeros before the start never win.
+        pooled = jnp.maximum(local, jnp.concatenate([last, local[:, :-1]], axis=1))
+        carry_on = inputs[:, time:], local[:, -1:]
+        if time == 1:
+            h, stepped = self.recurrent(pooled, next_phase, valid, key)
+            return h, (*carry_on, (other_phase, stepped))
+        if time % 2:
+            raise ValueError(f"the hybrid takes an even number of frames, got {time}")
+        phases = pooled.reshape(batch, time // 2, 2, -1)
+        phases = jnp.moveaxis(phases, 2, 0).reshape(2 * batch, time // 2, -1)
+        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), next_phase, other_phase)
+        h, both = self.recurrent(phases, both, valid, key)
+        h = jnp.moveaxis(h.reshape(2, batch, time // 2, -1), 0, 2).reshape(batch, time, -1)
+        next_phase = jax.tree.map(lambda leaf: leaf[:batch], both)
+        other_phase = jax.tree.map(lambda leaf: leaf[batch:], both)
+        return h, (*carry_on, (next_phase, other_phase))
+
+
+class BidirectionalBody(nnx.Module):
+    """LSTMs in both directions over the past window.
+
+    What predicts the next frame is the forward state at the window's last frame and the backward
+    state at its first: each has read everything. Its carry is the window itself.
+    """
+
+    def __init__(self, in_features: int, units: int, window_size: int, *, rngs: nnx.Rngs) -> None:
+        self.forwards = LSTMLayer(in_features, units, rngs=rngs)
+        self.backwards = LSTMLayer(in_features, units, rngs=rngs)
+        self.in_features, self.window_size = in_features, window_size
+
+    def initial_carry(self, batch: int) -> Any:
+        window = jnp.zeros((batch, self.window_size, self.in_features))
+        return window, jnp.zeros((batch, self.window_size), bool)
+
+    def __call__(self, x: Array, carry: Any, valid: Array, key: Array | None) -> tuple[Array, Any]:
+        if x.shape[1] == 1:
+            window, seen = carry
+            x = jnp.concatenate([window[:, 1:], x], axis=1)
+            valid = jnp.concatenate([seen[:, 1:], valid], axis=1)
+        batch = x.shape[0]
+        last, _ = self.forwards(x, self.forwards.initial_carry(batch), valid=valid)
+        first, _ = self.backwards(x, self.backwards.initial_carry(batch), valid=valid, reverse=True)
+        begin = jnp.argmax(valid, axis=1)  # padding is on the left
+        first = jnp.take_along_axis(first, begin[:, None, None], axis=1)
+        return jnp.concatenate([last[:, -1:], first], axis=-1), (x, valid)
+
+
+class ChordNetwork(nnx.Module):
+    """Chord vectors → body → dense, ReLU → softmax over chords, by their vectors."""
+
+    def __init__(self, config: NetworkConfig, *, rngs: nnx.Rngs) -> None:
+        width, units = config.embedding, config.units
+        self.chords_in = ChordVectors(config.n_rows, width, 0.5, rngs=rngs)
+        self.start = nnx.Param(nnx.initializers.normal(0.5)(rngs.params(), (width,)))
+        n_layers = 2 if config.arch in ("stacked", "hybrid_stacked") else 1
+        out = units
+        if config.arch == "bilstm":
+            self.body = BidirectionalBody(width, units, config.window_size, rngs=rngs)
+            out = 2 * units
+        elif config.arch.startswith("hybrid"):
+            self.body = HybridBody(width, units, n_layers, config.dropout, rngs=rngs)
+        else:
+            self.body = RecurrentBody(width, units, n_layers, config.dropout, rngs=rngs)
+        self.dense = nnx.Linear(out, units, rngs=rngs)
+        self.project = nnx.Linear(units, width, rngs=rngs)
+        self.chords_out = ChordVectors(config.n_rows, width, width**-0.5, rngs=rngs)
+        self.bias = nnx.Param(jnp.zeros(config.n_rows))
+        self.dropout = config.dropout
+
+    def __call__(
+        self, ids: Array, bits: Array, carry: Any, key: Array | None = None
+    ) -> tuple[Array, Any]:
+        """Read frames; give what predicts the frame after each.
+
+        Parameters
+        ----------
+        ids : Array of int32, shape (batch, time)
+            Token of each frame, `START` or `PAD`.
+        bits : Array of uint32, shape (batch, time, 8)
+            Its chord.
+        carry : pytree
+            From `initial_carry` or an earlier call.
+        key : Array, default=None
+            Draws dropout masks; None for none.
+
+        Returns
+        -------
+        features : Array, shape (batch, n_targets, embedding)
+            To be multiplied with the chords' output vectors; n_targets is time, and 1 for the
+            Bi-LSTM.
+        carry : pytree
+        """
+        x = self.chords_in.of(ids, bits)
+        x = jnp.where((ids == START)[..., None], self.start[...], x)
+        x = drop(x, self.dropout, _fold(key, 100))
+        h, carry = self.body(x, carry, ids != PAD, key)
+        h = drop(h, self.dropout, _fold(key, 101))
+        h = drop(jax.nn.relu(self.dense(h)), self.dropout, _fold(key, 102))
+        return self.project(h), carry
+
+    def initial_carry(self, batch: int) -> Any:
+        """State before the first frame."""
+        return self.body.initial_carry(batch)
+
+    def output(self, vocabulary: Array, n_tokens: Array) -> tuple[Array, Array]:
+        """Output vectors (n_rows, embedding) and biases (n_rows,); padding is never chosen.
+
+        Parameters
+        ----------
+        vocabulary : Array of uint32, shape (n_rows, 8)
+            Bits of the chords.
+        n_tokens : Array of int32, shape ()
+            How many rows are chords.
+        """
+        rows = jnp.arange(self.bias.shape[0])
+        padding = (rows >= n_tokens) & (rows < rows.shape[0] - 1)
+        return self.chords_out.table(vocabulary), jnp.where(padding, NEVER, self.bias[...])
+
+
+@partial(jax.jit, static_argnums=0)
+def initialise(config: NetworkConfig, key: Array, bias: Array) -> Params:
+    """Initial parameters as a plain tree.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    key : Array
+        Draws them.
+    bias : Array, shape (n_rows,)
+        Initial logits of the chords, e.g. the logarithms of their shares.
+    """
+    network = ChordNetwork(config, rngs=nnx.Rngs(params=key))
+    params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
+    return {**params, "bias": bias}
+
+
+def bind(config: NetworkConfig, params: Params) -> ChordNetwork:
+    """The network with these parameters."""
+    graph, state = _structure(config)
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(graph, state)
+
+
+def n_parameters(params: Params) -> int:
+    """How many numbers there are to learn."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def drop(x: Array, rate: float, key: Array | None) -> Array:
+    """Dropout with one mask for all frames of a window (Gal and Ghahramani 2016).
+
+    Parameters
+    ----------
+    x : Array, shape (batch, time, features)
+    rate : float
+        Share of the features set to zero; the others are scaled up.
+    key : Array or None
+        Draws the mask; None for no dropout.
+    """
+    if key is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, x.shape[2]))
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def _structure(config: NetworkConfig) -> tuple[Any, Any]:
+    graph, state = _abstract(config)
+    return graph, jax.tree.map(lambda leaf: leaf, state)
+
+
+@lru_cache(maxsize=64)
+def _abstract(config: NetworkConfig) -> tuple[Any, Any]:
+    network = nnx.eval_shape(lambda: ChordNetwork(config, rngs=nnx.Rngs(params=0)))
+    return nnx.split(network)
+
+
+def _unpack(bits: Array) -> Array:
+    """Words (…, 8) to float planes (…, 256), in the order of `pianolstm.tokens.unpack`."""
+    shifts = jnp.arange(32, dtype=jnp.uint32)
+    planes = (bits[..., None] >> shifts) & 1
+    return planes.reshape(*bits.shape[:-1], N_BITS).astype(jnp.float32)
+
+
+def _fold(key: Array | None, data: int) -> Array | None:
+    return None if key is None else jax.random.fold_in(key, data)

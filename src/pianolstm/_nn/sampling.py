@@ -1,0 +1,160 @@
+"""Writing music: one frame after another, in compiled blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from pianolstm._nn.evaluation import initial_carry, output_table
+from pianolstm._nn.networks import NEVER, ROW_MULTIPLE, NetworkConfig, Params, bind
+from pianolstm.windows import START
+
+BLOCK = 256
+"""Frames written by one call of the compiled program; Ctrl-C acts between two."""
+
+
+def sample(
+    config: NetworkConfig,
+    params: Params,
+    vocabulary: Array,
+    n_tokens: int,
+    prime: tuple[np.ndarray, np.ndarray],
+    n_frames: int,
+    *,
+    temperature: float,
+    key: Array,
+) -> Iterator[np.ndarray]:
+    """Continue a prime.
+
+    Parameters
+    ----------
+    config, params
+        The network.
+    vocabulary : Array of uint32, shape (n_rows, 8)
+        Bits of the rows of the softmax.
+    n_tokens : int
+        How many rows are chords.
+    prime : tuple of ndarray, shapes (n_prime,) and (n_prime, 8)
+        Ids and bits of the frames to continue.
+    n_frames : int
+        Frames to write after the prime.
+    temperature : float
+        The logits are divided by it; 0 takes the most likely chord.
+    key : Array
+        Frame i after the prime is drawn with ``fold_in(key, i)``.
+
+    Yields
+    ------
+    ndarray of int32
+        Tokens after the prime, in blocks.
+    """
+    output = output_table(config, params, vocabulary, np.int32(n_tokens))
+    carry = initial_carry(config, 1, params)
+    state = carry, jnp.full((1, 1), START, jnp.int32), jnp.zeros((1, 1, 8), jnp.uint32)
+    ids, bits = prime
+    n_prime = len(ids)
+    for first in range(0, n_prime + n_frames, BLOCK):
+        given_ids = np.zeros(BLOCK, np.int32)
+        given_bits = np.zeros((BLOCK, 8), np.uint32)
+        given = ids[first : first + BLOCK]
+        given_ids[: len(given)] = given
+        given_bits[: len(given)] = bits[first : first + BLOCK]
+        n = min(BLOCK, n_prime + n_frames - first)
+        state, tokens = _block(
+            config,
+            params,
+            output,
+            vocabulary,
+            np.int32(n_tokens),
+            state,
+            (given_ids, given_bits),
+            np.int32(len(given)),
+            np.int32(n),
+            np.int32(first - n_prime),
+            np.float32(temperature),
+            key,
+        )
+        if n > len(given):
+            yield np.asarray(tokens)[len(given) : n]
+
+
+@partial(jax.jit, static_argnums=0)
+def _block(
+    config: NetworkConfig,
+    params: Params,
+    output: tuple[Array, Array],
+    vocabulary: Array,
+    n_tokens: Array,
+    state: Any,
+    given: tuple[Array, Array],
+    n_given: Array,
+    n: Array,
+    first: Array,
+    temperature: Array,
+    key: Array,
+) -> tuple[Any, Array]:
+    """`n` frames: the first `n_given` as given, the others drawn."""
+    network = bind(config, params)
+    table, bias = output
+    bias = jnp.where(jnp.arange(len(bias)) < n_tokens, bias, NEVER)
+
+    def drawn(features: Array, i: Array) -> tuple[Array, Array]:
+        logits = table @ features + bias
+        u = jax.random.uniform(jax.random.fold_in(key, first + i))
+        token = draw(logits, temperature, u)
+        return token, vocabulary[token]
+
+    def frame(i: Array, loop: Any) -> Any:
+        (carry, ids, bits), tokens = loop
+        features, carry = network(ids, bits, carry)
+        token, chord = lax.cond(
+            i < n_given,
+            lambda: (given[0][i], given[1][i]),
+            lambda: drawn(features[0, 0], i),
+        )
+        return (carry, token[None, None], chord[None, None]), tokens.at[i].set(token)
+
+    return lax.fori_loop(0, n, frame, (state, jnp.zeros(BLOCK, jnp.int32)))
+
+
+def draw(logits: Array, temperature: Array, u: Array) -> Array:
+    """One token from the softmax of logits / temperature, by the inverse of its sum.
+
+    One uniform number a token, and no sort: the row of 256 tokens that it falls in, then the token
+    in the row.
+
+    Parameters
+    ----------
+    logits : Array, shape (n_rows,)
+        `NEVER` where a token can't be drawn.
+    temperature : Array, shape ()
+        0 gives the most likely token.
+    u : Array, shape ()
+        In [0, 1).
+
+    Returns
+    -------
+    Array of int32, shape ()
+    """
+    logits = logits - jnp.max(logits)
+    p = jnp.exp(logits / jnp.maximum(temperature, 1e-6)).reshape(-1, ROW_MULTIPLE)
+    rows = jnp.sum(p, axis=1)
+    row, rest = _invert(rows, u * jnp.sum(rows))
+    column, _ = _invert(p[row], rest)
+    token = row * ROW_MULTIPLE + column
+    return jnp.where(temperature > 0, token, jnp.argmax(logits)).astype(jnp.int32)
+
+
+def _invert(weights: Array, target: Array) -> tuple[Array, Array]:
+    """Where the running sum of the weights passes the target, and what is left of the target."""
+    sums = jnp.cumsum(weights)
+    # Rounding may carry the target past the last weight above zero.
+    last = len(weights) - 1 - jnp.argmax(weights[::-1] > 0)
+    i = jnp.minimum(jnp.sum(sums <= target), last)
+    return i, target - jnp.where(i > 0, sums[i - 1], 0)

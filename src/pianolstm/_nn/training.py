@@ -1,0 +1,352 @@
+"""The training loop: steps, epochs, early stopping."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from sklearn.exceptions import ConvergenceWarning
+
+from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader
+from pianolstm._nn.evaluation import evaluate
+from pianolstm._nn.losses import softmax_loss
+from pianolstm._nn.networks import NetworkConfig, Params, bind
+from pianolstm.callbacks import Callback
+from pianolstm.windows import WindowDataset
+
+HISTORY_KEYS = ("epoch", "loss", "val_loss", "accuracy", "seconds", "learning_rate")
+
+HIDDEN_SHARE = 0.5
+"""Share of the chords begun once that an epoch treats as unknown.
+
+A new piece begins unknown chords about as often as the corpus begins chords that it has just once
+(Good 1953); hiding them teaches the network when to expect one. Half, so that they are learned too.
+"""
+
+
+@dataclass
+class TrainState:
+    """What a step changes."""
+
+    params: Params
+    opt_state: Any
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; none of it is part of a compiled program."""
+
+    batch_size: int
+    learning_rate: float
+    clip_norm: float
+    max_epochs: int
+    n_iter_no_change: int | None
+    time_budget: float | None
+    seed: int
+
+
+@dataclass
+class Epochs:
+    """Outcome of `train`: the history, and the best state."""
+
+    history: dict[str, list[float]] = field(
+        default_factory=lambda: {key: [] for key in HISTORY_KEYS}
+    )
+    best_epoch: float = 0
+    best_loss: float = np.inf
+
+
+class Trainer:
+    """Trains one network on one corpus.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    state : TrainState
+        Where to start from; it is updated.
+    vocabulary : Array of uint32, shape (n_rows, 8)
+        Bits of the rows of the softmax.
+    corpus : Corpus
+        Training pieces.
+    held_out : Corpus or None
+        Validation pieces.
+    bernoulli : PitchBernoulli
+        Cost of chords outside the vocabulary.
+    settings : Settings
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        state: TrainState,
+        vocabulary: Array,
+        corpus: Corpus,
+        held_out: Corpus | None,
+        bernoulli: PitchBernoulli,
+        settings: Settings,
+    ) -> None:
+        self.config, self.state, self.settings = config, state, settings
+        self.vocabulary, self.bernoulli = vocabulary, bernoulli
+        self.corpus, self.held_out = corpus, held_out
+        # The Bi-LSTM reads a window for each target: an eighth of a window apart.
+        self.target_stride = max(1, config.window_size // 8)
+        self.dataset = WindowDataset(
+            corpus.tokens,
+            window_size=config.window_size,
+            stride=None if config.is_causal else self.target_stride,
+            target="sequence" if config.is_causal else "next",
+        )
+        self.begun_once = corpus.begun_once()
+        # Typical cost of a training frame outside the vocabulary, beside being one.
+        self.unknown_cost = self._unknown_cost()
+
+    def train(self, model: Any, epochs: Epochs, callbacks: Sequence[Callback]) -> bool:
+        """Train until a limit, early stopping, a callback or Ctrl-C; keep the best parameters.
+
+        Returns
+        -------
+        bool
+            True if Ctrl-C ended it.
+        """
+        began, settings = time.monotonic(), self.settings
+        deadline = began + settings.time_budget if settings.time_budget is not None else None
+        best = self.state.params
+        interrupted = False
+        try:
+            if not epochs.history["epoch"]:
+                self._record(epochs, 0, self._untrained_loss(), float("nan"), began)
+            for callback in callbacks:
+                callback.on_fit_begin(model)
+            last = self.state.epoch + settings.max_epochs
+            while self.state.epoch < last:
+                epoch_began = time.monotonic()
+                loss, accuracy, share = self._epoch(model, callbacks, deadline)
+                if not np.isfinite(loss):
+                    warnings.warn(
+                        f"The loss became {loss} in epoch {self.state.epoch + 1}; training stopped "
+                        "and the best parameters before it are kept. Try a smaller learning_rate.",
+                        ConvergenceWarning,
+                        stacklevel=4,
+                    )
+                    break
+                epoch = self.state.epoch + (1 if share == 1 else round(share, 3))
+                if self._record(epochs, epoch, loss, accuracy, epoch_began):
+                    best = self.state.params
+                self.state.epoch += 1
+                stop = [callback.on_epoch_end(model) for callback in callbacks]
+                patience = settings.n_iter_no_change
+                stalled = patience is not None and epoch - epochs.best_epoch >= patience
+                if any(stop) or stalled or share < 1:
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+            if epochs.best_epoch == 0:
+                # No epoch was finished: what was learned so far beats nothing.
+                best = self.state.params
+        self.state.params = best
+        return interrupted
+
+    def _epoch(
+        self, model: Any, callbacks: Sequence[Callback], deadline: float | None
+    ) -> tuple[float, float, float]:
+        """One pass over the corpus: loss, accuracy, and the share of it that time allowed."""
+        settings, state = self.settings, self.state
+        rng = np.random.default_rng((settings.seed, state.epoch))
+        hidden = self.begun_once[rng.random(len(self.begun_once)) < HIDDEN_SHARE]
+        reader = Reader(self.corpus, hidden)
+        key = jax.random.fold_in(seed_key(settings.seed), state.epoch)
+        n_steps = self.dataset.n_batches(settings.batch_size)
+        totals = np.zeros(3)
+        pending: Array | None = None
+        share = 1.0
+        for step, batch in enumerate(self.dataset.batches(settings.batch_size, random_state=rng)):
+            if deadline is not None and time.monotonic() + self.validation_seconds > deadline:
+                share = min(step / n_steps, 0.999)
+                break
+            weights = batch.mask.astype(np.float32)
+            targets = np.where(batch.mask, reader.targets(batch.targets), 0)
+            state.params, state.opt_state, sums = train_step(
+                self.config,
+                state.params,
+                state.opt_state,
+                self.vocabulary,
+                np.int32(self.corpus.n_tokens),
+                *reader.inputs(batch.inputs),
+                targets,
+                weights,
+                jax.random.fold_in(key, step),
+                np.float32(settings.learning_rate),
+                np.float32(settings.clip_norm),
+            )
+            # The sums of the step before are read while this one runs.
+            if pending is not None:
+                totals += self._read_sums(pending, step - 1, n_steps, model, callbacks)
+            pending = sums
+        if pending is not None:
+            totals += self._read_sums(pending, n_steps - 1, n_steps, model, callbacks)
+        loss, n_right, weight = totals
+        if weight == 0:
+            return float("nan") if share == 1 else 0.0, 0.0, share
+        return loss / weight, n_right / weight, share
+
+    def _read_sums(
+        self, sums: Array, step: int, n_steps: int, model: Any, callbacks: Sequence[Callback]
+    ) -> np.ndarray:
+        values = np.asarray(sums, np.float64)
+        values[0] += values[3] * self.unknown_cost
+        for callback in callbacks:
+            callback.on_batch_end(model, step, n_steps, float(values[0] / max(values[2], 1)))
+        return values[:3]
+
+    def _record(
+        self, epochs: Epochs, epoch: float, loss: float, accuracy: float, began: float
+    ) -> bool:
+        """Validate, and write a row of the history; True if it is the best so far."""
+        val_loss = float("nan")
+        if self.held_out is not None:
+            val_loss, accuracy = self.validate()
+        row = (
+            epoch,
+            loss,
+            val_loss,
+            accuracy,
+            time.monotonic() - began,
+            self.settings.learning_rate,
+        )
+        for key, value in zip(HISTORY_KEYS, row, strict=True):
+            epochs.history[key].append(value)
+        # Without pieces held out the last epoch is the best that is known.
+        score = val_loss if self.held_out is not None else -epoch
+        if score < epochs.best_loss:
+            epochs.best_loss, epochs.best_epoch = score, epoch
+            return True
+        return False
+
+    def validate(self) -> tuple[float, float]:
+        """Nats per frame and accuracy on the pieces held out."""
+        began = time.monotonic()
+        assert self.held_out is not None
+        pieces = evaluate(
+            self.config,
+            self.state.params,
+            self.vocabulary,
+            self.held_out,
+            self.bernoulli,
+            stride=self.target_stride,
+        )
+        self.validation_seconds = time.monotonic() - began
+        log_p = np.concatenate([p.log_p for p in pieces])
+        right = np.concatenate([p.right for p in pieces])
+        return float(-log_p.mean()), float(right.mean())
+
+    validation_seconds: float = 0.0
+
+    def _untrained_loss(self) -> float:
+        """Loss of the first batch, before any step."""
+        reader = Reader(self.corpus)
+        batch = next(self.dataset.batches(self.settings.batch_size, shuffle=False))
+        sums = batch_sums(
+            self.config,
+            self.state.params,
+            self.vocabulary,
+            np.int32(self.corpus.n_tokens),
+            *reader.inputs(batch.inputs),
+            np.where(batch.mask, reader.targets(batch.targets), 0),
+            batch.mask.astype(np.float32),
+        )
+        loss, _, weight, n_unknown = np.asarray(sums, np.float64)
+        return (loss + n_unknown * self.unknown_cost) / weight
+
+    def _unknown_cost(self) -> float:
+        """Mean nats of a hidden training chord's pitches, so that losses and scores compare."""
+        corpus = self.corpus
+        ids = (
+            self.begun_once
+            if corpus.n_unknown == 0
+            else np.arange(corpus.n_tokens, len(corpus.chords))
+        )
+        if len(ids) == 0:
+            return 0.0
+        chords = corpus.chords[ids]
+        return float(-self.bernoulli.log_likelihood(chords, np.zeros_like(chords)).mean())
+
+
+def _sums(
+    config: NetworkConfig,
+    params: Params,
+    vocabulary: Array,
+    n_tokens: Array,
+    ids: Array,
+    bits: Array,
+    targets: Array,
+    weights: Array,
+    key: Array | None,
+) -> tuple[Array, Array]:
+    """Loss per frame; and sums of loss, right guesses, weights, targets outside the vocabulary."""
+    network = bind(config, params)
+    features, _ = network(ids, bits, network.initial_carry(ids.shape[0]), key)
+    table, bias = network.output(vocabulary, n_tokens)
+    targets, weights = targets.reshape(-1), weights.reshape(-1)
+    loss, n_right = softmax_loss(
+        features.reshape(-1, features.shape[-1]), table, bias, targets, weights
+    )
+    weight = weights.sum()
+    n_unknown = jnp.sum(weights * (targets == config.n_rows - 1))
+    return loss / weight, jnp.stack([loss, n_right, weight, n_unknown])
+
+
+@partial(jax.jit, static_argnums=0)
+def batch_sums(config: NetworkConfig, params: Params, *batch: Array) -> Array:
+    """Sums over a batch, as in `_sums`, without dropout."""
+    return _sums(config, params, *batch, None)[1]
+
+
+@partial(jax.jit, static_argnums=0)
+def train_step(
+    config: NetworkConfig,
+    params: Params,
+    opt_state: Any,
+    vocabulary: Array,
+    n_tokens: Array,
+    ids: Array,
+    bits: Array,
+    targets: Array,
+    weights: Array,
+    key: Array,
+    learning_rate: Array,
+    clip_norm: Array,
+) -> tuple[Params, Any, Array]:
+    """One step of Adam on one batch: new parameters, new moments, sums as in `_sums`."""
+
+    def loss(params: Params) -> tuple[Array, Array]:
+        return _sums(config, params, vocabulary, n_tokens, ids, bits, targets, weights, key)
+
+    (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    updates, opt_state = optimizer(learning_rate, clip_norm).update(gradients, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, sums
+
+
+def optimizer(
+    learning_rate: float | Array, clip_norm: float | Array
+) -> optax.GradientTransformation:
+    """Adam after clipping by the global norm; both numbers may be traced."""
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),  # pyright: ignore[reportArgumentType]
+        optax.scale_by_adam(),
+        optax.scale(-learning_rate),  # pyright: ignore[reportArgumentType]
+    )
+
+
+def seed_key(seed: int) -> Array:
+    """The key of a seed."""
+    return jax.random.key(seed, impl="threefry2x32")

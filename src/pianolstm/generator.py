@@ -1,0 +1,629 @@
+"""The estimator: rolls in, a model that writes and scores music."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import statistics
+import warnings
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from pianolstm._nn import networks
+from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader, padded_vocabulary
+from pianolstm._nn.evaluation import evaluate
+from pianolstm._nn.model_files import fill_leaves, named_leaves, read_model, write_model
+from pianolstm._nn.sampling import sample
+from pianolstm._nn.training import Epochs, Settings, Trainer, TrainState, optimizer, seed_key
+from pianolstm.callbacks import Callback, ProgressBar
+from pianolstm.exceptions import InvalidInputError, ModelFileError
+from pianolstm.midi import TempoMap
+from pianolstm.rolls import Grid, PianoRoll, as_rolls
+from pianolstm.tokens import ChordSequence, ChordTokenizer, decode, encode
+from pianolstm.windows import split_pieces
+
+RandomState = int | np.random.Generator | None
+
+
+class SequenceGenerator(BaseEstimator):
+    """Learn from piano rolls, write new music that continues a prime, score any music.
+
+    Parameters
+    ----------
+    arch : {"lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked"}, default="lstm"
+        The network, after figure 3 of the study (see References): one LSTM; a bidirectional one
+        over the past window; two LSTMs; a causal convolution and pooling before one LSTM, or
+        before two.
+    tokenizer : ChordTokenizer or FrozenEstimator, default=None
+        A clone is fitted on the training pieces; a ``FrozenEstimator`` around a fitted tokenizer
+        is used as it is. None is ``ChordTokenizer()``.
+    window_size : int, default=200
+        Frames that training looks back; even for the hybrids, which pool by 2.
+    units : int, default=256
+        Width of each LSTM layer.
+    embedding : int, default=128
+        Width of the chords' vectors, in and out.
+    dropout : float, default=0.2
+        Share of features set to zero in training, with one mask a window.
+    learning_rate : float, default=0.002
+        Step size of Adam.
+    clip_norm : float, default=1.0
+        Longest gradient; a longer one is scaled down to it.
+    batch_size : int, default=32
+        Windows in a step.
+    max_epochs : int, default=100
+        Passes over the training pieces at the most.
+    early_stopping : bool, default=True
+        Hold pieces out (unless ``X_val`` is given), stop when they no longer gain, and restore the
+        parameters of the best epoch.
+    validation_fraction : float, default=0.1
+        Share of the pieces held out; at least one. One piece alone is split in time.
+    n_iter_no_change : int, default=10
+        Epochs without a gain after which training stops.
+    time_budget : float, default=None
+        Seconds that `fit` may take; it is used up to the last validation. None sets no limit.
+    callbacks : list of pianolstm.callbacks.Callback, default=()
+        Called as training goes on.
+    verbose : int, default=0
+        1 shows a progress bar for each epoch.
+    random_state : int, Generator or None, default=None
+        Draws the pieces held out, the initial parameters, the order of the windows, and dropout.
+
+    Attributes
+    ----------
+    tokenizer_ : ChordTokenizer
+        Fitted on the training pieces.
+    history_ : dict of str to list
+        A row for each epoch, 0 being before training: ``epoch`` (a fraction where the time budget
+        cut one short), ``loss`` and ``val_loss`` (nats per frame; NaN without pieces held out;
+        the first ``loss`` is that of one batch), ``accuracy`` (share of the frames held out, or
+        else of the training frames, whose chord was the most likely one), ``seconds`` (of that
+        epoch), ``learning_rate``.
+    best_epoch_ : float
+        The epoch whose parameters are kept.
+    n_parameters_ : int
+        How many numbers the network has learned.
+    fs_, grid_ : float, str
+        Grid of the rolls it was fitted on.
+    held_out_ : list of int
+        Indices in X of the pieces held out.
+
+    See Also
+    --------
+    ChordTokenizer, NoteDistributionScorer
+
+    Notes
+    -----
+    Where the published code errs, this does otherwise. A chord is read as the sum of its pitches'
+    vectors and one of its own, not as its number. The Bi-LSTM reads past frames alone; published,
+    its training windows held the answer. Music is drawn with a temperature; the most likely chord
+    freezes on one chord. The state is carried from frame to frame, not computed anew from a window.
+    The convolution sees past frames alone.
+
+    References
+    ----------
+    Lorinczi and Brailovsky (2021), Music Generation Using Deep Learning.
+
+    Examples
+    --------
+    >>> import pianolstm as pl
+    >>> rolls = pl.datasets.load_chorales("train")[:20]
+    >>> model = pl.SequenceGenerator(
+    ...     units=32, embedding=16, window_size=64, max_epochs=2, random_state=0
+    ... ).fit(rolls)
+    >>> roll = model.generate(32, prime=rolls[0][:16], temperature=0.9, random_state=0)
+    >>> len(roll), roll.grid
+    (32, 'beats')
+    >>> model.history_["val_loss"][-1] < model.history_["val_loss"][0]
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        arch: Literal["lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked"] = "lstm",
+        tokenizer: ChordTokenizer | FrozenEstimator | None = None,
+        window_size: int = 200,
+        units: int = 256,
+        embedding: int = 128,
+        dropout: float = 0.2,
+        learning_rate: float = 0.002,
+        clip_norm: float = 1.0,
+        batch_size: int = 32,
+        max_epochs: int = 100,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        time_budget: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        verbose: int = 0,
+        random_state: RandomState = None,
+    ) -> None:
+        self.arch = arch
+        self.tokenizer = tokenizer
+        self.window_size = window_size
+        self.units = units
+        self.embedding = embedding
+        self.dropout = dropout
+        self.learning_rate = learning_rate
+        self.clip_norm = clip_norm
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.time_budget = time_budget
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def fit(
+        self, X: Sequence[Any], y: Any = None, *, X_val: Sequence[Any] | None = None
+    ) -> SequenceGenerator:
+        """Learn from rolls, from the start.
+
+        Pieces are held out before anything is learned from the others, the vocabulary included.
+        Ctrl-C ends the training with a warning and keeps the best model so far.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece.
+        y : ignored
+        X_val : list of PianoRoll or array-like, default=None
+            Pieces to validate on, in place of a share of X.
+
+        Returns
+        -------
+        SequenceGenerator
+            Itself.
+
+        Raises
+        ------
+        InvalidInputError
+            If X is no list of pieces, or a parameter is out of range, or a piece alone is too
+            short to be split.
+        """
+        self._check()
+        seed = as_seed(self.random_state)
+        rolls = _not_empty(as_rolls(X))
+        train, held_out, self.held_out_ = self._split(rolls, X_val, seed)
+        self._prepare(train, seed)
+        self._train(train, held_out, seed, max_epochs=self.max_epochs)
+        return self
+
+    def partial_fit(self, X: Sequence[Any], y: Any = None) -> SequenceGenerator:
+        """Go on learning: one more epoch, on these pieces alone.
+
+        The first call makes the vocabulary; later ones keep it, and hear new chords by their
+        pitches. Nothing is held out.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece.
+        y : ignored
+
+        Returns
+        -------
+        SequenceGenerator
+            Itself.
+        """
+        self._check()
+        if not hasattr(self, "tokenizer_"):
+            seed = as_seed(self.random_state)
+            rolls = _not_empty(as_rolls(X))
+            self.held_out_ = []
+            self._prepare(rolls, seed)
+        else:
+            seed = self._seed
+            rolls = _not_empty(as_rolls(X, fs=self.fs_, grid=self.grid_))
+        self._train(rolls, None, seed, max_epochs=1)
+        return self
+
+    def generate(
+        self,
+        n_frames: int,
+        *,
+        prime: Any = None,
+        temperature: float = 1.0,
+        random_state: RandomState = None,
+    ) -> PianoRoll:
+        """Write music.
+
+        Parameters
+        ----------
+        n_frames : int
+            Frames to write; the roll has exactly as many.
+        prime : PianoRoll or array-like of shape (n_frames, 128), default=None
+            Music to continue, of any length, on the grid that the model was fitted on. None
+            begins a piece.
+        temperature : float, default=1.0
+            Below 1 plays safer, above 1 wilder; 0 takes the most likely chord each time.
+        random_state : int, Generator or None, default=None
+            The same int gives the same music; None is different each time.
+
+        Returns
+        -------
+        PianoRoll
+            The music after the prime, velocities 64. A note that sounds on from the prime is
+            tied: ``PianoRoll.concatenate([prime, roll])`` rejoins it.
+
+        Raises
+        ------
+        NotFittedError
+            If the model has not been fitted.
+        InvalidInputError
+            If a parameter is out of range or the prime is on another grid.
+        """
+        check_is_fitted(self, "tokenizer_")
+        _check_number("n_frames", n_frames, 1, None, whole=True)
+        _check_number("temperature", temperature, 0, None)
+        vocabulary = self.tokenizer_.vocabulary_
+        tempo_map = self._tempo_map()
+        given = np.empty(0, np.int32), np.empty((0, 8), np.uint32)
+        before = np.zeros(4, np.uint64)
+        if prime is not None and len(prime):
+            (roll,) = as_rolls([prime], "prime", fs=self.fs_, grid=self.grid_)
+            sequence = encode(vocabulary, roll)
+            corpus = Corpus.of(vocabulary, [sequence])
+            given = Reader(corpus).inputs(corpus.tokens[0])
+            before = sequence.chords(vocabulary)[-1]
+            if roll.tempo_map is not None:
+                tempo_map = TempoMap.constant(
+                    int(roll.tempo_map.microseconds[-1]), roll.tempo_map.ticks_per_quarter
+                )
+        blocks = sample(
+            self._config(),
+            self._params,
+            self._vocabulary,
+            len(vocabulary),
+            given,
+            int(n_frames),
+            temperature=float(temperature),
+            key=jax.random.fold_in(seed_key(as_seed(random_state)), 0),
+        )
+        tokens = np.concatenate(list(blocks))
+        sequence = ChordSequence(
+            tokens, fs=self.fs_, grid=self.grid_, tempo_map=tempo_map, before=before
+        )
+        return decode(vocabulary, sequence)
+
+    def score(self, X: Sequence[Any], y: Any = None) -> float:
+        """Mean log-likelihood in nats per frame, over all frames of all pieces.
+
+        A frame whose chord is outside the vocabulary counts too: it costs the probability of
+        such a chord, times that of its pitches as independent events with the shares that they
+        have in the training frames.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece.
+        y : ignored
+
+        Returns
+        -------
+        float
+            Higher is better; at most 0.
+        """
+        return float(np.concatenate(self._log_likelihoods(X)).mean())
+
+    def score_samples(self, X: Sequence[Any]) -> np.ndarray:
+        """Mean log-likelihood of each piece in nats per frame.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_pieces,)
+        """
+        return np.array([log_p.mean() for log_p in self._log_likelihoods(X)])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the model to one ``.safetensors`` file.
+
+        The file holds parameters, vocabulary, settings and history; callbacks and the optimiser's
+        moments are not kept. It is written under another name first, so that a crash leaves the
+        old file whole.
+
+        Parameters
+        ----------
+        path : path
+            Where to; the suffix ``.safetensors`` is customary.
+        """
+        check_is_fitted(self, "tokenizer_")
+        settings = self.get_params(deep=False)
+        frozen = isinstance(settings.pop("tokenizer"), FrozenEstimator)
+        del settings["callbacks"]
+        if not isinstance(settings["random_state"], int):
+            settings["random_state"] = None
+        history = {
+            key: [None if math.isnan(v) else v for v in values]
+            for key, values in self.history_.items()
+        }
+        header = {
+            "settings": settings,
+            "tokenizer": self.tokenizer_.get_params(),
+            "tokenizer_is_frozen": frozen,
+            "history": history,
+            "best_epoch": self.best_epoch_,
+            "held_out": self.held_out_,
+            "fs": self.fs_,
+            "grid": self.grid_,
+            "microseconds_per_quarter": self._microseconds,
+            "seed": self._seed,
+            "epoch": self._state.epoch,
+            "pitch_again": self._bernoulli.again,
+        }
+        arrays = {f"params.{k}": np.asarray(v) for k, v in named_leaves(self._params).items()}
+        arrays["vocabulary"] = self.tokenizer_.vocabulary_
+        arrays["counts"] = self.tokenizer_.counts_
+        arrays["pitch_sounding"] = self._bernoulli.sounding
+        write_model(path, arrays, header)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> SequenceGenerator:
+        """Read a model that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        SequenceGenerator
+            It writes the same music from the same seed.
+
+        Raises
+        ------
+        ModelFileError
+            If there is no such file, or it is no model, cut short, or of another version.
+        """
+        arrays, header = read_model(path)
+        try:
+            tokenizer = ChordTokenizer(**header["tokenizer"])
+            model = cls(**header["settings"])
+            tokenizer.vocabulary_ = arrays["vocabulary"]
+            tokenizer.counts_ = arrays["counts"]
+            tokenizer.n_tokens_ = len(tokenizer.vocabulary_)
+            tokenizer._seen, tokenizer._seen_counts = tokenizer.vocabulary_, tokenizer.counts_
+            tokenizer.fs_, tokenizer.grid_ = header["fs"], header["grid"]
+            model.tokenizer = FrozenEstimator(tokenizer) if header["tokenizer_is_frozen"] else None
+            if (
+                not header["tokenizer_is_frozen"]
+                and header["tokenizer"] != ChordTokenizer().get_params()
+            ):
+                model.tokenizer = ChordTokenizer(**header["tokenizer"])
+            model.tokenizer_ = tokenizer
+            model.fs_, model.grid_ = header["fs"], header["grid"]
+            model._microseconds = header["microseconds_per_quarter"]
+            model._seed = header["seed"]
+            model._bernoulli = PitchBernoulli(arrays["pitch_sounding"], header["pitch_again"])
+            model.history_ = {
+                key: [float("nan") if v is None else v for v in values]
+                for key, values in header["history"].items()
+            }
+            model.best_epoch_, model.held_out_ = header["best_epoch"], header["held_out"]
+            epoch = header["epoch"]
+        except (KeyError, TypeError) as error:
+            raise ModelFileError(
+                f"{fspath(path)}: the header is not that of a pianolstm model ({error})."
+            ) from None
+        expected = jax.eval_shape(model._initial_params)
+        named = {k.removeprefix("params."): v for k, v in arrays.items()}
+        params = jax.tree.map(jnp.asarray, fill_leaves(expected, named, fspath(path)))
+        model._set_state(TrainState(params, model._optimizer().init(params), epoch))
+        return model
+
+    def _check(self) -> None:
+        if self.arch not in networks.ARCHITECTURES:
+            raise InvalidInputError(
+                f"arch must be one of {', '.join(networks.ARCHITECTURES)}; got {self.arch!r}."
+            )
+        for name, low, high, whole in (
+            ("window_size", 2, None, True),
+            ("units", 1, None, True),
+            ("embedding", 1, None, True),
+            ("dropout", 0, 0.95, False),
+            ("learning_rate", 0, None, False),
+            ("clip_norm", 0, None, False),
+            ("batch_size", 1, None, True),
+            ("max_epochs", 1, None, True),
+            ("validation_fraction", 0, 1, False),
+            ("n_iter_no_change", 1, None, True),
+        ):
+            _check_number(name, getattr(self, name), low, high, whole=whole)
+        if self.time_budget is not None:
+            _check_number("time_budget", self.time_budget, 0, None)
+        if self.arch.startswith("hybrid") and self.window_size % 2:
+            raise InvalidInputError(
+                f"The hybrids pool by 2 and need an even window_size; got {self.window_size}, try "
+                f"{self.window_size + 1}."
+            )
+
+    def _split(
+        self, rolls: list[PianoRoll], X_val: Sequence[Any] | None, seed: int
+    ) -> tuple[list[PianoRoll], list[PianoRoll] | None, list[int]]:
+        """Training pieces, pieces held out, and the indices of the latter in X."""
+        if X_val is not None:
+            held_out = as_rolls(X_val, "X_val", fs=rolls[0].fs, grid=rolls[0].grid)
+            return rolls, _not_empty(held_out, "X_val"), []
+        if not self.early_stopping:
+            return rolls, None, []
+        if len(rolls) > 1:
+            kept, held = split_pieces(len(rolls), self.validation_fraction, seed)
+            return [rolls[i] for i in kept], [rolls[i] for i in held], held
+        (roll,) = rolls
+        size = self.window_size
+        n_held = max(size, round(self.validation_fraction * len(roll)))
+        n_train = len(roll) - n_held - size
+        if n_train < size:
+            raise InvalidInputError(
+                f"One piece alone is split in time into a training part, a gap and a validation "
+                f"part of at least one window each: expected {3 * size} frames or more for "
+                f"window_size={size}, got {len(roll)}. Give more pieces, a smaller window_size, "
+                "X_val, or early_stopping=False."
+            )
+        return [roll[:n_train]], [roll[n_train + size :]], [0]
+
+    def _prepare(self, train: list[PianoRoll], seed: int) -> None:
+        """Fit the vocabulary and draw the initial parameters."""
+        if isinstance(self.tokenizer, FrozenEstimator):
+            self.tokenizer_ = self.tokenizer.estimator
+            check_is_fitted(self.tokenizer_, "vocabulary_")
+        else:
+            base = ChordTokenizer() if self.tokenizer is None else self.tokenizer
+            self.tokenizer_ = ChordTokenizer(**base.get_params()).fit(train)
+        self.fs_ = train[0].fs
+        self.grid_: Grid = train[0].grid
+        tempi = [int(r.tempo_map.microseconds[0]) for r in train if r.tempo_map is not None]
+        self._microseconds = statistics.median_low(tempi) if tempi else None
+        self._seed = seed
+        corpus = self._corpus(train)
+        self._bernoulli = PitchBernoulli.fit(corpus)
+        frames = np.bincount(np.concatenate(corpus.tokens), minlength=len(corpus.chords))
+        params = self._initial_params(frames)
+        self._set_state(TrainState(params, self._optimizer().init(params)))
+        self._epochs = Epochs()
+        self.history_ = self._epochs.history
+
+    def _train(
+        self,
+        train: list[PianoRoll],
+        held_out: list[PianoRoll] | None,
+        seed: int,
+        *,
+        max_epochs: int,
+    ) -> None:
+        vocabulary = self.tokenizer_.vocabulary_
+        if not hasattr(self, "_epochs"):  # loaded from a file
+            self._epochs = Epochs(self.history_, self.best_epoch_)
+        callbacks = [*self.callbacks, *([ProgressBar()] if self.verbose else [])]
+        trainer = Trainer(
+            self._config(),
+            self._state,
+            self._vocabulary,
+            self._corpus(train),
+            None
+            if held_out is None
+            else Corpus.of(vocabulary, [encode(vocabulary, roll) for roll in held_out]),
+            self._bernoulli,
+            Settings(
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                clip_norm=self.clip_norm,
+                max_epochs=max_epochs,
+                n_iter_no_change=self.n_iter_no_change if self.early_stopping else None,
+                time_budget=self.time_budget,
+                seed=seed,
+            ),
+        )
+        interrupted = trainer.train(self, self._epochs, callbacks)
+        self.best_epoch_ = self._epochs.best_epoch
+        self._set_state(trainer.state)
+        for callback in callbacks:
+            callback.on_fit_end(self)
+        if interrupted:
+            warnings.warn(
+                f"Training was interrupted in epoch {trainer.state.epoch + 1}; the best model so "
+                f"far (epoch {self.best_epoch_}) is kept and can be used.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _corpus(self, train: list[PianoRoll]) -> Corpus:
+        return Corpus.of(self.tokenizer_.vocabulary_, self.tokenizer_.transform(train))
+
+    def _config(self) -> networks.NetworkConfig:
+        return networks.NetworkConfig(
+            arch=self.arch,
+            n_rows=networks.n_rows(self.tokenizer_.n_tokens_),
+            units=int(self.units),
+            embedding=int(self.embedding),
+            dropout=float(self.dropout),
+            window_size=int(self.window_size),
+        )
+
+    def _initial_params(self, frames: np.ndarray | None = None) -> networks.Params:
+        """Parameters before training, the biases from the chords' shares of the frames."""
+        config, n_tokens = self._config(), self.tokenizer_.n_tokens_
+        bias = np.zeros(config.n_rows, np.float32)
+        if frames is not None:
+            shares = (frames[:n_tokens] + 0.5) / (frames.sum() + 0.5 * (n_tokens + 1))
+            bias[:n_tokens] = np.log(shares)
+            bias[-1] = np.log((frames[n_tokens:].sum() + 0.5) / (frames.sum() + 1))
+        return networks.initialise(config, seed_key(self._seed), bias)
+
+    def _optimizer(self):
+        return optimizer(self.learning_rate, self.clip_norm)
+
+    def _set_state(self, state: TrainState) -> None:
+        self._state = state
+        self._params = state.params
+        self._vocabulary = jnp.asarray(padded_vocabulary(self.tokenizer_.vocabulary_))
+        self.n_parameters_ = networks.n_parameters(state.params)
+
+    def _tempo_map(self) -> TempoMap | None:
+        return None if self._microseconds is None else TempoMap.constant(self._microseconds)
+
+    def _log_likelihoods(self, X: Sequence[Any]) -> list[np.ndarray]:
+        check_is_fitted(self, "tokenizer_")
+        rolls = _not_empty(as_rolls(X, fs=self.fs_, grid=self.grid_))
+        vocabulary = self.tokenizer_.vocabulary_
+        corpus = Corpus.of(vocabulary, [encode(vocabulary, roll) for roll in rolls])
+        pieces = evaluate(self._config(), self._params, self._vocabulary, corpus, self._bernoulli)
+        return [piece.log_p for piece in pieces]
+
+
+def as_seed(random_state: RandomState) -> int:
+    """A seed below 2**32 from what the user gave.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no int from 0 to 2**32 - 1, Generator or None.
+    """
+    if random_state is None:
+        return secrets.randbits(32)
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**32))
+    is_int = isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool)
+    if not is_int or not 0 <= random_state < 2**32:
+        raise InvalidInputError(
+            "random_state must be an int from 0 to 2**32 - 1, a numpy.random.Generator or None; "
+            f"got {random_state!r}."
+        )
+    return int(random_state)
+
+
+def _not_empty(rolls: list[PianoRoll], name: str = "X") -> list[PianoRoll]:
+    for i, roll in enumerate(rolls):
+        if len(roll) == 0:
+            raise InvalidInputError(f"{name}[{i}] has no frames; leave it out.")
+    return rolls
+
+
+def _check_number(
+    name: str, value: Any, low: float, high: float | None, *, whole: bool = False
+) -> None:
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not np.isfinite(value):
+        what = "a whole number" if whole else "a finite number"
+        raise InvalidInputError(f"{name} must be {what}; got {value!r}.")
+    if value < low or (high is not None and value > high):
+        limits = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise InvalidInputError(f"{name} must be {limits}; got {value!r}.")

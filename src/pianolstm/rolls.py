@@ -1,0 +1,813 @@
+"""Piano rolls: notes on a grid of frames, and the encoder that makes them from MIDI.
+
+Conventions
+-----------
+Time comes first: a dense plane has shape (n_frames, 128), its column is the MIDI pitch. The grid
+is ``"seconds"`` (``fs`` frames a second) or ``"beats"`` (``fs`` frames a quarter note, with the
+tempo map of the piece on the roll). Times are rounded to the nearest frame, halves up.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from pianolstm import midi, plotting
+from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError
+from pianolstm.midi import MAX_TICKS_PER_QUARTER, MidiSource, Notes, TempoMap
+
+if TYPE_CHECKING:
+    import pretty_midi
+    from matplotlib.axes import Axes
+
+N_PITCHES = 128
+
+NOTE = np.dtype(
+    [("start", "<i4"), ("end", "<i4"), ("pitch", "u1"), ("velocity", "u1"), ("tied", "?")]
+)
+"""One note of a roll: first frame, frame after the last, pitch, velocity, begun before the roll."""
+
+DEFAULT_FS = 20
+DEFAULT_VELOCITY = 64
+MAX_FRAMES = 2**31 - 1
+
+Grid: TypeAlias = Literal["seconds", "beats"]
+
+
+class PianoRoll:
+    """An immutable piano roll: notes quantised to frames, in one canonical form.
+
+    Notes are sorted by (start, pitch); there is one note to a (start, pitch), the longest and
+    loudest; a note ends at the latest where the next of its pitch starts; each is at least one
+    frame long. The roll costs bytes per note: the dense planes `velocity` and `onset` are made
+    when asked for. ``np.asarray(roll)`` is the velocity plane.
+
+    Make one with `from_notes`, `from_array` or `PianoRollEncoder`. ``roll[a:b]`` is the time from
+    frame a to frame b: a note that began before a is marked as tied, and `concatenate` rejoins it.
+
+    Attributes
+    ----------
+    notes : structured ndarray, shape (n_notes,)
+        Fields ``start``, ``end`` (frames; end is the frame after the last), ``pitch``,
+        ``velocity`` and ``tied`` (sounded before the first frame). Read-only.
+    n_frames : int
+        Length in frames, rests at the end included; also ``len(roll)``.
+    fs : float
+        Frames per second, or per quarter note on the grid of beats.
+    grid : {"seconds", "beats"}
+        What the frames divide.
+    tempo_map : TempoMap or None
+        Tempi on the grid of beats; None on the grid of seconds.
+
+    Examples
+    --------
+    >>> import pianolstm as pl
+    >>> roll = pl.PianoRoll.from_notes(start=[0, 2, 4], end=[2, 4, 8], pitch=[60, 64, 67], fs=4)
+    >>> roll
+    <PianoRoll 3 notes, 8 frames at fs=4 (2.0 s), pitches 60-67>
+    >>> roll.velocity[2:5, [60, 64, 67]].tolist()
+    [[0, 64, 0], [0, 64, 0], [0, 0, 64]]
+    >>> pl.PianoRoll.concatenate([roll[:5], roll[5:]]) == roll
+    True
+    """
+
+    __slots__ = ("fs", "grid", "n_frames", "notes", "tempo_map")
+
+    notes: np.ndarray
+    n_frames: int
+    fs: float
+    grid: Grid
+    tempo_map: TempoMap | None
+
+    def __init__(
+        self,
+        notes: np.ndarray,
+        n_frames: int,
+        fs: float = DEFAULT_FS,
+        grid: Grid = "seconds",
+        tempo_map: TempoMap | None = None,
+    ) -> None:
+        check_fs(fs, grid)
+        canonical = _canonical(np.asarray(notes, dtype=NOTE), int(n_frames))
+        canonical.setflags(write=False)
+        if grid == "beats":
+            tempo_map = _aligned(tempo_map or TempoMap.constant(), int(fs))
+            tempo_map = tempo_map.until_tick(round(n_frames * tempo_map.ticks_per_quarter / fs))
+        elif tempo_map is not None:
+            raise InvalidInputError(
+                'A tempo map belongs to grid="beats"; on grid="seconds" leave tempo_map out.'
+            )
+        values = (canonical, int(n_frames), int(fs) if fs == int(fs) else fs, grid, tempo_map)
+        for name, value in zip(("notes", "n_frames", "fs", "grid", "tempo_map"), values):  # noqa: B905 (equal by construction)
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"A PianoRoll is immutable; {name} can't be set.")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"A PianoRoll is immutable; {name} can't be deleted.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.notes, self.n_frames, self.fs, self.grid, self.tempo_map)
+
+    @classmethod
+    def from_notes(
+        cls,
+        start: Any,
+        end: Any,
+        pitch: Any,
+        velocity: Any = DEFAULT_VELOCITY,
+        *,
+        n_frames: int | None = None,
+        fs: float = DEFAULT_FS,
+        grid: Grid = "seconds",
+        tempo_map: TempoMap | None = None,
+        tied: Any = False,
+    ) -> PianoRoll:
+        """Make a roll from notes given in frames.
+
+        Parameters
+        ----------
+        start, end : array-like of int, shape (n_notes,)
+            First frame of each note, and the frame after its last.
+        pitch : array-like of int, shape (n_notes,)
+            MIDI pitches, 0-127.
+        velocity : int or array-like of int, default=64
+            MIDI velocities, 1-127.
+        n_frames : int, default=None
+            Length of the roll; None ends it with the last note.
+        fs, grid, tempo_map
+            See the class.
+        tied : bool or array-like of bool, default=False
+            Notes at frame 0 that began before the roll.
+
+        Returns
+        -------
+        PianoRoll
+
+        Raises
+        ------
+        InvalidInputError
+            If the arrays differ in length or a value is out of range.
+        """
+        columns = [np.atleast_1d(np.asarray(c)) for c in (start, end, pitch, velocity, tied)]
+        try:
+            columns = np.broadcast_arrays(*columns)
+        except ValueError:
+            raise InvalidInputError(
+                "start, end, pitch and velocity must have one entry a note; got lengths "
+                f"{[len(c) for c in columns]}."
+            ) from None
+        for name, column, low, high in (
+            ("start", columns[0], 0, MAX_FRAMES - 1),
+            ("end", columns[1], 0, MAX_FRAMES),
+            ("pitch", columns[2], 0, N_PITCHES - 1),
+            ("velocity", columns[3], 1, 127),
+        ):
+            _check_integers(name, column, low, high)
+        if (columns[1] < columns[0]).any():
+            i = int(np.argmax(columns[1] < columns[0]))
+            raise InvalidInputError(
+                f"Note {i} ends at frame {columns[1][i]}, before it starts at {columns[0][i]}."
+            )
+        notes = np.empty(len(columns[0]), NOTE)
+        for name, column in zip(NOTE.names or (), columns, strict=True):
+            notes[name] = column
+        if n_frames is None:
+            n_frames = int(np.maximum(notes["end"], notes["start"] + 1).max(initial=0))
+        return cls(notes, n_frames, fs, grid, tempo_map)
+
+    @classmethod
+    def from_array(
+        cls,
+        array: Any,
+        *,
+        onset: Any = None,
+        fs: float = DEFAULT_FS,
+        grid: Grid = "seconds",
+        tempo_map: TempoMap | None = None,
+    ) -> PianoRoll:
+        """Make a roll from a dense plane.
+
+        Parameters
+        ----------
+        array : array-like, shape (n_frames, 128)
+            Non-zero where a pitch sounds. Values are MIDI velocities 1-127, taken where a note
+            begins; an array of nothing but 0 and 1 (or bools) gets velocity 64.
+        onset : array-like of bool, shape (n_frames, 128), default=None
+            True where a note begins; needed only for a note struck again while it sounds.
+        fs, grid, tempo_map
+            See the class.
+
+        Returns
+        -------
+        PianoRoll
+
+        Raises
+        ------
+        InvalidInputError
+            If the shape is not (n_frames, 128) or a value is out of range.
+
+        Examples
+        --------
+        >>> import numpy as np, pianolstm as pl
+        >>> plane = np.zeros((4, 128)); plane[1:3, 60] = 90
+        >>> pl.PianoRoll.from_array(plane).notes[["start", "end", "pitch", "velocity"]].tolist()
+        [(1, 3, 60, 90)]
+        """
+        plane = np.asarray(array)
+        if plane.ndim != 2 or plane.shape[1] != N_PITCHES:
+            hint = ""
+            if plane.ndim == 2 and plane.shape[0] == N_PITCHES:
+                hint = "; this one looks like (pitch, time): pass its transpose, array.T"
+            raise InvalidInputError(
+                f"Expected a piano roll of shape (n_frames, {N_PITCHES}), time first; got shape "
+                f"{plane.shape}{hint}."
+            )
+        if plane.dtype == bool:
+            plane = plane.astype(np.uint8)
+        _check_integers("the values of a piano roll", plane, 0, 127)
+        sounding = plane != 0
+        before = np.zeros_like(sounding)
+        before[1:] = sounding[:-1]
+        struck = sounding & ~before
+        if onset is not None:
+            flags = np.asarray(onset, dtype=bool)
+            if flags.shape != plane.shape:
+                raise InvalidInputError(
+                    f"onset must have the shape of array, {plane.shape}; got {flags.shape}."
+                )
+            struck |= sounding & flags
+        released = before & (~sounding | struck)
+        released = np.concatenate([released, sounding[-1:]])
+        # Pitch by pitch in time order, the k-th onset belongs to the k-th release.
+        pitch, start = np.nonzero(struck.T)
+        end = np.nonzero(released.T)[1]
+        velocity = plane[start, pitch] if plane.max(initial=0) > 1 else DEFAULT_VELOCITY
+        return cls.from_notes(
+            start,
+            end,
+            pitch,
+            velocity,
+            n_frames=len(plane),
+            fs=fs,
+            grid=grid,
+            tempo_map=tempo_map,
+        )
+
+    @classmethod
+    def concatenate(cls, rolls: Sequence[PianoRoll]) -> PianoRoll:
+        """Join rolls in time; a tied note goes on with the note that sounds before it.
+
+        Parameters
+        ----------
+        rolls : sequence of PianoRoll
+            At least one; all of one `fs` and `grid`.
+
+        Returns
+        -------
+        PianoRoll
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no roll, or they differ in `fs` or `grid`.
+        """
+        rolls = as_rolls(rolls, "rolls")
+        first = rolls[0]
+        offsets = np.cumsum([0] + [r.n_frames for r in rolls])
+        parts = []
+        for roll, offset in zip(rolls, offsets[:-1].tolist(), strict=True):
+            part = roll.notes.copy()
+            part["start"] += offset
+            part["end"] += offset
+            parts.append(part)
+        notes = np.concatenate(parts)
+        # By pitch and time, a tied note goes on with the note before it if that ends where it
+        # starts; a chain of ties is one run.
+        notes = notes[np.lexsort((notes["start"], notes["pitch"]))]
+        joins = np.zeros(len(notes), dtype=bool)
+        joins[1:] = (
+            notes["tied"][1:]
+            & (notes["pitch"][1:] == notes["pitch"][:-1])
+            & (notes["start"][1:] == notes["end"][:-1])
+        )
+        heads = np.flatnonzero(~joins)
+        whole = notes[heads]
+        if len(heads):
+            whole["end"] = np.maximum.reduceat(notes["end"], heads)
+        tempo_map = first.tempo_map
+        if tempo_map is not None:
+            tempo_map = _joined_tempo_map(rolls, offsets[:-1].tolist())
+        return cls(whole, int(offsets[-1]), first.fs, first.grid, tempo_map)
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return float(self.frames_to_seconds(self.n_frames))
+
+    @property
+    def velocity(self) -> np.ndarray:
+        """Velocity where a pitch sounds, else 0: uint8, shape (n_frames, 128)."""
+        plane = np.zeros((self.n_frames, N_PITCHES), np.uint8)
+        length = self.notes["end"] - self.notes["start"]
+        note = np.repeat(np.arange(len(length)), length)
+        since_onset = np.arange(len(note)) - np.repeat(np.cumsum(length) - length, length)
+        frame = self.notes["start"][note] + since_onset
+        plane[frame, self.notes["pitch"][note]] = self.notes["velocity"][note]
+        return plane
+
+    @property
+    def onset(self) -> np.ndarray:
+        """True where a note begins (a tied note does not): bool, shape (n_frames, 128)."""
+        plane = np.zeros((self.n_frames, N_PITCHES), bool)
+        struck = self.notes[~self.notes["tied"]]
+        plane[struck["start"], struck["pitch"]] = True
+        return plane
+
+    def frames_to_seconds(self, frames: Any) -> np.ndarray:
+        """Time in seconds at which each frame begins."""
+        frames = np.asarray(frames, dtype=np.float64)
+        if self.tempo_map is None:
+            return frames / self.fs
+        return self.tempo_map.to_seconds(frames * (self.tempo_map.ticks_per_quarter / self.fs))
+
+    def to_midi(self, program: int = 0, velocity: int | None = None) -> pretty_midi.PrettyMIDI:
+        """Make a `pretty_midi.PrettyMIDI`; ``.write("new.mid")`` saves it.
+
+        Frames fall on exact ticks, so that a `PianoRollEncoder` of the same `fs` and `grid` reads
+        the same roll back.
+
+        Parameters
+        ----------
+        program : int, default=0
+            General MIDI program, 0-127; 0 is the acoustic grand piano.
+        velocity : int, default=None
+            One velocity 1-127 for all notes; None keeps each note's own.
+
+        Returns
+        -------
+        pretty_midi.PrettyMIDI
+
+        Raises
+        ------
+        InvalidInputError
+            If program or velocity is out of range.
+        """
+        _check_integers("program", np.asarray(program), 0, 127)
+        notes = self.notes
+        velocities = notes["velocity"]
+        if velocity is not None:
+            _check_integers("velocity", np.asarray(velocity), 1, 127)
+            velocities = np.full(len(notes), velocity)
+        if self.tempo_map is None:
+            ticks_per_frame, tempo_map = _seconds_grid_ticks(self.fs)
+        else:
+            tempo_map = self.tempo_map
+            ticks_per_frame = tempo_map.ticks_per_quarter / self.fs
+        return midi.build_midi(
+            np.rint(notes["start"] * ticks_per_frame).astype(np.int64),
+            np.rint(notes["end"] * ticks_per_frame).astype(np.int64),
+            notes["pitch"],
+            velocities,
+            end_tick=round(self.n_frames * ticks_per_frame),
+            tempo_map=tempo_map,
+            program=program,
+        )
+
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Axes:
+        """Draw the roll with matplotlib (extra ``plot``).
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to `pianolstm.plotting.plot_roll`.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
+        return plotting.plot_roll(
+            self.frames_to_seconds(self.notes["start"]),
+            self.frames_to_seconds(self.notes["end"]),
+            self.notes["pitch"],
+            self.notes["velocity"],
+            seconds=self.seconds,
+            ax=ax,
+            **kwargs,
+        )
+
+    def __len__(self) -> int:
+        return self.n_frames
+
+    __iter__ = None  # Indexing by number has no meaning here, so neither has iteration.
+
+    def __getitem__(self, index: slice) -> PianoRoll:
+        if not isinstance(index, slice) or index.step not in (None, 1):
+            raise InvalidInputError(
+                f"A piano roll is sliced in time, as in roll[100:200]; got {index!r}. For single "
+                "frames index the dense planes roll.velocity and roll.onset."
+            )
+        a, b, _ = index.indices(self.n_frames)
+        b = max(a, b)
+        notes = self.notes[(self.notes["start"] < b) & (self.notes["end"] > a)].copy()
+        notes["tied"] = np.where(notes["start"] < a, True, notes["tied"] & (a == 0))
+        notes["start"] = np.maximum(notes["start"], a) - a
+        notes["end"] = np.minimum(notes["end"], b) - a
+        tempo_map = self.tempo_map
+        if tempo_map is not None:
+            tempo_map = tempo_map.from_tick(round(a * tempo_map.ticks_per_quarter / self.fs))
+        return PianoRoll(notes, b - a, self.fs, self.grid, tempo_map)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("The dense plane of a PianoRoll is made anew, so copy=False can't be.")
+        return self.velocity if dtype is None else self.velocity.astype(dtype)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PianoRoll):
+            return NotImplemented
+        return (
+            self.n_frames == other.n_frames
+            and self.fs == other.fs
+            and self.grid == other.grid
+            and self.tempo_map == other.tempo_map
+            and np.array_equal(self.notes, other.notes)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.n_frames, self.fs, self.grid, self.tempo_map, self.notes.tobytes()))
+
+    def __repr__(self) -> str:
+        n = len(self.notes)
+        unit = "" if self.grid == "seconds" else " per quarter note"
+        text = (
+            f"<PianoRoll {n} note{'' if n == 1 else 's'}, {self.n_frames} frames at "
+            f"fs={self.fs}{unit} ({self.seconds:.1f} s)"
+        )
+        if n:
+            text += f", pitches {self.notes['pitch'].min()}-{self.notes['pitch'].max()}"
+        return text + ">"
+
+    def _repr_png_(self) -> bytes | None:
+        return plotting.notebook_png(self.plot)
+
+
+class PianoRollEncoder(TransformerMixin, BaseEstimator):
+    """Turn MIDI files into piano rolls, and back.
+
+    Parameters
+    ----------
+    fs : float, default=20
+        Frames per second; on the grid of beats a whole number of frames per quarter note.
+    grid : {"seconds", "beats"}, default="seconds"
+        What the frames divide. On ``"beats"`` the piece's tempo map stays on the roll.
+    tracks : sequence of int, default=None
+        Tracks to read, as `describe_midi` numbers them; None reads all but drums.
+    on_error : {"raise", "skip"}, default="raise"
+        Whether a file that can't be read ends the call, or is left out with one
+        `DataLossWarning`; `skipped_` then tells why.
+    max_seconds : float, default=14400
+        Longest piece to take, in seconds; a longer one is an error. None sets no limit.
+    max_frames : int, default=4000000
+        Most frames to take, likewise.
+    max_notes : int, default=1000000
+        Most notes to take, likewise.
+
+    Attributes
+    ----------
+    skipped_ : list of (int, MidiError)
+        After `transform` with ``on_error="skip"``: index in X and reason of each file left out.
+
+    Examples
+    --------
+    >>> import pianolstm as pl
+    >>> roll = pl.PianoRoll.from_notes([0, 10], [10, 30], [60, 67], fs=20)
+    >>> encoder = pl.PianoRollEncoder(fs=20)
+    >>> midi = encoder.inverse_transform([roll])
+    >>> encoder.transform(midi) == [roll]
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        fs: float = DEFAULT_FS,
+        grid: Grid = "seconds",
+        tracks: Sequence[int] | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        max_seconds: float | None = 14_400,
+        max_frames: int | None = 4_000_000,
+        max_notes: int | None = 1_000_000,
+    ) -> None:
+        self.fs = fs
+        self.grid: Grid = grid
+        self.tracks = tracks
+        self.on_error = on_error
+        self.max_seconds = max_seconds
+        self.max_frames = max_frames
+        self.max_notes = max_notes
+
+    def fit(self, X: Any = None, y: Any = None) -> PianoRollEncoder:
+        """Check the parameters; there is nothing to learn.
+
+        Parameters
+        ----------
+        X, y : ignored
+
+        Returns
+        -------
+        PianoRollEncoder
+            Itself.
+        """
+        self._check()
+        return self
+
+    def transform(self, X: Sequence[MidiSource]) -> list[PianoRoll]:
+        """Read MIDI files.
+
+        Parameters
+        ----------
+        X : list of path, bytes or PrettyMIDI
+            One entry a piece.
+
+        Returns
+        -------
+        list of PianoRoll
+            One roll a piece; with ``on_error="skip"``, one for each that could be read.
+
+        Raises
+        ------
+        MidiError
+            If a file can't be read and ``on_error="raise"``, or if none could be read.
+        InvalidInputError
+            If X is no list, or empty.
+        """
+        self._check()
+        if isinstance(X, (str, bytes, PathLike)) or midi._is_pretty_midi(X):
+            raise InvalidInputError(
+                f"Expected a list with one entry a piece, got one {type(X).__name__}; wrap it in "
+                "a list: transform([...])."
+            )
+        sources = list(X)
+        if not sources:
+            raise InvalidInputError("Expected at least one MIDI file, got an empty list.")
+        rolls: list[PianoRoll] = []
+        self.skipped_: list[tuple[int, MidiError]] = []
+        for i, source in enumerate(sources):
+            try:
+                rolls.append(self._read(source))
+            except MidiError as error:
+                if self.on_error == "raise":
+                    raise
+                self.skipped_.append((i, error))
+        if not rolls:
+            raise MidiError(
+                f"None of the {len(sources)} files could be read; the first error: "
+                f"{self.skipped_[0][1]}"
+            )
+        if self.skipped_:
+            warnings.warn(
+                f"{len(self.skipped_)} of {len(sources)} files could not be read and were left "
+                "out; the reasons stand in skipped_.",
+                DataLossWarning,
+                stacklevel=2,
+            )
+        return rolls
+
+    def inverse_transform(self, X: Sequence[PianoRoll]) -> list[pretty_midi.PrettyMIDI]:
+        """Turn rolls into `pretty_midi.PrettyMIDI` objects that `transform` reads back exactly.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            Rolls of this encoder's `fs` and `grid`.
+
+        Returns
+        -------
+        list of pretty_midi.PrettyMIDI
+        """
+        self._check()
+        return [roll.to_midi() for roll in as_rolls(X, fs=self.fs, grid=self.grid)]
+
+    def _read(self, source: MidiSource) -> PianoRoll:
+        notes = midi.read_notes(source, tracks=self.tracks)
+        for name, value, limit in (
+            ("max_seconds", notes.seconds, self.max_seconds),
+            ("max_notes", len(notes), self.max_notes),
+        ):
+            self._check_limit(source, name, value, limit)
+        return self._quantise(source, notes)
+
+    def _quantise(self, source: MidiSource, notes: Notes) -> PianoRoll:
+        times = [notes.start, notes.end, np.array([notes.seconds])]
+        tempo_map = None
+        if self.grid == "beats":
+            tempo_map = notes.tempo_map
+            frames_per_tick = self.fs / tempo_map.ticks_per_quarter
+            times = [tempo_map.to_ticks(t) * frames_per_tick for t in times]
+        else:
+            times = [t * self.fs for t in times]
+        start, end, (n_frames,) = (np.floor(t + 0.5) for t in times)
+        n_frames = max(n_frames, float(np.maximum(end, start + 1).max()))
+        self._check_limit(
+            source, "max_frames", n_frames, min(self.max_frames or np.inf, MAX_FRAMES)
+        )
+        table = np.zeros(len(notes), NOTE)
+        table["start"], table["end"] = start, end
+        table["pitch"], table["velocity"] = notes.pitch, notes.velocity
+        return PianoRoll(table, int(n_frames), self.fs, self.grid, tempo_map)
+
+    def _check_limit(
+        self, source: MidiSource, name: str, value: float, limit: float | None
+    ) -> None:
+        if limit is not None and value > limit:
+            what = source if isinstance(source, (str, PathLike)) else type(source).__name__
+            raise MidiError(
+                f"{what}: {value:,.0f} {name[4:]} are over the limit {name}={limit:,}; raise "
+                f"{name}, or leave the file out."
+            )
+
+    def _check(self) -> None:
+        check_fs(self.fs, self.grid)
+        if self.on_error not in ("raise", "skip"):
+            raise InvalidInputError(f'on_error must be "raise" or "skip"; got {self.on_error!r}.')
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+
+def as_rolls(
+    X: Any, name: str = "X", *, fs: float | None = None, grid: Grid | None = None
+) -> list[PianoRoll]:
+    """Check a list of pieces and turn plain arrays into rolls.
+
+    Parameters
+    ----------
+    X : list of PianoRoll or array-like of shape (n_frames, 128)
+        One entry a piece.
+    name : str, default="X"
+        What the error message calls it.
+    fs, grid : default=None
+        What the estimator was fitted on: plain arrays get it and rolls must have it. None takes
+        the first roll's (20 frames a second where there are only arrays).
+
+    Returns
+    -------
+    list of PianoRoll
+        At least one, all of one fs and grid.
+
+    Raises
+    ------
+    InvalidInputError
+        If X is no list of pieces, is empty, or mixes fs or grid.
+    """
+    if isinstance(X, PianoRoll) or (isinstance(X, np.ndarray) and X.ndim == 2):
+        raise InvalidInputError(
+            f"{name} must be a list with one entry a piece; got one piece "
+            f"({'a PianoRoll' if isinstance(X, PianoRoll) else f'an array of shape {X.shape}'}). "
+            f"Wrap it in a list: [{name}]."
+        )
+    if isinstance(X, (str, bytes)) or not hasattr(X, "__iter__"):
+        raise InvalidInputError(
+            f"{name} must be a list of PianoRoll or of arrays (n_frames, {N_PITCHES}); got "
+            f"{type(X).__name__}."
+        )
+    entries = list(X)
+    if not entries:
+        raise InvalidInputError(f"{name} is empty; expected at least one piece.")
+    if isinstance(entries[0], (str, PathLike)):
+        raise InvalidInputError(
+            f"{name} holds paths; turn them into rolls first: "
+            "PianoRollEncoder().fit_transform(paths)."
+        )
+    given = [e for e in entries if isinstance(e, PianoRoll)]
+    fs = fs if fs is not None else (given[0].fs if given else DEFAULT_FS)
+    grid = grid if grid is not None else (given[0].grid if given else "seconds")
+    rolls = []
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, PianoRoll):
+            try:
+                entry = PianoRoll.from_array(entry, fs=fs, grid=grid)
+            except InvalidInputError as error:
+                raise InvalidInputError(f"{name}[{i}]: {error}") from None
+        if entry.fs != fs or entry.grid != grid:
+            raise InvalidInputError(
+                f"{name}[{i}] has fs={entry.fs} on the grid of {entry.grid}; expected fs={fs} on "
+                f"the grid of {grid}. Encode all pieces with one PianoRollEncoder."
+            )
+        rolls.append(entry)
+    return rolls
+
+
+def check_fs(fs: Any, grid: Any) -> None:
+    """Raise `InvalidInputError` unless `fs` and `grid` make a grid."""
+    if grid not in ("seconds", "beats"):
+        raise InvalidInputError(f'grid must be "seconds" or "beats"; got {grid!r}.')
+    is_number = isinstance(fs, (int, float, np.integer, np.floating)) and not isinstance(fs, bool)
+    if not is_number or not 0 < fs < 1e6:
+        raise InvalidInputError(f"fs must be a number of frames above 0 and below 1e6; got {fs!r}.")
+    if grid == "beats" and fs != int(fs):
+        raise InvalidInputError(
+            f"On the grid of beats fs is a whole number of frames per quarter note; got {fs!r}."
+        )
+
+
+def _check_integers(name: str, values: np.ndarray, low: int, high: int) -> None:
+    if values.dtype.kind not in "iufb" or not np.all(np.isfinite(values)):
+        raise InvalidInputError(f"{name}: expected finite numbers; got dtype {values.dtype}.")
+    if values.size and (values.min() < low or values.max() > high):
+        raise InvalidInputError(
+            f"{name} must lie between {low} and {high}; got values from {values.min()} to "
+            f"{values.max()}."
+        )
+    if values.dtype.kind == "f" and np.any(values != np.floor(values)):
+        raise InvalidInputError(f"{name}: expected whole numbers; got fractions.")
+
+
+def _canonical(notes: np.ndarray, n_frames: int) -> np.ndarray:
+    """Sort, merge and cut notes into the one form that `PianoRoll` holds."""
+    if not 0 <= n_frames <= MAX_FRAMES:
+        raise InvalidInputError(f"n_frames must lie between 0 and {MAX_FRAMES}; got {n_frames}.")
+    notes = notes.copy()
+    notes["end"] = np.maximum(notes["end"], notes["start"] + 1)
+    if len(notes) == 0:
+        return notes
+    if notes["end"].max() > n_frames:
+        raise InvalidInputError(
+            f"A note lasts to frame {notes['end'].max()}, but the roll has {n_frames} frames."
+        )
+    notes = notes[np.lexsort((notes["start"], notes["pitch"]))]
+    # One note to a (start, pitch): the longest and loudest; struck, if any of them is.
+    same = (notes["pitch"][1:] == notes["pitch"][:-1]) & (notes["start"][1:] == notes["start"][:-1])
+    if same.any():
+        heads = np.flatnonzero(np.append(True, ~same))
+        merged = notes[heads]
+        merged["end"] = np.maximum.reduceat(notes["end"], heads)
+        merged["velocity"] = np.maximum.reduceat(notes["velocity"], heads)
+        merged["tied"] = np.logical_and.reduceat(notes["tied"], heads)
+        notes = merged
+    # A note ends at the latest where the next of its pitch starts.
+    same_pitch = notes["pitch"][1:] == notes["pitch"][:-1]
+    next_start = np.where(same_pitch, notes["start"][1:], MAX_FRAMES)
+    notes["end"][:-1] = np.minimum(notes["end"][:-1], next_start)
+    notes["tied"] &= notes["start"] == 0
+    return notes[np.lexsort((notes["pitch"], notes["start"]))]
+
+
+def _aligned(tempo_map: TempoMap, fs: int) -> TempoMap:
+    """The map at a resolution where each frame begins on a tick, if a MIDI file can hold that."""
+    factor = fs // math.gcd(tempo_map.ticks_per_quarter, fs)
+    if factor == 1:
+        return tempo_map
+    if tempo_map.ticks_per_quarter * factor <= MAX_TICKS_PER_QUARTER:
+        return tempo_map.rescaled(factor)
+    if tempo_map.ticks_per_quarter < fs:
+        raise InvalidInputError(
+            f"fs={fs} frames per quarter note are finer than a MIDI file can tell from "
+            f"{tempo_map.ticks_per_quarter} ticks per quarter note; choose a smaller fs."
+        )
+    return tempo_map
+
+
+def _joined_tempo_map(rolls: Sequence[PianoRoll], offsets: Sequence[int]) -> TempoMap:
+    maps = [roll.tempo_map for roll in rolls if roll.tempo_map is not None]
+    resolution = math.lcm(*(m.ticks_per_quarter for m in maps))
+    if resolution > MAX_TICKS_PER_QUARTER:
+        raise InvalidInputError(
+            "The rolls' tempo maps have no common resolution that a MIDI file can hold: "
+            f"{sorted({m.ticks_per_quarter for m in maps})} ticks per quarter note."
+        )
+    ticks, tempi = [], []
+    for tempo_map, offset in zip(maps, offsets, strict=True):
+        tempo_map = tempo_map.rescaled(resolution // tempo_map.ticks_per_quarter)
+        ticks.append(tempo_map.ticks + round(offset * resolution / rolls[0].fs))
+        tempi.append(tempo_map.microseconds)
+    return TempoMap(np.concatenate(ticks), np.concatenate(tempi), resolution)
+
+
+@lru_cache(maxsize=64)
+def _seconds_grid_ticks(fs: float) -> tuple[int, TempoMap]:
+    """Ticks per frame, and a constant tempo, that put each frame of 1/fs s on an exact tick.
+
+    The tempo is near 120 a minute. A MIDI tempo is a whole number of microseconds per quarter
+    note; among the possible resolutions the first whose tempo needs the least rounding is taken
+    (none, for any whole fs).
+    """
+    resolution = np.arange(480, MAX_TICKS_PER_QUARTER + 1)
+    ticks_per_frame = np.maximum(1, np.rint(2 * resolution / fs))
+    microseconds = 1e6 * resolution / (fs * ticks_per_frame)
+    error = np.abs(np.rint(microseconds) / microseconds - 1)
+    error[(np.rint(microseconds) < 1) | (microseconds >= 2**24)] = np.inf
+    best = int(np.argmax(error <= error.min() + 1e-12))
+    tempo = TempoMap.constant(round(microseconds[best]), int(resolution[best]))
+    return int(ticks_per_frame[best]), tempo

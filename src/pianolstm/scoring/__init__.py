@@ -1,0 +1,1 @@
+"""How near music is to what a model learned from."""

@@ -1,0 +1,437 @@
+"""Chords as tokens: one integer a frame, exact in both directions.
+
+Conventions
+-----------
+A chord is the set of sounding pitches plus the subset that is struck again. It is held as its
+bits, four ``uint64`` words: pitches 0-63 and 64-127 that sound, then pitches 0-63 and 64-127 that
+are struck again. A pitch is flagged as struck again only where it also sounded in the frame
+before; a first strike has no flag. Token 0 is the rest. Decoding is total: a flag on a pitch that
+was silent is a plain onset.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from pianolstm.exceptions import DataLossWarning, InvalidInputError
+from pianolstm.midi import TempoMap
+from pianolstm.rolls import DEFAULT_FS, DEFAULT_VELOCITY, NOTE, Grid, PianoRoll, as_rolls
+
+N_WORDS = 4
+REST = 0
+
+
+@dataclass(frozen=True, eq=False)
+class ChordSequence:
+    """The tokens of one piece.
+
+    Attributes
+    ----------
+    tokens : ndarray of int32, shape (n_frames,)
+        Ids below ``n_tokens_`` of the tokenizer are its vocabulary; id ``n_tokens_ + i`` is the
+        chord ``extra[i]``.
+    extra : ndarray of uint64, shape (n_extra, 4)
+        Bits of the piece's chords outside the vocabulary.
+    fs, grid, tempo_map
+        The grid of the frames, as on `PianoRoll`.
+    before : ndarray of uint64, shape (4,)
+        The chord that sounds before the first frame; a rest, unless the piece is cut out of
+        another.
+    """
+
+    tokens: np.ndarray
+    extra: np.ndarray = field(default_factory=lambda: np.empty((0, N_WORDS), np.uint64))
+    fs: float = DEFAULT_FS
+    grid: Grid = "seconds"
+    tempo_map: TempoMap | None = None
+    before: np.ndarray = field(default_factory=lambda: np.zeros(N_WORDS, np.uint64))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.tokens, dtype=dtype, copy=copy)
+
+    def chords(self, vocabulary: np.ndarray) -> np.ndarray:
+        """The bits of each frame's chord, uint64, shape (n_frames, 4)."""
+        return np.concatenate([vocabulary, self.extra])[self.tokens]
+
+
+class ChordTokenizer(TransformerMixin, BaseEstimator):
+    """Give each chord of a corpus a number; turn rolls into these numbers, and back.
+
+    ``inverse_transform(transform(rolls))`` gives the rolls back exactly, but for velocities,
+    which tokens don't carry: 64 comes back.
+
+    Parameters
+    ----------
+    max_tokens : int, default=None
+        Size of the vocabulary at the most, the rest included; the most frequent chords are kept.
+    min_count : int, default=1
+        Frames that a chord must have in the corpus to be kept.
+    unknown : {"keep", "nearest", "error"}, default="keep"
+        What `transform` does with a chord outside the vocabulary: keep it, with an id from
+        ``n_tokens_`` up and its bits in the sequence's `extra`; replace it by the known chord
+        that differs in the fewest pitches, with a `DataLossWarning`; or raise.
+
+    Attributes
+    ----------
+    vocabulary_ : ndarray of uint64, shape (n_tokens_, 4)
+        Bits of each chord, most frequent first after the rest, which is token 0.
+    counts_ : ndarray of int64, shape (n_tokens_,)
+        Frames of each chord in the corpus.
+    n_tokens_ : int
+        Size of the vocabulary.
+
+    See Also
+    --------
+    chord_pitches : The pitches of a chord, for people to read.
+
+    Examples
+    --------
+    >>> import pianolstm as pl
+    >>> roll = pl.PianoRoll.from_notes([0, 1, 2], [2, 2, 4], [60, 64, 60])
+    >>> tokenizer = pl.ChordTokenizer().fit([roll])
+    >>> (sequence,) = tokenizer.transform([roll])
+    >>> sequence.tokens.tolist()
+    [1, 2, 3, 1]
+    >>> [pl.chord_pitches(chord) for chord in tokenizer.vocabulary_]
+    ['', '60', '60 64', '60*']
+    >>> tokenizer.inverse_transform([sequence]) == [roll]
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        max_tokens: int | None = None,
+        min_count: int = 1,
+        unknown: Literal["keep", "nearest", "error"] = "keep",
+    ) -> None:
+        self.max_tokens = max_tokens
+        self.min_count = min_count
+        self.unknown = unknown
+
+    def fit(self, X: Sequence[Any], y: Any = None) -> ChordTokenizer:
+        """Collect the chords of a corpus.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece.
+        y : ignored
+
+        Returns
+        -------
+        ChordTokenizer
+            Itself.
+        """
+        for name in ("_seen", "_seen_counts", "vocabulary_"):
+            self.__dict__.pop(name, None)
+        return self.partial_fit(X)
+
+    def partial_fit(self, X: Sequence[Any], y: Any = None) -> ChordTokenizer:
+        """Add the chords of more pieces; known chords keep their numbers.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece.
+        y : ignored
+
+        Returns
+        -------
+        ChordTokenizer
+            Itself.
+        """
+        self._check()
+        rolls = as_rolls(X)
+        pieces = [_runs(roll) for roll in rolls]
+        lengths = [np.diff(starts, append=len(r)) for (starts, _), r in zip(pieces, rolls)]  # noqa: B905 (one entry a roll in both)
+        chords = np.concatenate([chords for _, chords in pieces])
+        counts = np.concatenate(lengths)
+        if hasattr(self, "vocabulary_"):
+            chords = np.concatenate([self._seen, chords])
+            counts = np.concatenate([self._seen_counts, counts])
+            known = self.vocabulary_
+        else:
+            known = np.zeros((1, N_WORDS), np.uint64)  # the rest
+        self._seen, inverse = np.unique(_keys(chords), return_inverse=True)
+        self._seen = _unkeyed(self._seen)
+        self._seen_counts = np.bincount(inverse, weights=counts).astype(np.int64)
+        is_new = _find(known, self._seen) < 0
+        candidates = np.flatnonzero(is_new & (self._seen_counts >= self.min_count))
+        by_count = candidates[np.argsort(-self._seen_counts[candidates], kind="stable")]
+        if self.max_tokens is not None:
+            by_count = by_count[: max(0, self.max_tokens - len(known))]
+        self.vocabulary_ = np.concatenate([known, self._seen[by_count]])
+        self.n_tokens_ = len(self.vocabulary_)
+        at = _find(self._seen, self.vocabulary_)
+        self.counts_ = np.where(at >= 0, self._seen_counts[at], 0)
+        self.fs_ = rolls[0].fs
+        self.grid_: Grid = rolls[0].grid
+        return self
+
+    def transform(self, X: Sequence[Any]) -> list[ChordSequence]:
+        """Turn rolls into tokens.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece.
+
+        Returns
+        -------
+        list of ChordSequence
+            One a piece.
+
+        Raises
+        ------
+        InvalidInputError
+            If a chord is outside the vocabulary and ``unknown="error"``.
+        """
+        check_is_fitted(self, "vocabulary_")
+        rolls = as_rolls(X)
+        sequences = [encode(self.vocabulary_, roll) for roll in rolls]
+        n_unknown = sum(int((s.tokens >= self.n_tokens_).sum()) for s in sequences)
+        if n_unknown and self.unknown == "error":
+            i = next(i for i, s in enumerate(sequences) if len(s.extra))
+            raise InvalidInputError(
+                f"X[{i}] has a chord that the tokenizer does not know: pitches "
+                f'{chord_pitches(sequences[i].extra[0])}. Set unknown="keep" or "nearest", or fit '
+                "the tokenizer on music that has it."
+            )
+        if n_unknown and self.unknown == "nearest":
+            sequences = [self._to_nearest(s) for s in sequences]
+            warnings.warn(
+                f"{n_unknown} of {sum(map(len, sequences))} frames have a chord outside the "
+                "vocabulary; the nearest known chord stands in for it.",
+                DataLossWarning,
+                stacklevel=2,
+            )
+        return sequences
+
+    def inverse_transform(self, X: Sequence[ChordSequence | np.ndarray]) -> list[PianoRoll]:
+        """Turn tokens into rolls; total, whatever the order of the tokens.
+
+        Parameters
+        ----------
+        X : list of ChordSequence or array-like of int, shape (n_frames,)
+            One entry a piece.
+
+        Returns
+        -------
+        list of PianoRoll
+            All velocities 64.
+
+        Raises
+        ------
+        InvalidInputError
+            If a token is no chord of the vocabulary or of the sequence.
+        """
+        check_is_fitted(self, "vocabulary_")
+        rolls = []
+        for i, entry in enumerate(X):
+            if not isinstance(entry, ChordSequence):
+                entry = ChordSequence(np.asarray(entry), fs=self.fs_, grid=self.grid_)
+            tokens, n = entry.tokens, self.n_tokens_ + len(entry.extra)
+            if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+                raise InvalidInputError(
+                    f"X[{i}]: expected integer tokens of shape (n_frames,); got "
+                    f"{tokens.dtype} of shape {tokens.shape}."
+                )
+            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < n:
+                raise InvalidInputError(
+                    f"X[{i}]: tokens must lie between 0 and {n - 1}; got {tokens.min()} to "
+                    f"{tokens.max()}."
+                )
+            rolls.append(decode(self.vocabulary_, entry))
+        return rolls
+
+    def coverage(self, X: Sequence[Any]) -> float:
+        """The share of all frames of X whose chord is in the vocabulary.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece.
+
+        Returns
+        -------
+        float
+            Between 0 and 1.
+        """
+        check_is_fitted(self, "vocabulary_")
+        tokens = np.concatenate([encode(self.vocabulary_, roll).tokens for roll in as_rolls(X)])
+        return float(np.mean(tokens < self.n_tokens_)) if len(tokens) else 1.0
+
+    def _to_nearest(self, sequence: ChordSequence) -> ChordSequence:
+        nearest = np.arange(self.n_tokens_ + len(sequence.extra), dtype=np.int32)
+        for i, chord in enumerate(sequence.extra):
+            differing = np.bitwise_count(self.vocabulary_ ^ chord).astype(np.int64)
+            # Pitches first, strikes second, and the more frequent chord where both are equal.
+            cost = 256 * differing[:, :2].sum(1) + differing[:, 2:].sum(1)
+            nearest[self.n_tokens_ + i] = np.argmin(cost)
+        return ChordSequence(
+            nearest[sequence.tokens],
+            fs=sequence.fs,
+            grid=sequence.grid,
+            tempo_map=sequence.tempo_map,
+            before=sequence.before,
+        )
+
+    def _check(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise InvalidInputError(f"max_tokens must be at least 1; got {self.max_tokens}.")
+        if self.min_count < 1:
+            raise InvalidInputError(f"min_count must be at least 1; got {self.min_count}.")
+        if self.unknown not in ("keep", "nearest", "error"):
+            raise InvalidInputError(
+                f'unknown must be "keep", "nearest" or "error"; got {self.unknown!r}.'
+            )
+
+
+def chord_pitches(chord: np.ndarray) -> str:
+    """A chord for people to read: its pitches in ascending order, ``*`` where struck again.
+
+    Parameters
+    ----------
+    chord : ndarray of uint64, shape (4,)
+        Bits of the chord.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import numpy as np, pianolstm as pl
+    >>> pl.chord_pitches(np.array([1 << 60, 1 << 3, 1 << 60, 0], dtype=np.uint64))
+    '60* 67'
+    """
+    sounding, struck = unpack(chord[None])[0].reshape(2, 128)
+    return " ".join(f"{p}{'*' if struck[p] else ''}" for p in np.flatnonzero(sounding | struck))
+
+
+def unpack(chords: np.ndarray) -> np.ndarray:
+    """Bits of chords as uint8 planes (n, 256): 128 pitches that sound, 128 struck again."""
+    as_bytes = np.ascontiguousarray(chords.astype("<u8", copy=False)).view(np.uint8)
+    return np.unpackbits(as_bytes, axis=-1, bitorder="little")
+
+
+def encode(vocabulary: np.ndarray, roll: PianoRoll) -> ChordSequence:
+    """Tokens of one roll over a vocabulary; every chord is kept.
+
+    Parameters
+    ----------
+    vocabulary : ndarray of uint64, shape (n_tokens, 4)
+        Bits of the known chords.
+    roll : PianoRoll
+        The piece.
+
+    Returns
+    -------
+    ChordSequence
+    """
+    starts, chords = _runs(roll)
+    tokens = _find(vocabulary, chords)
+    unknown = tokens < 0
+    extra, inverse = np.unique(_keys(chords[unknown]), return_inverse=True)
+    tokens[unknown] = len(vocabulary) + inverse
+    tied = roll.notes["pitch"][roll.notes["tied"]]
+    return ChordSequence(
+        np.repeat(tokens.astype(np.int32), np.diff(starts, append=len(roll))),
+        _unkeyed(extra),
+        roll.fs,
+        roll.grid,
+        roll.tempo_map,
+        _pack_pitches(tied),
+    )
+
+
+def decode(vocabulary: np.ndarray, sequence: ChordSequence) -> PianoRoll:
+    """The roll of one sequence of tokens; the reverse of `encode`, velocities 64."""
+    tokens = sequence.tokens
+    table = np.concatenate([vocabulary, sequence.extra])
+    # A chord held is one run; a chord that strikes again does so at each of its frames.
+    strikes = table[:, 2:].any(axis=1)
+    new_run = np.append(True, (tokens[1:] != tokens[:-1]) | strikes[tokens[1:]])[: len(tokens)]
+    starts = np.append(np.flatnonzero(new_run), len(tokens))
+    runs = unpack(table[tokens[starts[:-1]]]).astype(bool)
+    # A first row for what sounds before the piece, a last one of silence after it.
+    before = unpack(sequence.before[None]).astype(bool)[:, :128]
+    sounding = np.concatenate([before, runs[:, :128], np.zeros((1, 128), bool)])
+    struck = np.concatenate([np.zeros((1, 128), bool), runs[:, 128:], np.zeros((1, 128), bool)])
+    onset = sounding.copy()
+    onset[1:] &= ~sounding[:-1] | struck[1:]
+    release = np.zeros_like(sounding)
+    release[1:] = sounding[:-1] & (~sounding[1:] | onset[1:])
+    # Pitch by pitch in time order, the k-th onset belongs to the k-th release.
+    pitch, begin = np.nonzero(onset.T)
+    end = np.nonzero(release.T)[1]
+    kept = end > 1  # A note of `before` that does not go on is no note of this piece.
+    pitch, begin, end = pitch[kept], begin[kept], end[kept]
+    notes = np.zeros(len(pitch), NOTE)
+    notes["start"] = starts[np.maximum(begin, 1) - 1]
+    notes["end"] = starts[end - 1]
+    notes["pitch"], notes["velocity"], notes["tied"] = pitch, DEFAULT_VELOCITY, begin == 0
+    return PianoRoll(notes, len(tokens), sequence.fs, sequence.grid, sequence.tempo_map)
+
+
+def _runs(roll: PianoRoll) -> tuple[np.ndarray, np.ndarray]:
+    """Where the chord changes, and the chords: frames (n_runs,), bits (n_runs, 4).
+
+    No plane is made. Notes of one pitch never overlap, so a running sum of each pitch's bit, added
+    at its onsets and taken away at its releases, is the set of sounding pitches.
+    """
+    notes = roll.notes
+    if len(roll) == 0:
+        return np.empty(0, np.int64), np.empty((0, N_WORDS), np.uint64)
+    start, end = notes["start"].astype(np.int64), notes["end"].astype(np.int64)
+    word = (notes["pitch"] >> 6).astype(np.int64)
+    bit = np.uint64(1) << (notes["pitch"] & 63).astype(np.uint64)
+    by_pitch = np.lexsort((start, notes["pitch"]))
+    again = np.zeros(len(notes), bool)
+    again[by_pitch[1:]] = (notes["pitch"][by_pitch[1:]] == notes["pitch"][by_pitch[:-1]]) & (
+        start[by_pitch[1:]] == end[by_pitch[:-1]]
+    )
+    frame = np.concatenate([[0], start, end, start[again], start[again] + 1])
+    words = np.concatenate([[0], word, word, word[again] + 2, word[again] + 2])
+    delta = np.concatenate([np.zeros(1, np.uint64), bit, -bit, bit[again], -bit[again]])
+    frames, at = np.unique(frame, return_inverse=True)
+    changes = np.zeros((len(frames), N_WORDS), np.uint64)
+    np.add.at(changes, (at, words), delta)
+    chords = np.cumsum(changes, axis=0, dtype=np.uint64)
+    inside = frames < len(roll)
+    return frames[inside], chords[inside]
+
+
+def _pack_pitches(pitches: np.ndarray) -> np.ndarray:
+    """Bits of the chord in which these pitches sound."""
+    plane = np.zeros(256, np.uint8)
+    plane[pitches] = 1
+    return np.packbits(plane, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def _keys(chords: np.ndarray) -> np.ndarray:
+    """One sortable item a chord."""
+    return np.ascontiguousarray(chords, dtype=">u8").view(f"V{8 * N_WORDS}").ravel()
+
+
+def _unkeyed(keys: np.ndarray) -> np.ndarray:
+    return keys.view(">u8").reshape(-1, N_WORDS).astype(np.uint64)
+
+
+def _find(table: np.ndarray, chords: np.ndarray) -> np.ndarray:
+    """Row of each chord in the table, -1 where it has none: int64, shape (len(chords),)."""
+    _, inverse = np.unique(_keys(np.concatenate([table, chords])), return_inverse=True)
+    row = np.full(inverse.max(initial=-1) + 1, -1, np.int64)
+    row[inverse[: len(table)]] = np.arange(len(table))
+    return row[inverse[len(table) :]]
