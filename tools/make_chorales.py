@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ LOWEST_PITCH, HIGHEST_PITCH = 36, 81
 # A bar without voices is part of some settings; more than a bar is an interlude of instruments,
 # which the four voices alone would turn into a long silence.
 LONGEST_SILENCE = 4 * FRAMES_PER_QUARTER
-DUPLICATE_SHARE = 0.9
+DUPLICATE_SHARE, RELATED_SHARE = 0.9, 0.5
 SHORT_OPENING, LONG_OPENING = 16, 20
 MELODY_SHARE = 0.8
 TRANSPOSITIONS = np.arange(-12, 13)
@@ -212,51 +213,59 @@ def melody_matches(melody: np.ndarray, melodies: np.ndarray) -> np.ndarray:
     return lengths[-1].max(axis=-1)
 
 
-def group_by_melody(pieces: list[Piece]) -> list[int]:
-    """Group the pieces that set the same melody.
-
-    Two pieces are linked when one of their openings has at least ``MELODY_SHARE`` of its notes
-    in common; a group is what such links connect.
+def same_melody(pieces: list[Piece]) -> np.ndarray:
+    """Tell which pieces have openings with at least ``MELODY_SHARE`` of the notes in common.
 
     Returns
     -------
-    list[int]
-        For each piece the index of the first piece of its group.
+    np.ndarray
+        Shape ``(n_pieces, n_pieces)``, boolean.
     """
-    group = np.arange(len(pieces))
+    same = np.eye(len(pieces), dtype=bool)
     for openings in zip(*(piece.openings for piece in pieces), strict=True):
         melodies = np.stack(openings)
-        for melody in melodies:
-            linked = melody_matches(melody, melodies) >= MELODY_SHARE * len(melody)
-            joined = np.unique(group[linked])
-            group[np.isin(group, joined)] = joined[0]
-    return group.tolist()
+        matches = np.stack([melody_matches(melody, melodies) for melody in melodies])
+        same |= matches >= MELODY_SHARE * melodies.shape[1]
+    return same
 
 
 def shared_share(one: np.ndarray, other: np.ndarray) -> float:
     """Share of the shorter piece's (start, pitch) pairs that the other has as well.
 
     The best shift in pitch and in time counts: the time, because one source may write out a
-    repeat that the other only marks.
+    repeat that the other only marks, or set a part of the other's chorale.
     """
-    shifts = one[:, None, [0, 2]] - other[None, :, [0, 2]]
-    codes = (shifts[..., 0] * 256 + shifts[..., 1]).ravel()
-    return float(np.unique(codes, return_counts=True)[1].max() / min(len(one), len(other)))
+    # A code is a start and a pitch in one number; the step leaves room for any shift in pitch.
+    step = 2 * 128
+    codes = one[:, None, 0] * step + one[:, None, 2] - other[:, 0] * step - other[:, 2]
+    return float(np.bincount((codes - codes.min()).ravel()).max() / min(len(one), len(other)))
 
 
-def find_duplicates(pieces: list[Piece], groups: list[int]) -> dict[int, int]:
-    """Map each piece that repeats an earlier one to that one (indices).
+def shared_shares(pieces: list[Piece]) -> np.ndarray:
+    """Compute ``shared_share`` for every two pieces, shape ``(n_pieces, n_pieces)``."""
+    shares = np.eye(len(pieces))
+    for i, j in combinations(range(len(pieces)), 2):
+        shares[i, j] = shares[j, i] = shared_share(pieces[i].notes, pieces[j].notes)
+    return shares
 
-    Only pieces of one melody are compared, since no others can be the same.
-    """
+
+def connect(links: np.ndarray) -> list[int]:
+    """For each piece return the index of the first piece that links connect it with."""
+    group = np.arange(len(links))
+    for linked in links:
+        joined = np.unique(group[linked])
+        group[np.isin(group, joined)] = joined[0]
+    return group.tolist()
+
+
+def find_duplicates(shares: np.ndarray) -> dict[int, int]:
+    """Map each piece that repeats an earlier one, itself no duplicate, to that one (indices)."""
     duplicates: dict[int, int] = {}
-    for i, piece in enumerate(pieces):
-        for j in range(i):
-            if groups[i] != groups[j] or j in duplicates:
-                continue
-            if shared_share(piece.notes, pieces[j].notes) > DUPLICATE_SHARE:
-                duplicates[i] = j
-                break
+    for i, row in enumerate(shares):
+        earlier = (j for j in range(i) if j not in duplicates and row[j] > DUPLICATE_SHARE)
+        original = next(earlier, None)
+        if original is not None:
+            duplicates[i] = original
     return duplicates
 
 
@@ -349,7 +358,7 @@ def print_notices(paths: list[Path], kept: set[str]) -> None:
         in_all.update(notices)
         if path.stem in kept:
             in_kept.update(notices)
-    for notice, count in in_all.most_common():
+    for notice, count in sorted(in_all.items(), key=lambda item: (-item[1], item[0])):
         print(f"notice in {count} files, {in_kept[notice]} of them kept: {notice!r}")
 
 
@@ -373,8 +382,9 @@ def main() -> None:
 
     paths = source_files()
     pieces, skipped = read_pieces(paths)
-    groups = group_by_melody(pieces)
-    duplicates = find_duplicates(pieces, groups)
+    shares = shared_shares(pieces)
+    groups = connect(same_melody(pieces) | (shares > RELATED_SHARE))
+    duplicates = find_duplicates(shares)
     skipped["duplicates"] = [f"{pieces[i].name} = {pieces[j].name}" for i, j in duplicates.items()]
     kept = [i for i in range(len(pieces)) if i not in duplicates]
     keys = [pieces[groups[i]].name for i in kept]
@@ -382,7 +392,7 @@ def main() -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(output, **arrays)
 
-    print(f"{len(paths)} files read, {len(set(keys))} groups of one melody")
+    print(f"{len(paths)} files read, {len(set(keys))} groups of related pieces")
     print_summary(arrays, output)
     print_skipped(skipped)
     print_notices(paths, {pieces[i].name for i in kept})
