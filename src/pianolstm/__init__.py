@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pianolstm.midi import Notes, TempoMap, describe_midi, read_notes
     from pianolstm.rolls import PianoRoll, PianoRollEncoder
     from pianolstm.scoring.distribution import NoteDistributionScorer
+    from pianolstm.scoring.ngrams import NgramBaseline
     from pianolstm.tokens import ChordSequence, ChordTokenizer, chord_pitches
     from pianolstm.windows import WindowDataset
 
@@ -34,6 +35,7 @@ _MODULE_OF = {
     "InvalidInputError": "exceptions",
     "MidiError": "exceptions",
     "ModelFileError": "exceptions",
+    "NgramBaseline": "scoring.ngrams",
     "NoteDistributionScorer": "scoring.distribution",
     "Notes": "midi",
     "PianoLSTMError": "exceptions",
@@ -55,6 +57,7 @@ __all__ = [
     "InvalidInputError",
     "MidiError",
     "ModelFileError",
+    "NgramBaseline",
     "NoteDistributionScorer",
     "Notes",
     "PianoLSTMError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import statistics
+import time
 import warnings
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -19,7 +20,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from pianolstm._nn import networks
-from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader, padded_vocabulary
+from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader, n_rows, padded_vocabulary
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.model_files import fill_leaves, named_leaves, read_model, write_model
 from pianolstm._nn.sampling import sample
@@ -193,12 +194,13 @@ class SequenceGenerator(BaseEstimator):
             If X is no list of pieces, or a parameter is out of range, or a piece alone is too
             short to be split.
         """
+        began = time.monotonic()
         self._check()
         seed = as_seed(self.random_state)
         rolls = _not_empty(as_rolls(X))
         train, held_out, self.held_out_ = self._split(rolls, X_val, seed)
         self._prepare(train, seed)
-        self._train(train, held_out, seed, max_epochs=self.max_epochs)
+        self._train(train, held_out, seed, began, max_epochs=self.max_epochs)
         return self
 
     def partial_fit(self, X: Sequence[Any], y: Any = None) -> SequenceGenerator:
@@ -218,6 +220,7 @@ class SequenceGenerator(BaseEstimator):
         SequenceGenerator
             Itself.
         """
+        began = time.monotonic()
         self._check()
         if not hasattr(self, "tokenizer_"):
             seed = as_seed(self.random_state)
@@ -227,7 +230,7 @@ class SequenceGenerator(BaseEstimator):
         else:
             seed = self._seed
             rolls = _not_empty(as_rolls(X, fs=self.fs_, grid=self.grid_))
-        self._train(rolls, None, seed, max_epochs=1)
+        self._train(rolls, None, seed, began, max_epochs=1)
         return self
 
     def generate(
@@ -506,6 +509,7 @@ class SequenceGenerator(BaseEstimator):
         train: list[PianoRoll],
         held_out: list[PianoRoll] | None,
         seed: int,
+        began: float,
         *,
         max_epochs: int,
     ) -> None:
@@ -528,7 +532,7 @@ class SequenceGenerator(BaseEstimator):
                 clip_norm=self.clip_norm,
                 max_epochs=max_epochs,
                 n_iter_no_change=self.n_iter_no_change if self.early_stopping else None,
-                time_budget=self.time_budget,
+                deadline=None if self.time_budget is None else began + self.time_budget,
                 seed=seed,
             ),
         )
@@ -551,7 +555,7 @@ class SequenceGenerator(BaseEstimator):
     def _config(self) -> networks.NetworkConfig:
         return networks.NetworkConfig(
             arch=self.arch,
-            n_rows=networks.n_rows(self.tokenizer_.n_tokens_),
+            n_rows=n_rows(self.tokenizer_.n_tokens_),
             units=int(self.units),
             embedding=int(self.embedding),
             dropout=float(self.dropout),

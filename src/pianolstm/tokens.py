@@ -361,7 +361,7 @@ def decode(vocabulary: np.ndarray, sequence: ChordSequence) -> PianoRoll:
     tokens = sequence.tokens
     table = np.concatenate([vocabulary, sequence.extra])
     # A chord held is one run; a chord that strikes again does so at each of its frames.
-    strikes = table[:, 2:].any(axis=1)
+    strikes = np.any(table[:, 2:] != 0, axis=1)
     new_run = np.append(True, (tokens[1:] != tokens[:-1]) | strikes[tokens[1:]])[: len(tokens)]
     starts = np.append(np.flatnonzero(new_run), len(tokens))
     runs = unpack(table[tokens[starts[:-1]]]).astype(bool)

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pianolstm._nn.networks import n_rows
 from pianolstm.tokens import ChordSequence, unpack
+
+ROW_MULTIPLE = 256
+"""The vocabulary is padded to a multiple of this, so that few sizes are compiled."""
+
+
+def n_rows(n_tokens: int) -> int:
+    """Rows of the softmax for a vocabulary: one more for other chords, padded."""
+    return -(-(n_tokens + 1) // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 @dataclass(frozen=True)

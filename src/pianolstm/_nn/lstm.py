@@ -79,7 +79,9 @@ class LSTMLayer(nnx.Module):
         if x.shape[1] == 1 and valid is None:
             carry, h = self.cell(carry, x[:, 0])
             return h[:, None], carry
-        gates = x @ self.cell.dense_i.kernel[...] + self.cell.dense_h.bias[...]
+        bias = self.cell.dense_h.bias
+        assert bias is not None
+        gates = x @ self.cell.dense_i.kernel[...] + bias[...]
         if valid is not None:
             gates = jnp.where(valid[..., None], gates, BLANK)
         gates = jnp.swapaxes(gates, 0, 1)  # (time, batch, 4 * units)

@@ -27,9 +27,6 @@ Params: TypeAlias = dict[str, Any]
 ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
 
 N_BITS = 256
-ROW_MULTIPLE = 256
-"""The vocabulary is padded to a multiple of this, so that few sizes are compiled."""
-
 CONV_FRAMES = 5
 """Frames that the hybrid's convolution sees."""
 
@@ -52,11 +49,6 @@ class NetworkConfig:
     def is_causal(self) -> bool:
         """Whether a state is carried; the Bi-LSTM reads its window anew for each frame."""
         return self.arch != "bilstm"
-
-
-def n_rows(n_tokens: int) -> int:
-    """Rows of the softmax for a vocabulary: one more for other chords, padded."""
-    return -(-(n_tokens + 1) // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 class ChordVectors(nnx.Module):

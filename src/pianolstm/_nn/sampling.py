@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from pianolstm._nn.corpus import ROW_MULTIPLE
 from pianolstm._nn.evaluation import initial_carry, output_table
-from pianolstm._nn.networks import NEVER, ROW_MULTIPLE, NetworkConfig, Params, bind
+from pianolstm._nn.networks import NEVER, NetworkConfig, Params, bind
 from pianolstm.windows import START
 
 BLOCK = 256

@@ -44,14 +44,14 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; none of it is part of a compiled program."""
+    """How to train; none of it is part of a compiled program. `deadline` is a monotonic time."""
 
     batch_size: int
     learning_rate: float
     clip_norm: float
     max_epochs: int
     n_iter_no_change: int | None
-    time_budget: float | None
+    deadline: float | None
     seed: int
 
 
@@ -107,6 +107,7 @@ class Trainer:
             target="sequence" if config.is_causal else "next",
         )
         self.begun_once = corpus.begun_once()
+        self.validation_seconds = 0.0
         # Typical cost of a training frame outside the vocabulary, beside being one.
         self.unknown_cost = self._unknown_cost()
 
@@ -119,7 +120,6 @@ class Trainer:
             True if Ctrl-C ended it.
         """
         began, settings = time.monotonic(), self.settings
-        deadline = began + settings.time_budget if settings.time_budget is not None else None
         best = self.state.params
         interrupted = False
         try:
@@ -130,7 +130,7 @@ class Trainer:
             last = self.state.epoch + settings.max_epochs
             while self.state.epoch < last:
                 epoch_began = time.monotonic()
-                loss, accuracy, share = self._epoch(model, callbacks, deadline)
+                loss, accuracy, share = self._epoch(model, callbacks)
                 if not np.isfinite(loss):
                     warnings.warn(
                         f"The loss became {loss} in epoch {self.state.epoch + 1}; training stopped "
@@ -156,14 +156,12 @@ class Trainer:
         self.state.params = best
         return interrupted
 
-    def _epoch(
-        self, model: Any, callbacks: Sequence[Callback], deadline: float | None
-    ) -> tuple[float, float, float]:
+    def _epoch(self, model: Any, callbacks: Sequence[Callback]) -> tuple[float, float, float]:
         """One pass over the corpus: loss, accuracy, and the share of it that time allowed."""
         settings, state = self.settings, self.state
+        deadline = settings.deadline
         rng = np.random.default_rng((settings.seed, state.epoch))
-        hidden = self.begun_once[rng.random(len(self.begun_once)) < HIDDEN_SHARE]
-        reader = Reader(self.corpus, hidden)
+        reader = self._reader(rng)
         key = jax.random.fold_in(seed_key(settings.seed), state.epoch)
         n_steps = self.dataset.n_batches(settings.batch_size)
         totals = np.zeros(3)
@@ -198,6 +196,10 @@ class Trainer:
         if weight == 0:
             return float("nan") if share == 1 else 0.0, 0.0, share
         return loss / weight, n_right / weight, share
+
+    def _reader(self, rng: np.random.Generator) -> Reader:
+        """Reads the corpus with some of the chords begun once hidden."""
+        return Reader(self.corpus, self.begun_once[rng.random(len(self.begun_once)) < HIDDEN_SHARE])
 
     def _read_sums(
         self, sums: Array, step: int, n_steps: int, model: Any, callbacks: Sequence[Callback]
@@ -249,11 +251,9 @@ class Trainer:
         right = np.concatenate([p.right for p in pieces])
         return float(-log_p.mean()), float(right.mean())
 
-    validation_seconds: float = 0.0
-
     def _untrained_loss(self) -> float:
         """Loss of the first batch, before any step."""
-        reader = Reader(self.corpus)
+        reader = self._reader(np.random.default_rng((self.settings.seed, self.state.epoch)))
         batch = next(self.dataset.batches(self.settings.batch_size, shuffle=False))
         sums = batch_sums(
             self.config,
@@ -308,7 +308,7 @@ def _sums(
 @partial(jax.jit, static_argnums=0)
 def batch_sums(config: NetworkConfig, params: Params, *batch: Array) -> Array:
     """Sums over a batch, as in `_sums`, without dropout."""
-    return _sums(config, params, *batch, None)[1]
+    return _sums(config, params, *batch, key=None)[1]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -333,7 +333,7 @@ def train_step(
 
     (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params)
     updates, opt_state = optimizer(learning_rate, clip_norm).update(gradients, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, sums
+    return jax.tree.map(jnp.add, params, updates), opt_state, sums
 
 
 def optimizer(

@@ -1,0 +1,138 @@
+"""Chord counts as a yardstick: what a network must beat to have learned anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from pianolstm._nn.corpus import Corpus, PitchBernoulli
+from pianolstm.exceptions import InvalidInputError
+from pianolstm.rolls import Grid, as_rolls
+from pianolstm.tokens import ChordTokenizer, encode
+
+
+class NgramBaseline(BaseEstimator):
+    """Unigram or bigram of chords, interpolated and smoothed after Witten and Bell.
+
+    A chord y after a chord x has the probability ``(c(x, y) + d(x) p(y)) / (c(x) + d(x))``: c
+    counts in the training pieces, d is how many different chords follow x, and p the unigram,
+    ``c(y) / (N + D)`` for one of the D chords of N training frames. What is left, ``D / (N + D)``,
+    is the probability of any other chord, whose pitches then cost what they cost a
+    `SequenceGenerator`: so the scores compare.
+
+    Parameters
+    ----------
+    order : {1, 2}, default=2
+        1 is the unigram, 2 the bigram.
+
+    Attributes
+    ----------
+    tokenizer_ : ChordTokenizer
+        Fitted on the training pieces.
+
+    References
+    ----------
+    Witten and Bell (1991), The zero-frequency problem, method C.
+
+    Examples
+    --------
+    >>> import pianolstm as pl
+    >>> rolls = pl.datasets.load_chorales("train")
+    >>> held_out = pl.datasets.load_chorales("validation")
+    >>> unigram, bigram = (pl.NgramBaseline(order=n).fit(rolls).score(held_out) for n in (1, 2))
+    >>> unigram < bigram < 0
+    True
+    """
+
+    def __init__(self, *, order: int = 2) -> None:
+        self.order = order
+
+    def fit(self, X: Sequence[Any], y: Any = None) -> NgramBaseline:
+        """Count the chords of a corpus.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece.
+        y : ignored
+
+        Returns
+        -------
+        NgramBaseline
+            Itself.
+        """
+        if self.order not in (1, 2):
+            raise InvalidInputError(f"order must be 1 or 2; got {self.order!r}.")
+        rolls = as_rolls(X)
+        self.fs_ = rolls[0].fs
+        self.grid_: Grid = rolls[0].grid
+        self.tokenizer_ = ChordTokenizer().fit(rolls)
+        corpus = self._corpus(rolls)
+        self._bernoulli = PitchBernoulli.fit(corpus)
+        n = corpus.n_tokens
+        self._counts = np.bincount(np.concatenate(corpus.tokens), minlength=n)
+        pairs = np.concatenate([self._pairs(tokens) for tokens in corpus.tokens])
+        self._pair_keys, self._pair_counts = np.unique(pairs, return_counts=True)
+        before = self._pair_keys // (n + 1)
+        self._followed = np.bincount(before, weights=self._pair_counts, minlength=n + 2)
+        self._followers = np.bincount(before, minlength=n + 2)
+        return self
+
+    def score(self, X: Sequence[Any], y: Any = None) -> float:
+        """Mean log-likelihood in nats per frame, over all frames of all pieces.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece.
+        y : ignored
+
+        Returns
+        -------
+        float
+            Higher is better; at most 0.
+        """
+        check_is_fitted(self, "tokenizer_")
+        corpus = self._corpus(as_rolls(X, fs=self.fs_, grid=self.grid_))
+        n = corpus.n_tokens
+        log_p = []
+        for tokens in corpus.tokens:
+            p = self._unigram(np.minimum(tokens, n))
+            if self.order == 2:
+                keys = self._pairs(tokens)
+                before = keys // (n + 1)
+                at = np.searchsorted(self._pair_keys, keys)
+                at = np.minimum(at, len(self._pair_keys) - 1)
+                count = np.where(self._pair_keys[at] == keys, self._pair_counts[at], 0)
+                followers, followed = self._followers[before], self._followed[before]
+                p = np.where(
+                    followed > 0,
+                    (count + followers * p) / np.maximum(followed + followers, 1),
+                    p,
+                )
+            piece = np.log(p)
+            chords = corpus.chords[tokens]
+            previous = np.concatenate([np.zeros((1, 4), np.uint64), chords[:-1]])
+            unknown = tokens >= n
+            piece[unknown] += self._bernoulli.log_likelihood(chords[unknown], previous[unknown])
+            log_p.append(piece)
+        return float(np.concatenate(log_p).mean())
+
+    def _corpus(self, rolls: Sequence[Any]) -> Corpus:
+        vocabulary = self.tokenizer_.vocabulary_
+        return Corpus.of(vocabulary, [encode(vocabulary, roll) for roll in rolls])
+
+    def _unigram(self, ids: np.ndarray) -> np.ndarray:
+        """Probability of each id; id n_tokens is any chord outside the vocabulary."""
+        n_seen = np.count_nonzero(self._counts)
+        return np.append(self._counts, n_seen)[ids] / (self._counts.sum() + n_seen)
+
+    def _pairs(self, tokens: np.ndarray) -> np.ndarray:
+        """One number for each frame and the frame before it; a piece begins after id n + 1."""
+        n = self.tokenizer_.n_tokens_
+        ids = np.minimum(tokens, n).astype(np.int64)
+        return np.append(n + 1, ids[:-1]) * (n + 1) + ids

@@ -1,0 +1,526 @@
+"""SequenceGenerator: what it learns, writes, scores, keeps and refuses."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
+
+import pianolstm as pl
+from pianolstm._nn import training
+from pianolstm.tokens import encode
+
+ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
+
+
+def cycle(n_frames, offset=0, n_chords=20):
+    """A piece that repeats a sequence of chords for ever, one a frame."""
+    rng = np.random.default_rng(7)
+    chords = [rng.choice(np.arange(40, 90), rng.integers(1, 5), False) for _ in range(n_chords)]
+    plane = np.zeros((n_frames, 128), bool)
+    for t in range(n_frames):
+        plane[t, chords[(t + offset) % n_chords]] = True
+    return pl.PianoRoll.from_array(plane)
+
+
+def small(**changes):
+    settings = {
+        "units": 48,
+        "embedding": 24,
+        "window_size": 24,
+        "batch_size": 8,
+        "max_epochs": 40,
+        "learning_rate": 0.01,
+        "dropout": 0.0,
+        "random_state": 0,
+    }
+    return pl.SequenceGenerator(**{**settings, **changes})
+
+
+def tiny(**changes):
+    return small(**{"units": 8, "embedding": 6, "max_epochs": 2, **changes})
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    rng = np.random.default_rng(3)
+    rolls = []
+    for n in (150, 90, 120, 60):
+        start = np.sort(rng.integers(0, n - 8, n // 3))
+        length, pitch = rng.integers(1, 8, n // 3), rng.integers(50, 75, n // 3)
+        rolls.append(pl.PianoRoll.from_notes(start, start + length, pitch, n_frames=n))
+    return rolls
+
+
+@pytest.fixture(scope="module")
+def fitted(pieces):
+    return tiny().fit(pieces)
+
+
+class TestLearning:
+    @pytest.mark.parametrize("arch", ARCHITECTURES)
+    def test_every_network_learns_a_repeating_sequence(self, arch):
+        rolls = [cycle(200), cycle(200, 7), cycle(200, 13)]
+        model = small(arch=arch).fit(rolls)
+        # The frames after the first: where a piece begins can't be known.
+        corpus = rolls[model.held_out_[0]]
+        log_p = model._log_likelihoods([corpus])[0]
+        assert -log_p[1:].mean() < 0.05
+        music = model.generate(40, prime=corpus[:25], temperature=0)
+        assert np.array_equal(np.asarray(music) > 0, np.asarray(corpus[25:65]) > 0)
+
+    def test_history_is_complete_and_the_best_epoch_is_kept(self, pieces):
+        model = tiny(max_epochs=6, learning_rate=0.2).fit(pieces)
+        history = model.history_
+        assert set(history) == set(training.HISTORY_KEYS)
+        assert {len(v) for v in history.values()} == {7}
+        assert history["epoch"] == list(range(7))
+        best = int(np.argmin(history["val_loss"]))
+        assert model.best_epoch_ == best
+        held_out = [pieces[i] for i in model.held_out_]
+        assert -model.score(held_out) == pytest.approx(history["val_loss"][best], abs=1e-5)
+
+    def test_early_stopping_waits_n_epochs(self, pieces):
+        model = tiny(max_epochs=50, learning_rate=0.5, n_iter_no_change=3).fit(pieces)
+        assert model.history_["epoch"][-1] == model.best_epoch_ + 3
+
+    def test_without_early_stopping_all_pieces_are_learned_and_the_last_epoch_kept(self, pieces):
+        model = tiny(early_stopping=False).fit(pieces)
+        assert model.held_out_ == []
+        assert model.best_epoch_ == 2
+        assert np.all(np.isnan(model.history_["val_loss"]))
+        assert model.tokenizer_.coverage(pieces) == 1
+
+    def test_the_training_loss_is_that_of_the_frames(self):
+        """Where no chord is begun only once, loss and score are the same measure."""
+        rolls = [cycle(96), cycle(96, 5)]
+        model = tiny(early_stopping=False, learning_rate=0.0, max_epochs=1).fit(rolls)
+        # Every window of the cycle is one of a piece's first windows, but for where it begins.
+        assert model.history_["loss"][1] == pytest.approx(-model.score(rolls), abs=0.05)
+        learned = tiny(early_stopping=False, max_epochs=12).fit(rolls).history_["loss"]
+        assert learned[-1] < learned[0] - 0.5
+
+    def test_the_vocabulary_is_that_of_the_training_pieces(self, pieces):
+        model = tiny(max_epochs=1).fit(pieces)
+        train = [p for i, p in enumerate(pieces) if i not in model.held_out_]
+        expected = pl.ChordTokenizer().fit(train).vocabulary_
+        assert np.array_equal(model.tokenizer_.vocabulary_, expected)
+        assert model.tokenizer_.coverage([pieces[i] for i in model.held_out_]) < 1
+
+    def test_x_val_is_validated_on(self, pieces):
+        model = tiny(max_epochs=1).fit(pieces[1:], X_val=pieces[:1])
+        assert model.held_out_ == []
+        assert -model.score(pieces[:1]) == pytest.approx(min(model.history_["val_loss"]), abs=1e-5)
+
+    def test_one_piece_is_split_in_time_with_a_gap(self):
+        roll = cycle(100)
+        model = tiny(max_epochs=1).fit([roll])
+        split = model._split([roll], None, 0)
+        assert [len(part[0]) for part in split[:2]] == [100 - 2 * 24, 24]
+        assert split[1][0] == roll[76:]
+
+    def test_the_same_seed_gives_the_same_model(self, pieces, fitted):
+        again = tiny().fit(pieces)
+        other = tiny(random_state=1).fit(pieces)
+        assert again.history_["loss"] == fitted.history_["loss"]
+        assert other.history_["loss"] != fitted.history_["loss"]
+
+    def test_a_clone_compiles_nothing_anew(self, pieces, fitted):
+        before = training.train_step._cache_size()
+        clone(fitted).set_params(learning_rate=0.003, clip_norm=0.5, random_state=5).fit(pieces)
+        assert training.train_step._cache_size() == before
+
+    def test_partial_fit_goes_on(self, pieces):
+        model, rolls = tiny(), [cycle(96), cycle(96, 5)]
+        for _ in range(6):
+            model.partial_fit(rolls)
+        assert model.history_["epoch"] == list(range(7))
+        assert model.history_["loss"][-1] < model.history_["loss"][1]
+        n_tokens = model.tokenizer_.n_tokens_
+        model.partial_fit(pieces[2:])  # new chords are heard, and scored
+        assert model.tokenizer_.n_tokens_ == n_tokens
+        assert np.isfinite(model.score(pieces[2:]))
+
+    def test_time_budget_ends_in_a_validation(self, pieces):
+        model = tiny(time_budget=3, max_epochs=10**6, n_iter_no_change=10**6).fit(pieces)
+        assert sum(model.history_["seconds"]) < 6
+        assert np.isfinite(model.history_["val_loss"][-1])
+
+    def test_a_frozen_tokenizer_is_used_as_it_is(self, pieces):
+        tokenizer = pl.ChordTokenizer().fit(pieces)
+        model = tiny(max_epochs=1, tokenizer=FrozenEstimator(tokenizer)).fit(pieces)
+        assert model.tokenizer_ is tokenizer
+
+    def test_a_tokenizer_is_cloned(self, pieces):
+        tokenizer = pl.ChordTokenizer(max_tokens=10)
+        model = tiny(max_epochs=1, tokenizer=tokenizer).fit(pieces)
+        assert model.tokenizer_.n_tokens_ == 10
+        assert not hasattr(tokenizer, "vocabulary_")
+
+    def test_callbacks_are_called_and_can_stop(self, pieces):
+        calls = []
+
+        class Recorder(pl.callbacks.Callback):
+            def on_fit_begin(self, model):
+                calls.append(("begin", len(model.history_["epoch"])))
+
+            def on_batch_end(self, model, step, n_steps, loss):
+                calls.append(("batch", step))
+                assert 0 <= step < n_steps and loss > 0
+
+            def on_epoch_end(self, model):
+                calls.append(("epoch", model.history_["epoch"][-1]))
+                return model.history_["epoch"][-1] == 2
+
+            def on_fit_end(self, model):
+                calls.append(("end", model.best_epoch_))
+
+        model = tiny(max_epochs=9, callbacks=[Recorder()]).fit(pieces)
+        assert [c for c in calls if c[0] != "batch"] == [
+            ("begin", 1),
+            ("epoch", 1),
+            ("epoch", 2),
+            ("end", model.best_epoch_),
+        ]
+        assert calls.count(("batch", 0)) == 2
+
+    def test_ctrl_c_keeps_the_best_model(self, pieces):
+        class Interrupt(pl.callbacks.Callback):
+            def on_batch_end(self, model, step, n_steps, loss):
+                if len(model.history_["epoch"]) == 3:
+                    raise KeyboardInterrupt
+
+        with pytest.warns(
+            ConvergenceWarning, match=r"interrupted in epoch 3; the best model so far"
+        ):
+            model = tiny(max_epochs=9, callbacks=[Interrupt()]).fit(pieces)
+        assert model.history_["epoch"] == [0, 1, 2]
+        held_out = [pieces[i] for i in model.held_out_]
+        assert -model.score(held_out) == pytest.approx(min(model.history_["val_loss"]), abs=1e-5)
+        assert len(model.generate(5)) == 5
+
+    def test_a_loss_that_is_not_finite_stops_with_the_best_model(self, pieces):
+        with pytest.warns(ConvergenceWarning, match="The loss became nan"):
+            model = tiny(learning_rate=1e30, clip_norm=1e30, max_epochs=9).fit(pieces)
+        assert np.isfinite(model.score(pieces))
+
+    def test_verbose_shows_the_epochs(self, pieces, capsys):
+        tiny(verbose=1).fit(pieces)
+        shown = capsys.readouterr()
+        assert "epoch 2" in shown.err and "val_loss" in shown.err
+        assert shown.out == ""
+
+
+class TestScoring:
+    def test_pieces_alone_equal_pieces_together(self, pieces, fitted):
+        together = fitted.score_samples(pieces)
+        alone = [fitted.score([piece]) for piece in pieces]
+        np.testing.assert_allclose(together, alone, atol=1e-5)
+        lengths = [len(piece) for piece in pieces]
+        assert fitted.score(pieces) == pytest.approx(np.average(together, weights=lengths))
+
+    def test_the_probabilities_of_a_frame_sum_to_one(self, pieces, fitted):
+        """Over the chords of the vocabulary and the one row for any other."""
+        prime = pieces[0][:30]
+        tokenizer = fitted.tokenizer_
+        total = 0.0
+        for chord in range(tokenizer.n_tokens_):
+            sequence = encode(tokenizer.vocabulary_, prime)
+            tokens = np.append(sequence.tokens, chord).astype(np.int32)
+            corpus = training.Corpus([tokens], tokenizer.vocabulary_, tokenizer.n_tokens_)
+            total += np.exp(self._last(fitted, corpus))
+        unknown = np.array([[1 << 3, 1 << 9, 0, 0]], np.uint64)
+        chords = np.concatenate([tokenizer.vocabulary_, unknown])
+        tokens[-1] = tokenizer.n_tokens_
+        corpus = training.Corpus([tokens], chords, tokenizer.n_tokens_)
+        spelled = fitted._bernoulli.log_likelihood(unknown, chords[tokens[-2:-1]])
+        total += np.exp(self._last(fitted, corpus) - spelled[0])
+        assert total == pytest.approx(1, abs=1e-5)
+
+    @staticmethod
+    def _last(model, corpus):
+        found = training.evaluate(
+            model._config(), model._params, model._vocabulary, corpus, model._bernoulli
+        )
+        return found[0].log_p[-1]
+
+    def test_music_with_unknown_chords_has_a_finite_score(self, fitted):
+        strange = pl.PianoRoll.from_notes([0, 2, 4], [3, 9, 9], [1, 2, 126])
+        assert fitted.tokenizer_.coverage([strange]) == 0
+        assert -1000 < fitted.score([strange]) < -10
+
+    def test_arrays_are_pieces_too(self, pieces, fitted):
+        roll = pieces[0]
+        plain = pl.PianoRoll.from_array(np.asarray(roll))  # loses strikes, as an array does
+        assert fitted.score([np.asarray(roll)]) == fitted.score([plain])
+
+
+class TestGenerating:
+    def test_length_grid_and_seed(self, fitted):
+        music = fitted.generate(300, random_state=3)
+        assert (len(music), music.fs, music.grid) == (300, 20, "seconds")
+        assert music == fitted.generate(300, random_state=3)
+        assert music != fitted.generate(300, random_state=4)
+        assert fitted.generate(300) != fitted.generate(300)
+
+    def test_a_shorter_call_is_the_beginning_of_a_longer_one(self, fitted):
+        long = fitted.generate(300, random_state=3)
+        short = fitted.generate(120, random_state=3)
+        assert short == long[:120]
+
+    def test_a_generator_as_seed_moves_on(self, fitted):
+        rng = np.random.default_rng(0)
+        one, two = (fitted.generate(60, random_state=rng) for _ in range(2))
+        assert one != two
+        assert one == fitted.generate(60, random_state=np.random.default_rng(0))
+
+    def test_primes_of_any_length(self, pieces, fitted):
+        prime = pieces[0]
+        single_note = pl.PianoRoll.from_notes([0], [4], [60])
+        for given in (prime[:0], prime[:1], prime, single_note, np.asarray(prime)):
+            assert len(fitted.generate(10, prime=given, random_state=0)) == 10
+        repeated = pl.PianoRoll.concatenate([prime] * 5)  # longer than a block
+        assert len(repeated) > 512
+        music = {n: fitted.generate(40, prime=repeated[:n], random_state=0) for n in (0, 150, 750)}
+        assert music[0] != music[150]
+        assert len(music[750]) == 40
+
+    def test_a_note_that_goes_on_is_tied(self, pieces, fitted):
+        prime = pieces[0][:40]
+        for seed in range(40):
+            music = fitted.generate(20, prime=prime, random_state=seed)
+            whole = pl.PianoRoll.concatenate([prime, music])
+            vocabulary = fitted.tokenizer_.vocabulary_
+            again = encode(vocabulary, whole[40:])
+            assert np.array_equal(again.before, encode(vocabulary, music).before)
+            if music.notes["tied"].any():
+                assert len(whole.notes) < len(prime.notes) + len(music.notes)
+                return
+        pytest.fail("no seed went on with a note of the prime")
+
+    def test_the_tempo_of_the_prime_goes_on(self):
+        slow = pl.TempoMap.constant(900_000)
+        rolls = [
+            pl.PianoRoll.from_notes(
+                np.arange(60),
+                np.arange(60) + 1,
+                60 + np.arange(60) % n,
+                fs=4,
+                grid="beats",
+                tempo_map=pl.TempoMap.constant(600_000),
+            )
+            for n in (3, 4, 5)
+        ]
+        model = tiny(max_epochs=1).fit(rolls)
+        assert model.generate(8).seconds == pytest.approx(2 * 0.6)
+        prime = pl.PianoRoll.from_notes([0], [4], [60], fs=4, grid="beats", tempo_map=slow)
+        assert model.generate(8, prime=prime).seconds == pytest.approx(2 * 0.9)
+
+    def test_generating_compiles_once(self, pieces, fitted):
+        from pianolstm._nn import sampling
+
+        fitted.generate(5)
+        before = sampling._block._cache_size()
+        for n in (1, 40, 300):
+            fitted.generate(n, prime=pieces[1][:n], temperature=0.1 * n, random_state=n)
+        assert sampling._block._cache_size() == before
+
+
+class TestFiles:
+    def test_a_new_process_writes_the_same_music(self, pieces, fitted, tmp_path):
+        path = tmp_path / "model.safetensors"
+        fitted.save(path)
+        code = (
+            "import pianolstm as pl, hashlib\n"
+            f"model = pl.SequenceGenerator.load({str(path)!r})\n"
+            "print(hash(0), hashlib.sha256(model.generate(200, random_state=5).notes.tobytes())"
+            ".hexdigest(), model.best_epoch_)"
+        )
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        import hashlib
+
+        notes = fitted.generate(200, random_state=5).notes
+        assert out.split()[1] == hashlib.sha256(notes.tobytes()).hexdigest()
+
+    @pytest.mark.parametrize("arch", ["lstm", "bilstm", "hybrid_stacked"])
+    def test_everything_comes_back(self, arch, pieces, tmp_path):
+        model = tiny(arch=arch, max_epochs=1, tokenizer=pl.ChordTokenizer(min_count=2))
+        model.fit(pieces)
+        model.save(tmp_path / "m.safetensors")
+        loaded = pl.SequenceGenerator.load(tmp_path / "m.safetensors")
+        assert loaded.history_ == model.history_
+        mine, theirs = (m.get_params(deep=False) for m in (loaded, model))
+        assert mine.pop("tokenizer").get_params() == theirs.pop("tokenizer").get_params()
+        assert mine == {**theirs, "callbacks": ()}
+        assert loaded.score_samples(pieces).tolist() == model.score_samples(pieces).tolist()
+        assert loaded.generate(60, random_state=1) == model.generate(60, random_state=1)
+        loaded.partial_fit(pieces)  # and learning can go on
+        assert loaded.history_["epoch"] == [*model.history_["epoch"], 2]
+
+    def test_a_model_without_pieces_held_out_comes_back(self, pieces, tmp_path):
+        model = tiny(early_stopping=False, max_epochs=1).fit(pieces)
+        model.save(tmp_path / "m.safetensors")
+        loaded = pl.SequenceGenerator.load(tmp_path / "m.safetensors")
+        assert np.isnan(loaded.history_["val_loss"]).all()
+
+    def test_a_failed_write_leaves_the_old_file(self, fitted, tmp_path, monkeypatch):
+        path = tmp_path / "m.safetensors"
+        fitted.save(path)
+        before = path.read_bytes()
+
+        def full(*_):
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr("pianolstm._nn.model_files.os.fsync", full)
+        with pytest.raises(OSError, match="no space"):
+            fitted.save(path)
+        assert path.read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+    def test_files_that_are_no_model(self, fitted, tmp_path):
+        from safetensors.numpy import load_file, save_file
+
+        path = tmp_path / "m.safetensors"
+        fitted.save(path)
+        whole = path.read_bytes()
+        load = pl.SequenceGenerator.load
+        with pytest.raises(pl.ModelFileError, match="there is no such file"):
+            load(tmp_path / "none.safetensors")
+        for n in (0, 5, 100, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:n])
+            with pytest.raises(pl.ModelFileError, match="may be cut short: save the model again"):
+                load(path)
+        path.write_bytes(b"MThd" + bytes(100))
+        with pytest.raises(pl.ModelFileError, match=r"expected a whole \.safetensors file"):
+            load(path)
+        save_file({"a": np.zeros(3)}, path)
+        with pytest.raises(pl.ModelFileError, match="holds arrays but no pianolstm model"):
+            load(path)
+        path.write_bytes(whole.replace(b'"format_version":"1"', b'"format_version":"9"'))
+        with pytest.raises(pl.ModelFileError, match="format version 9, this release"):
+            load(path)
+        path.write_bytes(whole)
+        arrays = load_file(path)
+        from safetensors import safe_open
+
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata()
+        changed = dict(arrays)
+        del changed["params.dense.bias"]
+        save_file(changed, path, metadata)
+        with pytest.raises(pl.ModelFileError, match=r"dense\.bias of shape \(8,\) is missing"):
+            load(path)
+        changed = {**arrays, "params.dense.bias": np.zeros(3, np.float32)}
+        save_file(changed, path, metadata)
+        with pytest.raises(
+            pl.ModelFileError, match=r"dense\.bias has shape \(3,\).*call for \(8,\)"
+        ):
+            load(path)
+        save_file(arrays, path, {**metadata, "header": "{}"})
+        with pytest.raises(pl.ModelFileError, match="header is not that of a pianolstm model"):
+            load(path)
+
+    def test_saving_into_no_folder(self, fitted, tmp_path):
+        with pytest.raises(pl.ModelFileError, match="there is no folder"):
+            fitted.save(tmp_path / "none" / "m.safetensors")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("changes", "match"),
+        [
+            ({"arch": "gru"}, "arch must be one of lstm, bilstm, .*got 'gru'"),
+            ({"window_size": 1}, "window_size must be at least 2; got 1"),
+            ({"units": 2.5}, r"units must be a whole number; got 2\.5"),
+            ({"embedding": 0}, "embedding must be at least 1"),
+            ({"dropout": 1.0}, "dropout must be between 0 and 0.95"),
+            ({"learning_rate": float("nan")}, "learning_rate must be a finite number"),
+            ({"clip_norm": -1}, "clip_norm must be at least 0"),
+            ({"batch_size": True}, "batch_size must be a whole number"),
+            ({"max_epochs": 0}, "max_epochs must be at least 1"),
+            ({"validation_fraction": 2}, "validation_fraction must be between 0 and 1"),
+            ({"n_iter_no_change": 0}, "n_iter_no_change must be at least 1"),
+            ({"time_budget": -1}, "time_budget must be at least 0"),
+            ({"arch": "hybrid", "window_size": 25}, "even window_size; got 25, try 26"),
+            ({"random_state": -1}, r"random_state must be an int from 0 .*got -1"),
+            ({"random_state": "x"}, "random_state must be an int"),
+        ],
+    )
+    def test_parameters(self, changes, match, pieces):
+        with pytest.raises(pl.InvalidInputError, match=match):
+            tiny(**changes).fit(pieces)
+
+    def test_what_is_no_list_of_pieces(self, pieces):
+        array = np.asarray(pieces[0])
+        for X, match in (
+            ([], "X is empty"),
+            (array, r"one piece.*Wrap it in a list"),
+            (pieces[0], r"one piece.*Wrap it in a list"),
+            ([array.T], r"time first.*array\.T"),
+            ([array.astype(int) * 200], "between 0 and 127"),
+            ([pieces[0], pl.PianoRoll.from_notes([0], [9], [60], fs=10)], "fs=10"),
+            (["a.mid"], "holds paths"),
+            ([pieces[0], pieces[0][:0]], r"X\[1\] has no frames"),
+        ):
+            with pytest.raises(pl.InvalidInputError, match=match):
+                tiny().fit(X)
+
+    def test_a_piece_too_short_to_be_split(self):
+        with pytest.raises(pl.InvalidInputError, match=r"expected 72 frames or more.*got 71"):
+            tiny().fit([cycle(71)])
+        tiny(max_epochs=1).fit([cycle(72)])
+
+    def test_a_fraction_that_holds_out_everything(self, pieces):
+        with pytest.raises(pl.InvalidInputError, match="one part would be empty"):
+            tiny(validation_fraction=0.9).fit(pieces)
+
+    def test_an_unknown_chord_where_none_is_allowed(self, pieces):
+        tokenizer = pl.ChordTokenizer(unknown="error").fit([cycle(30)])
+        with pytest.raises(pl.InvalidInputError, match="does not know"):
+            tiny(tokenizer=FrozenEstimator(tokenizer)).fit(pieces)
+
+    def test_before_fit(self, pieces):
+        model = tiny()
+        for call in (
+            lambda: model.generate(5),
+            lambda: model.score(pieces),
+            lambda: model.score_samples(pieces),
+            lambda: model.save("m.safetensors"),
+        ):
+            with pytest.raises(NotFittedError, match="is not fitted yet"):
+                call()
+
+    def test_generating(self, pieces, fitted):
+        other_fs = pl.PianoRoll.from_notes([0], [9], [60], fs=10)
+        beats = pl.PianoRoll.from_notes([0], [9], [60], fs=20, grid="beats")
+        for arguments, match in (
+            ({"n_frames": 0}, "n_frames must be at least 1"),
+            ({"n_frames": 2.5}, "n_frames must be a whole number"),
+            ({"n_frames": 5, "temperature": -1}, "temperature must be at least 0"),
+            ({"n_frames": 5, "temperature": float("inf")}, "temperature must be a finite"),
+            ({"n_frames": 5, "random_state": 2**32}, "random_state must be an int"),
+            ({"n_frames": 5, "prime": other_fs}, r"prime\[0\] has fs=10.*expected fs=20"),
+            ({"n_frames": 5, "prime": beats}, r"prime\[0\] .*grid of beats; expected"),
+            ({"n_frames": 5, "prime": np.zeros((128, 30))}, "time first"),
+        ):
+            with pytest.raises(pl.InvalidInputError, match=match):
+                fitted.generate(**arguments)
+
+    def test_scoring(self, pieces, fitted):
+        with pytest.raises(pl.InvalidInputError, match="fs=10"):
+            fitted.score([pl.PianoRoll.from_notes([0], [9], [60], fs=10)])
+        with pytest.raises(pl.InvalidInputError, match="Wrap it in a list"):
+            fitted.score(pieces[0])
+
+    def test_the_estimator_is_sklearns(self):
+        model = tiny(arch="stacked")
+        again = clone(model)
+        assert again.get_params() == model.get_params()
+        assert again is not model
+        with pytest.raises(ValueError, match="Invalid parameter"):
+            model.set_params(layers=3)

@@ -1,0 +1,222 @@
+"""The five networks: causal, equal in a stream and at once, and as the equations say."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pianolstm._nn import networks
+from pianolstm._nn.corpus import Corpus, PitchBernoulli, padded_vocabulary
+from pianolstm._nn.evaluation import evaluate
+from pianolstm._nn.networks import ARCHITECTURES, NetworkConfig, bind, initialise
+from pianolstm.windows import PAD, START
+
+TIME, BATCH = 12, 2  # more frames than the convolution sees, and twice the pool
+
+
+def make(arch, *, dropout=0.0, window_size=TIME):
+    config = NetworkConfig(
+        arch, n_rows=256, units=7, embedding=6, dropout=dropout, window_size=window_size
+    )
+    params = initialise(config, jax.random.key(3), jnp.zeros(256))
+    # Own vectors start at zero; a test of what is heard needs them to differ.
+    for name in ("chords_in", "chords_out"):
+        own = jax.random.normal(jax.random.key(4), params[name]["own"].shape)
+        params[name] = {**params[name], "own": own}
+    return config, params
+
+
+@partial(jax.jit, static_argnums=0)
+def apply(config, params, ids, bits, carry, key=None):
+    return bind(config, params)(ids, bits, carry, key)
+
+
+def frames(seed=0, batch=BATCH, time=TIME):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 200, (batch, time)).astype(np.int32)
+    return ids, rng.integers(0, 2**32, (batch, time, 8)).astype(np.uint32)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_stream_equals_the_whole(arch):
+    config, params = make(arch)
+    network = bind(config, params)
+    ids, bits = frames()
+    ids[:, 0] = START
+    whole, whole_carry = apply(config, params, ids, bits, network.initial_carry(BATCH))
+    carry, parts = network.initial_carry(BATCH), []
+    for t in range(TIME):
+        part, carry = apply(config, params, ids[:, t : t + 1], bits[:, t : t + 1], carry)
+        parts.append(part)
+    stream = jnp.concatenate(parts, axis=1)
+    if arch == "bilstm":
+        stream = stream[:, -1:]
+    np.testing.assert_allclose(stream, whole, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(carry), jax.tree.leaves(whole_carry), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", [a for a in ARCHITECTURES if a != "bilstm"])
+def test_later_frames_never_change_a_prediction(arch):
+    config, params = make(arch)
+    network = bind(config, params)
+    ids, bits = frames()
+    carry = network.initial_carry(BATCH)
+    before, _ = apply(config, params, ids, bits, carry)
+    other_ids, other_bits = frames(seed=1)
+    for t in range(TIME):
+        # Input t is frame t - 1 of the piece; it may change predictions from t on, not before.
+        changed_ids, changed_bits = ids.copy(), bits.copy()
+        changed_ids[:, t:], changed_bits[:, t:] = other_ids[:, t:], other_bits[:, t:]
+        after, _ = apply(config, params, changed_ids, changed_bits, carry)
+        np.testing.assert_array_equal(after[:, :t], before[:, :t])
+        assert np.all(np.any(np.asarray(after[:, t] != before[:, t]), axis=-1))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_changing_frame_t_and_later_never_changes_the_prediction_for_t(arch):
+    """From tokens to likelihoods, through the windows: the claim as users read it."""
+    config, params = make(arch, window_size=6)
+    rng = np.random.default_rng(0)
+    n_tokens, n_frames = 9, 20
+    vocabulary = rng.integers(0, 2**63, (n_tokens, 4)).astype(np.uint64)
+    tokens = rng.integers(0, n_tokens, n_frames).astype(np.int32)
+
+    def likelihoods(tokens):
+        """Log p of every chord of the vocabulary at every frame: (n_frames, n_tokens)."""
+        columns = []
+        for token in range(n_tokens):
+            pieces = []
+            for t in range(n_frames):
+                # Only the target at t is replaced, so that its history stays what it is.
+                piece = tokens[: t + 1].copy()
+                piece[t] = token
+                pieces.append(piece)
+            corpus = Corpus(pieces, vocabulary, n_tokens)
+            found = evaluate(
+                config,
+                params,
+                padded_vocabulary(vocabulary),
+                corpus,
+                PitchBernoulli(np.full(128, 0.1), 0.1),
+            )
+            columns.append([piece.log_p[-1] for piece in found])
+        return np.array(columns).T
+
+    whole = evaluate(
+        config,
+        params,
+        padded_vocabulary(vocabulary),
+        Corpus([tokens], vocabulary, n_tokens),
+        PitchBernoulli(np.full(128, 0.1), 0.1),
+    )[0]
+    prefixes = likelihoods(tokens)
+    # A piece that ends with frame t gives it the probability that the whole piece gives it.
+    np.testing.assert_allclose(whole.log_p, prefixes[np.arange(n_frames), tokens], atol=1e-5)
+    # And the probabilities of what frame t may be are those of the past alone.
+    for t in (3, 8, 15):
+        changed = tokens.copy()
+        changed[t:] = (changed[t:] + 1 + np.arange(n_frames - t)) % n_tokens
+        other = evaluate(
+            config,
+            params,
+            padded_vocabulary(vocabulary),
+            Corpus([changed], vocabulary, n_tokens),
+            PitchBernoulli(np.full(128, 0.1), 0.1),
+        )[0]
+        np.testing.assert_allclose(other.log_p[:t], whole.log_p[:t], atol=1e-6)
+        assert other.log_p[t] == pytest.approx(prefixes[t, changed[t]], abs=1e-5)
+        assert np.abs(other.log_p[t + 1 :] - whole.log_p[t + 1 :]).max() > 1e-3
+
+
+def test_hybrid_pools_and_steps_as_written():
+    """Frame by frame: convolution over five frames, pool over two, an LSTM step from h at t - 2."""
+    config, params = make("hybrid")
+    network = bind(config, params)
+    ids, bits = frames()
+    features, _ = network(ids, bits, network.initial_carry(BATCH))
+    x = np.asarray(network.chords_in.of(ids, bits))
+    kernel = np.asarray(params["body"]["conv"]["kernel"])  # (5, in, out)
+    bias = np.asarray(params["body"]["conv"]["bias"])
+    local, hs, carries = [], [], {}
+    cell = network.body.recurrent.layers[0].cell
+    for t in range(TIME):
+        total = bias.copy()
+        for k in range(networks.CONV_FRAMES):
+            if t - k >= 0:
+                total = total + x[:, t - k] @ kernel[networks.CONV_FRAMES - 1 - k]
+        local.append(np.maximum(total, 0))
+        pooled = np.maximum(local[t], local[t - 1] if t else 0)
+        zeros = (jnp.zeros((BATCH, 7)), jnp.zeros((BATCH, 7)))
+        carries[t], h = cell(carries.get(t - 2, zeros), jnp.asarray(pooled))
+        hs.append(h)
+    h = jnp.stack(hs, axis=1)
+    expected = network.project(jax.nn.relu(network.dense(h)))
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+def test_bilstm_reads_its_window_in_both_directions():
+    config, params = make("bilstm")
+    network = bind(config, params)
+    ids, bits = frames()
+    ids[1, :5] = PAD
+    bits[1, :5] = 0
+    ids[1, 5] = START
+    features, _ = network(ids, bits, network.initial_carry(BATCH))
+    for row, first in ((0, 0), (1, 5)):
+        x = network.chords_in.of(ids[row, first:], bits[row, first:])
+        if row == 1:
+            x = x.at[0].set(network.start[...])
+        body = network.body
+        states = []
+        for layer, sequence in ((body.forwards, x), (body.backwards, x[::-1])):
+            carry = layer.initial_carry(1)
+            for frame in sequence:
+                carry, h = layer.cell(carry, frame[None])
+            states.append(h)
+        h = jnp.concatenate(states, axis=-1)
+        expected = network.project(jax.nn.relu(network.dense(h)))
+        np.testing.assert_allclose(features[row], expected, atol=1e-5)
+
+
+def test_a_chord_is_the_sum_of_its_pitches_and_its_own_vector():
+    config, params = make("lstm")
+    vectors = bind(config, params).chords_in
+    bits = np.zeros((2, 8), np.uint32)
+    bits[:, 60 // 32] = 1 << (60 % 32)  # pitch 60 sounds
+    bits[:, (128 + 67) // 32] = 1 << ((128 + 67) % 32)  # pitch 67 is struck again
+    pitch, own = np.asarray(vectors.pitch[...]), np.asarray(vectors.own[...])
+    known, unknown = vectors.of(np.array([17, 256]), bits)
+    np.testing.assert_allclose(unknown, pitch[60] + pitch[128 + 67], rtol=1e-6)
+    np.testing.assert_allclose(known, pitch[60] + pitch[128 + 67] + own[17], rtol=1e-6)
+
+
+def test_dropout_has_one_mask_for_all_frames():
+    x = jnp.ones((3, 50, 400))
+    dropped = np.asarray(networks.drop(x, 0.25, jax.random.key(0)))
+    assert np.array_equal(dropped, np.broadcast_to(dropped[:, :1], dropped.shape))
+    assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
+    assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.05)
+    np.testing.assert_array_equal(networks.drop(x, 0.25, None), x)
+
+
+@pytest.mark.parametrize("arch", ["bilstm", "stacked", "hybrid"])
+def test_dropout_acts_in_every_network(arch):
+    config, params = make(arch, dropout=0.5)
+    ids, bits = frames()
+    carry = bind(config, params).initial_carry(BATCH)
+    plain, _ = apply(config, params, ids, bits, carry)
+    one, _ = apply(config, params, ids, bits, carry, jax.random.key(0))
+    two, _ = apply(config, params, ids, bits, carry, jax.random.key(1))
+    assert not np.allclose(one, plain)
+    assert not np.allclose(one, two)
+
+
+def test_padding_is_never_chosen():
+    config, params = make("lstm")
+    _, bias = bind(config, params).output(np.zeros((256, 8), np.uint32), np.int32(5))
+    assert np.all(np.asarray(bias[5:255]) == networks.NEVER)
+    assert np.all(np.asarray(bias[:5]) == 0)
+    assert bias[255] == 0
