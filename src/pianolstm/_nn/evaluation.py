@@ -18,6 +18,9 @@ from pianolstm.windows import PAD, START, WindowDataset
 LANES = (1, 4, 16)
 """How many pieces are read side by side; few sizes, so that few programs are compiled."""
 
+ROWS = (256, 2048)
+"""How many frames are scored at once, likewise."""
+
 
 @dataclass(frozen=True)
 class PieceLikelihood:
@@ -70,9 +73,24 @@ def evaluate(
     list of PieceLikelihood
         One a piece.
     """
+    reader = Reader(corpus)
+    if config.is_causal:
+        stride, features = 1, _carried(config, params, corpus, reader)
+    else:
+        features = _windowed(config, params, corpus, reader, stride=stride)
+    frames = [np.arange(0, len(tokens), stride) for tokens in corpus.tokens]
+    targets = [tokens[at] for tokens, at in zip(corpus.tokens, frames, strict=True)]
     output = output_table(config, params, vocabulary, np.int32(corpus.n_tokens))
-    run = _carried if config.is_causal else partial(_windowed, stride=stride)
-    pieces = run(config, params, output, corpus, Reader(corpus))
+    log_p, right = _likelihoods(
+        output, np.concatenate(features), reader.targets(np.concatenate(targets))
+    )
+    ends = np.cumsum([len(at) for at in frames])
+    pieces = [
+        PieceLikelihood(*columns)
+        for columns in zip(
+            frames, np.split(log_p, ends[:-1]), np.split(right, ends[:-1]), strict=True
+        )
+    ]
     for piece, tokens in zip(pieces, corpus.tokens, strict=True):
         unknown = np.flatnonzero(tokens[piece.frames] >= corpus.n_tokens)
         at = piece.frames[unknown]
@@ -98,81 +116,74 @@ def initial_carry(config: NetworkConfig, lanes: int, params: Params) -> Any:
 
 @partial(jax.jit, static_argnums=0)
 def _read(
-    config: NetworkConfig,
-    params: Params,
-    output: tuple[Array, Array],
-    carry: Any,
-    ids: Array,
-    bits: Array,
-    targets: Array,
-) -> tuple[Array, Array, Any]:
-    features, carry = bind(config, params)(ids, bits, carry)
-    flat = features.reshape(-1, features.shape[-1])
-    log_p, right = log_likelihoods(flat, *output, targets.reshape(-1))
-    return log_p.reshape(targets.shape), right.reshape(targets.shape), carry
+    config: NetworkConfig, params: Params, carry: Any, ids: Array, bits: Array
+) -> tuple[Array, Any]:
+    return bind(config, params)(ids, bits, carry)
 
 
 def _carried(
-    config: NetworkConfig, params: Params, output: Any, corpus: Corpus, reader: Reader
-) -> list[PieceLikelihood]:
+    config: NetworkConfig, params: Params, corpus: Corpus, reader: Reader
+) -> list[np.ndarray]:
+    """Features of every frame of each piece; pieces side by side, state carried along them."""
     time = config.window_size
-    found: dict[int, PieceLikelihood] = {}
-    by_length = sorted(range(len(corpus.tokens)), key=lambda i: len(corpus.tokens[i]))
-    for first in range(0, len(by_length), LANES[-1]):
-        group = by_length[first : first + LANES[-1]]
-        lanes = next(n for n in LANES if n >= len(group))
-        longest = max(len(corpus.tokens[i]) for i in group)
-        ids = np.full((lanes, 1 + -(-longest // time) * time), PAD, np.int32)
+    lengths = [len(tokens) for tokens in corpus.tokens]
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    features: dict[int, np.ndarray] = {}
+    for first in range(0, len(longest_first), LANES[-1]):
+        group = longest_first[first : first + LANES[-1]]
+        ids = np.full((LANES[-1], 1 + -(-lengths[group[0]] // time) * time), PAD, np.int32)
         ids[:, 0] = START
         for lane, i in enumerate(group):
-            ids[lane, 1 : 1 + len(corpus.tokens[i])] = corpus.tokens[i]
-        carry = initial_carry(config, lanes, params)
-        parts = []
+            ids[lane, 1 : 1 + lengths[i]] = corpus.tokens[i]
+        carry = initial_carry(config, LANES[-1], params)
+        parts: list[list[np.ndarray]] = [[] for _ in group]
         for a in range(0, ids.shape[1] - 1, time):
-            targets = reader.targets(np.maximum(ids[:, a + 1 : a + 1 + time], 0))
-            *part, carry = _read(
-                config, params, output, carry, *reader.inputs(ids[:, a : a + time]), targets
-            )
-            parts.append(part)
-        log_p, right = (np.concatenate([np.asarray(p[k]) for p in parts], axis=1) for k in (0, 1))
-        for lane, i in enumerate(group):
-            n = len(corpus.tokens[i])
-            found[i] = PieceLikelihood(
-                np.arange(n), log_p[lane, :n].astype(np.float64), right[lane, :n].copy()
-            )
-    return [found[i] for i in range(len(corpus.tokens))]
+            # Pieces that go on come first: as others end, fewer lanes are left to compute.
+            going_on = sum(lengths[i] > a for i in group)
+            lanes = next(n for n in LANES if n >= going_on)
+            carry = jax.tree.map(lambda leaf, n=lanes: leaf[:n], carry)
+            part, carry = _read(config, params, carry, *reader.inputs(ids[:lanes, a : a + time]))
+            part = np.asarray(part)
+            for lane, i in enumerate(group[:going_on]):
+                parts[lane].append(part[lane, : lengths[i] - a])
+        for i, piece in zip(group, parts, strict=True):
+            features[i] = np.concatenate(piece)
+    return [features[i] for i in range(len(lengths))]
 
 
 def _windowed(
-    config: NetworkConfig,
-    params: Params,
-    output: Any,
-    corpus: Corpus,
-    reader: Reader,
-    *,
-    stride: int,
-) -> list[PieceLikelihood]:
+    config: NetworkConfig, params: Params, corpus: Corpus, reader: Reader, *, stride: int
+) -> list[np.ndarray]:
+    """Features of every stride-th frame of each piece, each from the window before it."""
     lanes = 64
     dataset = WindowDataset(
         corpus.tokens, window_size=config.window_size, stride=stride, target="next"
     )
     carry = initial_carry(config, lanes, params)
     parts = [
-        _read(
-            config,
-            params,
-            output,
-            carry,
-            *reader.inputs(batch.inputs),
-            reader.targets(batch.targets),
-        )[:2]
+        np.asarray(_read(config, params, carry, *reader.inputs(batch.inputs))[0])[:, 0]
         for batch in dataset.batches(lanes, shuffle=False)
     ]
-    log_p, right = (np.concatenate([np.asarray(p[k])[:, 0] for p in parts]) for k in (0, 1))
-    pieces, first = [], 0
-    for tokens in corpus.tokens:
-        frames = np.arange(0, len(tokens), stride)
-        at = slice(first, first + len(frames))
-        pieces.append(PieceLikelihood(frames, log_p[at].astype(np.float64), right[at].copy()))
-        first += len(frames)
-    return pieces
+    counts = [-(-len(tokens) // stride) for tokens in corpus.tokens]
+    return np.split(np.concatenate(parts)[: sum(counts)], np.cumsum(counts)[:-1])
+
+
+_score_rows = jax.jit(log_likelihoods)
+
+
+def _likelihoods(
+    output: tuple[Array, Array], features: np.ndarray, targets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihood of each target and whether it is the most likely, in rows of few sizes."""
+    log_p, right = np.empty(len(targets)), np.empty(len(targets), bool)
+    first = 0
+    while first < len(targets):
+        rows = ROWS[0] if len(targets) - first < ROWS[1] else ROWS[1]
+        at = slice(first, first + rows)
+        missing = rows - len(targets[at])
+        found = _score_rows(
+            np.pad(features[at], [(0, missing), (0, 0)]), *output, np.pad(targets[at], (0, missing))
+        )
+        log_p[at], right[at] = (np.asarray(column)[: rows - missing] for column in found)
+        first += rows
+    return log_p, right

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-CHUNK_LOGITS = 2**23
-"""Logits held at once: 32 MB, whatever the batch and the vocabulary."""
+CHUNK_LOGITS = 2**22
+"""Logits held at once: 16 MB, whatever the batch and the vocabulary."""
 
 Sums: TypeAlias = tuple[Array, Array]
 
@@ -41,40 +41,40 @@ def softmax_loss(
         Weighted count of rows whose target has the highest logit; it has no gradient.
     """
 
+    table = jnp.column_stack([table, bias])
+
     def chunk(sums: Sums, rows: tuple[Array, ...]) -> tuple[Sums, None]:
         x, target, weight = rows
-        logits = x @ table.T + bias
-        loss, n_right = _sums(logits, jax.nn.logsumexp(logits, axis=-1), target, weight)
+        loss, n_right, *_ = _chunk_loss(x, table, target, weight)
         return (sums[0] + loss, sums[1] + n_right), None
 
-    sums, _ = lax.scan(
-        chunk, (jnp.zeros(()), jnp.zeros(())), _chunks(table, features, targets, weights)
-    )
-    return sums
+    start = jnp.zeros(()), jnp.zeros(())
+    return lax.scan(chunk, start, _chunks(table, _with_one(features), targets, weights))[0]
 
 
 def _softmax_loss_fwd(
     features: Array, table: Array, bias: Array, targets: Array, weights: Array
 ) -> tuple[Sums, tuple]:
-    def chunk(carry: tuple, rows: tuple[Array, ...]) -> tuple[tuple, Array]:
-        (loss, n_right), d_table, d_bias = carry
-        x, target, weight = rows
-        logits = x @ table.T + bias
-        log_z = jax.nn.logsumexp(logits, axis=-1)
-        chunk_loss, chunk_right = _sums(logits, log_z, target, weight)
-        columns = jnp.arange(table.shape[0])
-        d_logits = jnp.exp(logits - log_z[:, None]) - (columns == target[:, None])
-        d_logits = d_logits * weight[:, None]
-        d_table = d_table + d_logits.T @ x
-        d_bias = d_bias + d_logits.sum(0)
-        return ((loss + chunk_loss, n_right + chunk_right), d_table, d_bias), d_logits @ table
+    table = jnp.column_stack([table, bias])
 
-    start = (jnp.zeros(()), jnp.zeros(())), jnp.zeros_like(table), jnp.zeros_like(bias)
-    (sums, d_table, d_bias), d_features = lax.scan(
-        chunk, start, _chunks(table, features, targets, weights)
+    def chunk(carry: tuple, rows: tuple[Array, ...]) -> tuple[tuple, Array]:
+        (loss, n_right), d_table = carry
+        x, target, weight = rows
+        chunk_loss, chunk_right, exps, total = _chunk_loss(x, table, target, weight)
+        # The gradient of the logits is exps * scale less the weight at the target; both parts go
+        # through the products on their own, so that it is never written down.
+        scale = (weight / total)[:, None]
+        d_table = d_table + exps.T @ (x * scale)
+        d_table = d_table.at[target].add(-weight[:, None] * x)
+        d_x = (exps @ table) * scale - weight[:, None] * table[target]
+        return ((loss + chunk_loss, n_right + chunk_right), d_table), d_x
+
+    start = (jnp.zeros(()), jnp.zeros(())), jnp.zeros_like(table)
+    (sums, d_table), d_features = lax.scan(
+        chunk, start, _chunks(table, _with_one(features), targets, weights)
     )
-    d_features = d_features.reshape(-1, features.shape[1])[: len(features)]
-    return sums, (d_features, d_table, d_bias)
+    d_features = d_features.reshape(-1, table.shape[1])[: len(features), :-1]
+    return sums, (d_features, d_table[:, :-1], d_table[:, -1])
 
 
 def _softmax_loss_bwd(gradients: tuple[Array, Array, Array], cotangents: Sums) -> tuple:
@@ -102,20 +102,35 @@ def log_likelihoods(
     right : Array of bool, shape (n,)
     """
 
+    table = jnp.column_stack([table, bias])
+
     def chunk(rows: tuple[Array, ...]) -> tuple[Array, Array]:
-        x, target, _ = rows
-        logits = x @ table.T + bias
-        log_p = _at(logits, target) - jax.nn.logsumexp(logits, axis=-1)
-        return log_p, jnp.argmax(logits, axis=-1) == target
+        x, target = rows
+        logits = x @ table.T
+        at_target = _at(logits, target)
+        return at_target - jax.nn.logsumexp(logits, axis=-1), at_target >= jnp.max(logits, axis=-1)
 
     n = len(features)
-    log_p, right = lax.map(chunk, _chunks(table, features, targets, jnp.ones(n)))
+    log_p, right = lax.map(chunk, _chunks(table, _with_one(features), targets))
     return log_p.reshape(-1)[:n], right.reshape(-1)[:n]
 
 
-def _sums(logits: Array, log_z: Array, target: Array, weight: Array) -> Sums:
-    n_right = jnp.sum(weight * (jnp.argmax(logits, axis=-1) == target))
-    return jnp.sum(weight * (log_z - _at(logits, target))), n_right
+def _chunk_loss(
+    x: Array, table: Array, target: Array, weight: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Loss and right guesses of a chunk; exps of its logits less their maximum, and their sums."""
+    logits = x @ table.T
+    highest = jnp.max(logits, axis=-1)
+    at_target = _at(logits, target)
+    exps = jnp.exp(logits - highest[:, None])
+    total = jnp.sum(exps, axis=-1)
+    loss = jnp.sum(weight * (jnp.log(total) + highest - at_target))
+    return loss, jnp.sum(weight * (at_target >= highest)), exps, total
+
+
+def _with_one(features: Array) -> Array:
+    """A column of ones at the end, which takes the bias: one product fewer to write."""
+    return jnp.pad(features, [(0, 0), (0, 1)], constant_values=1)
 
 
 def _at(logits: Array, target: Array) -> Array:

@@ -23,7 +23,7 @@ from jax import Array, lax
 Carry: TypeAlias = tuple[Array, Array]
 """Cell state c and output h, each (batch, units), as in Flax."""
 
-UNROLL = 4
+UNROLL = 2
 """Steps of the scan in one turn of its loop: more gain nothing and compile longer."""
 
 BLANK = -1e9

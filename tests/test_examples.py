@@ -1,0 +1,89 @@
+"""The examples, each run as a user would run it, at small size."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pretty_midi
+import pytest
+
+import pianolstm as pl
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, *arguments, cwd):
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MPLBACKEND": "Agg"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_quickstart(tmp_path):
+    out = run("quickstart.py", "--seconds", 20, cwd=tmp_path)
+    result = json.loads(out.splitlines()[-1])
+    assert set(result) == {
+        "val_nats_before",
+        "val_nats_after",
+        "val_nats_unigram",
+        "val_nats_bigram",
+        "seconds",
+        "midi",
+        "notes",
+    }
+    assert result["val_nats_after"] < result["val_nats_before"]
+    train, held_out = (pl.datasets.load_chorales(s) for s in ("train", "validation"))
+    for order, name in ((1, "val_nats_unigram"), (2, "val_nats_bigram")):
+        score = pl.NgramBaseline(order=order).fit(train).score(held_out)
+        assert result[name] == pytest.approx(-score, abs=1e-3)
+    midi = pretty_midi.PrettyMIDI(str(tmp_path / result["midi"]))
+    assert sum(len(i.notes) for i in midi.instruments) == result["notes"] > 0
+    assert midi.get_end_time() == pytest.approx(48, abs=0.1)
+    assert (tmp_path / "quickstart.png").read_bytes()[:4] == b"\x89PNG"
+    assert "generated" in out and "nats per frame" in out
+
+
+def test_from_folder(tmp_path):
+    folder = tmp_path / "music" / "bach"
+    folder.mkdir(parents=True)
+    for i, roll in enumerate(pl.datasets.load_chorales("train")[:10]):
+        roll.to_midi().write(str(folder / f"{i}.mid"))
+    (folder / "broken.mid").write_bytes(b"MThd, but not really")
+    out = run(
+        "from_folder.py",
+        tmp_path / "music",
+        *("--arch", "hybrid", "--fs", 8, "--minutes", 0.3, "--units", 24, "--seconds", 10),
+        cwd=tmp_path,
+    )
+    assert "10 pieces" in out and "left out file" in out
+    nats = [
+        float(line.split("held out ")[1].split()[0])
+        for line in out.splitlines()
+        if line.startswith("epoch")
+    ]
+    assert len(nats) > 2 and nats[-1] < nats[0]
+    notes = pl.read_notes(tmp_path / "new.mid")
+    assert notes.seconds == pytest.approx(10, abs=0.1)
+    model = pl.SequenceGenerator.load(tmp_path / "new.safetensors")
+    assert model.arch == "hybrid" and model.fs_ == 8
+
+
+def test_compare_architectures(tmp_path):
+    arguments = ("--minutes", 0.2, "--pieces", 6, "--units", 16, "--window-size", 32)
+    out = run("compare_architectures.py", *arguments, cwd=tmp_path)
+    table, distances = out.split("\n\n")
+    rows = [line.split() for line in table.splitlines()]
+    assert [row[0] for row in rows[1:]] == ["lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked"]
+    parameters = {row[0]: int(row[1].replace(",", "")) for row in rows[1:]}
+    assert parameters["stacked"] > parameters["lstm"]
+    assert all(float(row[4]) > 0 for row in rows[1:])
+    assert len(distances.splitlines()) == 2 + 6
