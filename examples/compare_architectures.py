@@ -9,6 +9,8 @@ import argparse
 from pathlib import Path
 from statistics import median
 
+from sklearn.model_selection import train_test_split
+
 import pianolstm as pl
 
 ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
@@ -25,8 +27,7 @@ def main() -> None:
 
     if args.folder:
         rolls = pl.datasets.load_folder(args.folder)[: args.pieces]
-        kept, held = pl.windows.split_pieces(len(rolls), 0.1, 0)
-        train, held_out = [rolls[i] for i in kept], [rolls[i] for i in held]
+        train, held_out = train_test_split(rolls, test_size=0.1, random_state=0)
     else:
         train = pl.datasets.load_chorales("train")[: args.pieces]
         held_out = pl.datasets.load_chorales("validation")[: args.pieces]

@@ -149,6 +149,22 @@ class TestLearning:
         assert sum(model.history_["seconds"]) < 6
         assert np.isfinite(model.history_["val_loss"][-1])
 
+    def test_a_budget_too_short_for_a_step_leaves_the_untrained_model(self, pieces):
+        model = tiny(time_budget=0).fit(pieces)
+        assert model.history_["epoch"] == [0]
+        assert model.best_epoch_ == 0
+        assert len(model.generate(5)) == 5
+
+    def test_ctrl_c_in_the_first_epoch_keeps_what_was_learned(self, pieces):
+        class Interrupt(pl.callbacks.Callback):
+            def on_batch_end(self, model, step, n_steps, loss):
+                raise KeyboardInterrupt
+
+        untrained = tiny(time_budget=0).fit(pieces)
+        with pytest.warns(ConvergenceWarning, match="interrupted in epoch 1"):
+            model = tiny(callbacks=[Interrupt()]).fit(pieces)
+        assert model.score(pieces) != untrained.score(pieces)
+
     def test_a_frozen_tokenizer_is_used_as_it_is(self, pieces):
         tokenizer = pl.ChordTokenizer().fit(pieces)
         model = tiny(max_epochs=1, tokenizer=FrozenEstimator(tokenizer)).fit(pieces)

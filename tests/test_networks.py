@@ -81,54 +81,36 @@ def test_changing_frame_t_and_later_never_changes_the_prediction_for_t(arch):
     config, params = make(arch, window_size=6)
     rng = np.random.default_rng(0)
     n_tokens, n_frames = 9, 20
-    vocabulary = rng.integers(0, 2**63, (n_tokens, 4)).astype(np.uint64)
+    # The last chord is outside the vocabulary: with it, probabilities have all there is.
+    chords = rng.integers(0, 2**63, (n_tokens + 1, 4)).astype(np.uint64)
+    chords[-1, 2:] = 0
     tokens = rng.integers(0, n_tokens, n_frames).astype(np.int32)
+    bernoulli = PitchBernoulli(np.full(128, 0.5), 1e-12)
+    spelled = 128 * np.log(0.5)
 
-    def likelihoods(tokens):
-        """Log p of every chord of the vocabulary at every frame: (n_frames, n_tokens)."""
-        columns = []
-        for token in range(n_tokens):
-            pieces = []
-            for t in range(n_frames):
-                # Only the target at t is replaced, so that its history stays what it is.
-                piece = tokens[: t + 1].copy()
-                piece[t] = token
-                pieces.append(piece)
-            corpus = Corpus(pieces, vocabulary, n_tokens)
-            found = evaluate(
-                config,
-                params,
-                padded_vocabulary(vocabulary),
-                corpus,
-                PitchBernoulli(np.full(128, 0.1), 0.1),
-            )
-            columns.append([piece.log_p[-1] for piece in found])
-        return np.array(columns).T
+    def likelihoods(pieces):
+        vocabulary = padded_vocabulary(chords[:-1])
+        corpus = Corpus(pieces, chords, n_tokens)
+        return [p.log_p for p in evaluate(config, params, vocabulary, corpus, bernoulli)]
 
-    whole = evaluate(
-        config,
-        params,
-        padded_vocabulary(vocabulary),
-        Corpus([tokens], vocabulary, n_tokens),
-        PitchBernoulli(np.full(128, 0.1), 0.1),
-    )[0]
-    prefixes = likelihoods(tokens)
-    # A piece that ends with frame t gives it the probability that the whole piece gives it.
-    np.testing.assert_allclose(whole.log_p, prefixes[np.arange(n_frames), tokens], atol=1e-5)
-    # And the probabilities of what frame t may be are those of the past alone.
+    # A history of t frames, then each chord there is: the distribution of frame t.
+    prefixes = [
+        np.append(tokens[:t], c).astype(np.int32) for t in range(n_frames) for c in range(10)
+    ]
+    log_p = np.array([p[-1] for p in likelihoods(prefixes)]).reshape(n_frames, 10)
+    log_p[:, -1] -= spelled
+    # It is one distribution, so that it can't depend on which chord is at t ...
+    np.testing.assert_allclose(np.exp(log_p).sum(axis=1), 1, atol=1e-5)
+    # ... and a whole piece gives frame t what the piece that ends there gives it.
+    (whole,) = likelihoods([tokens])
+    np.testing.assert_allclose(whole, log_p[np.arange(n_frames), tokens], atol=1e-5)
     for t in (3, 8, 15):
         changed = tokens.copy()
         changed[t:] = (changed[t:] + 1 + np.arange(n_frames - t)) % n_tokens
-        other = evaluate(
-            config,
-            params,
-            padded_vocabulary(vocabulary),
-            Corpus([changed], vocabulary, n_tokens),
-            PitchBernoulli(np.full(128, 0.1), 0.1),
-        )[0]
-        np.testing.assert_allclose(other.log_p[:t], whole.log_p[:t], atol=1e-6)
-        assert other.log_p[t] == pytest.approx(prefixes[t, changed[t]], abs=1e-5)
-        assert np.abs(other.log_p[t + 1 :] - whole.log_p[t + 1 :]).max() > 1e-3
+        (other,) = likelihoods([changed])
+        np.testing.assert_allclose(other[:t], whole[:t], atol=1e-6)
+        assert other[t] == pytest.approx(log_p[t, changed[t]], abs=1e-5)
+        assert np.abs(other[t + 1 :] - whole[t + 1 :]).max() > 1e-3
 
 
 def test_hybrid_pools_and_steps_as_written():

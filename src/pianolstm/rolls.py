@@ -580,7 +580,7 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
                 f"{len(self.skipped_)} of {len(sources)} files could not be read and were left "
                 "out; the reasons stand in skipped_.",
                 DataLossWarning,
-                stacklevel=2,
+                stacklevel=3,  # scikit-learn wraps transform
             )
         return rolls
 

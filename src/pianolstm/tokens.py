@@ -214,7 +214,7 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
                 f"{n_unknown} of {sum(map(len, sequences))} frames have a chord outside the "
                 "vocabulary; the nearest known chord stands in for it.",
                 DataLossWarning,
-                stacklevel=2,
+                stacklevel=3,  # scikit-learn wraps transform
             )
         return sequences
 

@@ -120,7 +120,7 @@ class Trainer:
             True if Ctrl-C ended it.
         """
         began, settings = time.monotonic(), self.settings
-        best = self.state.params
+        best = self.state.params, self.state.opt_state
         interrupted = False
         try:
             if not epochs.history["epoch"]:
@@ -131,6 +131,8 @@ class Trainer:
             while self.state.epoch < last:
                 epoch_began = time.monotonic()
                 loss, accuracy, share = self._epoch(model, callbacks)
+                if share == 0:  # no time for a single step
+                    break
                 if not np.isfinite(loss):
                     warnings.warn(
                         f"The loss became {loss} in epoch {self.state.epoch + 1}; training stopped "
@@ -141,7 +143,7 @@ class Trainer:
                     break
                 epoch = self.state.epoch + (1 if share == 1 else round(share, 3))
                 if self._record(epochs, epoch, loss, accuracy, epoch_began):
-                    best = self.state.params
+                    best = self.state.params, self.state.opt_state
                 self.state.epoch += 1
                 stop = [callback.on_epoch_end(model) for callback in callbacks]
                 patience = settings.n_iter_no_change
@@ -150,10 +152,10 @@ class Trainer:
                     break
         except KeyboardInterrupt:
             interrupted = True
-            if epochs.best_epoch == 0:
+            if len(epochs.history["epoch"]) <= 1:
                 # No epoch was finished: what was learned so far beats nothing.
-                best = self.state.params
-        self.state.params = best
+                best = self.state.params, self.state.opt_state
+        self.state.params, self.state.opt_state = best
         return interrupted
 
     def _epoch(self, model: Any, callbacks: Sequence[Callback]) -> tuple[float, float, float]:
@@ -165,7 +167,7 @@ class Trainer:
         key = jax.random.fold_in(seed_key(settings.seed), state.epoch)
         n_steps = self.dataset.n_batches(settings.batch_size)
         totals = np.zeros(3)
-        pending: Array | None = None
+        pending: tuple[Array, int] | None = None
         share = 1.0
         for step, batch in enumerate(self.dataset.batches(settings.batch_size, random_state=rng)):
             if deadline is not None and time.monotonic() + self.validation_seconds > deadline:
@@ -188,14 +190,12 @@ class Trainer:
             )
             # The sums of the step before are read while this one runs.
             if pending is not None:
-                totals += self._read_sums(pending, step - 1, n_steps, model, callbacks)
-            pending = sums
+                totals += self._read_sums(*pending, n_steps, model, callbacks)
+            pending = sums, step
         if pending is not None:
-            totals += self._read_sums(pending, n_steps - 1, n_steps, model, callbacks)
+            totals += self._read_sums(*pending, n_steps, model, callbacks)
         loss, n_right, weight = totals
-        if weight == 0:
-            return float("nan") if share == 1 else 0.0, 0.0, share
-        return loss / weight, n_right / weight, share
+        return loss / max(weight, 1), n_right / max(weight, 1), share
 
     def _reader(self, rng: np.random.Generator) -> Reader:
         """Reads the corpus with some of the chords begun once hidden."""
@@ -226,7 +226,7 @@ class Trainer:
             self.settings.learning_rate,
         )
         for key, value in zip(HISTORY_KEYS, row, strict=True):
-            epochs.history[key].append(value)
+            epochs.history[key].append(float(value))
         # Without pieces held out the last epoch is the best that is known.
         score = val_loss if self.held_out is not None else -epoch
         if score < epochs.best_loss:

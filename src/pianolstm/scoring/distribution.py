@@ -312,9 +312,10 @@ _WASSERSTEIN = {
 def _counts(X: Sequence[Any], features: Sequence[str]) -> Counts:
     rolls = as_rolls(X)
     notes = np.concatenate([roll.notes for roll in rolls])
-    if len(notes) == 0:
-        raise InvalidInputError("The rolls have no notes; a distribution needs at least one.")
-    pitch = np.bincount(notes["pitch"], minlength=N_PITCHES)
+    if notes["tied"].all():
+        raise InvalidInputError("The rolls have no onsets; a distribution needs at least one.")
+    # A tied note was struck before the roll begins; it is no onset of it.
+    pitch = np.bincount(notes["pitch"][~notes["tied"]], minlength=N_PITCHES)
     counts: Counts = {}
     for feature in features:
         if feature == "pitch":

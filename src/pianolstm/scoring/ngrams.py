@@ -75,7 +75,7 @@ class NgramBaseline(BaseEstimator):
         self._bernoulli = PitchBernoulli.fit(corpus)
         n = corpus.n_tokens
         self._counts = np.bincount(np.concatenate(corpus.tokens), minlength=n)
-        pairs = np.concatenate([self._pairs(tokens) for tokens in corpus.tokens])
+        pairs = np.concatenate([self._pairs(self._seen(tokens)) for tokens in corpus.tokens])
         self._pair_keys, self._pair_counts = np.unique(pairs, return_counts=True)
         before = self._pair_keys // (n + 1)
         self._followed = np.bincount(before, weights=self._pair_counts, minlength=n + 2)
@@ -101,9 +101,10 @@ class NgramBaseline(BaseEstimator):
         n = corpus.n_tokens
         log_p = []
         for tokens in corpus.tokens:
-            p = self._unigram(np.minimum(tokens, n))
+            ids = self._seen(tokens)
+            p = self._unigram(ids)
             if self.order == 2:
-                keys = self._pairs(tokens)
+                keys = self._pairs(ids)
                 before = keys // (n + 1)
                 at = np.searchsorted(self._pair_keys, keys)
                 at = np.minimum(at, len(self._pair_keys) - 1)
@@ -117,7 +118,7 @@ class NgramBaseline(BaseEstimator):
             piece = np.log(p)
             chords = corpus.chords[tokens]
             previous = np.concatenate([np.zeros((1, 4), np.uint64), chords[:-1]])
-            unknown = tokens >= n
+            unknown = ids == n
             piece[unknown] += self._bernoulli.log_likelihood(chords[unknown], previous[unknown])
             log_p.append(piece)
         return float(np.concatenate(log_p).mean())
@@ -126,13 +127,18 @@ class NgramBaseline(BaseEstimator):
         vocabulary = self.tokenizer_.vocabulary_
         return Corpus.of(vocabulary, [encode(vocabulary, roll) for roll in rolls])
 
+    def _seen(self, tokens: np.ndarray) -> np.ndarray:
+        """Ids, n_tokens for any chord that the training pieces lack (the rest may be one)."""
+        n = self.tokenizer_.n_tokens_
+        return np.where(np.append(self._counts, 0)[np.minimum(tokens, n)] > 0, tokens, n)
+
     def _unigram(self, ids: np.ndarray) -> np.ndarray:
         """Probability of each id; id n_tokens is any chord outside the vocabulary."""
         n_seen = np.count_nonzero(self._counts)
         return np.append(self._counts, n_seen)[ids] / (self._counts.sum() + n_seen)
 
-    def _pairs(self, tokens: np.ndarray) -> np.ndarray:
+    def _pairs(self, ids: np.ndarray) -> np.ndarray:
         """One number for each frame and the frame before it; a piece begins after id n + 1."""
         n = self.tokenizer_.n_tokens_
-        ids = np.minimum(tokens, n).astype(np.int64)
+        ids = ids.astype(np.int64)
         return np.append(n + 1, ids[:-1]) * (n + 1) + ids

@@ -1,0 +1,194 @@
+"""Corpora as the networks take them, and what chords outside the vocabulary cost."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reference
+from pianolstm import ChordSequence, ChordTokenizer, PianoRoll
+from pianolstm._nn.corpus import (
+    Corpus,
+    PitchBernoulli,
+    Reader,
+    as_words,
+    n_rows,
+    padded_vocabulary,
+)
+from pianolstm.windows import PAD, START
+from strategies import rolls
+
+
+def chord(*sounding, struck=()):
+    """Bits of a chord."""
+    return np.array(reference.bits((frozenset(sounding), frozenset(struck))), np.uint64)
+
+
+VOCABULARY = np.array([chord(), chord(60), chord(60, 64)])
+SEQUENCES = [
+    ChordSequence(np.array([1, 1, 3, 2, 4, 4]), np.array([chord(5), chord(70)])),
+    ChordSequence(np.array([2, 0, 1, 1])),
+    ChordSequence(np.array([3, 3, 1]), np.array([chord(64, 70, struck=[70])])),
+]
+
+
+def subsets(items):
+    return [set(c) for n in range(len(items) + 1) for c in combinations(items, n)]
+
+
+# ---------------------------------------------------------------------------------------- corpus
+
+
+def test_a_corpus_by_hand():
+    corpus = Corpus.of(VOCABULARY, SEQUENCES)
+    assert [t.tolist() for t in corpus.tokens] == [[1, 1, 3, 2, 4, 4], [2, 0, 1, 1], [5, 5, 1]]
+    assert all(t.dtype == np.int32 for t in corpus.tokens)
+    expected = [*VOCABULARY, chord(5), chord(70), chord(64, 70, struck=[70])]
+    assert corpus.chords.tolist() == np.array(expected).tolist()
+    assert (corpus.n_tokens, corpus.n_frames, corpus.n_unknown) == (3, 13, 5)
+
+
+def test_chords_begun_once_by_hand():
+    # 1 begins in frames 0, 2 of the second piece and at the end of the third; 2 and 0: twice, once.
+    corpus = Corpus.of(VOCABULARY, SEQUENCES)
+    assert corpus.begun_once().tolist() == [0]
+    assert Corpus.of(VOCABULARY, SEQUENCES[:1]).begun_once().tolist() == [1, 2]
+    empty = ChordSequence(np.array([], np.int32))
+    assert Corpus.of(VOCABULARY, [empty, SEQUENCES[1]]).begun_once().tolist() == [0, 1, 2]
+
+
+@given(
+    st.lists(rolls(fs=20, grid="seconds", min_notes=1), min_size=1, max_size=4), st.integers(1, 9)
+)
+def test_a_corpus_keeps_every_chord(pieces, size):
+    tokenizer = ChordTokenizer(max_tokens=size).fit(pieces)
+    corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.transform(pieces))
+    chords = [reference.chords(roll.notes.tolist(), len(roll)) for roll in pieces]
+    for tokens, expected in zip(corpus.tokens, chords, strict=True):
+        assert [reference.chord_of_bits(corpus.chords[t]) for t in tokens] == expected
+    begun = {}
+    for piece in chords:
+        for before, after in zip([None, *piece], piece):  # noqa: B905 (pairs of neighbours)
+            begun[after] = begun.get(after, 0) + (before != after)
+    vocabulary = [reference.chord_of_bits(words) for words in tokenizer.vocabulary_]
+    expected = [i for i, c in enumerate(vocabulary) if begun.get(c) == 1]
+    assert corpus.begun_once().tolist() == expected
+
+
+# ---------------------------------------------------------------------------------------- reader
+
+
+def test_a_reader_by_hand():
+    corpus = Corpus.of(VOCABULARY, SEQUENCES)
+    rows = n_rows(3)
+    ids, words = Reader(corpus).inputs(np.array([[START, 1, 2], [3, 5, PAD]]))
+    assert ids.tolist() == [[-1, 1, 2], [rows, rows, -2]]
+    assert words.shape == (2, 3, 8) and words.dtype == np.uint32
+    assert words[0, 0].tolist() == words[1, 2].tolist() == [0] * 8
+    # Pitches 64, 70 sound: bits 0 and 6 of the third word; 70 is struck: bit 6 of the seventh.
+    assert words[1, 1].tolist() == [0, 0, 1 | 1 << 6, 0, 0, 0, 1 << 6, 0]
+    assert words[0, 1].tolist() == [0, 1 << 28, 0, 0, 0, 0, 0, 0]
+    assert Reader(corpus).targets(np.array([0, 1, 2, 3, 4, 5])).tolist() == [0, 1, 2] + 3 * [
+        rows - 1
+    ]
+
+
+def test_hidden_chords_are_read_as_others():
+    corpus = Corpus.of(VOCABULARY, SEQUENCES)
+    rows = n_rows(3)
+    reader, plain = Reader(corpus, hidden=np.array([1])), Reader(corpus)
+    ids, words = reader.inputs(np.array([0, 1, 2, START, PAD]))
+    assert ids.tolist() == [0, rows, 2, START, PAD]
+    assert np.array_equal(words, plain.inputs(np.array([0, 1, 2, START, PAD]))[1])  # still heard
+    assert reader.targets(np.array([0, 1, 2, 3])).tolist() == [0, rows - 1, 2, rows - 1]
+
+
+@pytest.mark.parametrize(("n_tokens", "rows"), [(1, 256), (255, 256), (256, 512), (4300, 4352)])
+def test_there_is_always_a_row_for_other_chords(n_tokens, rows):
+    assert n_rows(n_tokens) == rows
+
+
+def test_words_by_hand():
+    words = as_words(np.array([chord(0, 33, 64, 127, struck=[31, 96])]))
+    assert words.tolist() == [[1, 2, 1, 1 << 31, 1 << 31, 0, 0, 1]]
+    padded = padded_vocabulary(VOCABULARY)
+    assert padded.shape == (256, 8)
+    assert np.array_equal(padded[:3], as_words(VOCABULARY)) and not padded[3:].any()
+
+
+# ------------------------------------------------------------------------------------- Bernoulli
+
+
+def test_bernoulli_counts_by_hand():
+    # Frames: 60 | 60 64 | 60* 64 | rest | 60 64; and 64 | 64* alone.
+    first = PianoRoll.from_notes([0, 1, 2, 4, 4], [2, 3, 3, 5, 5], [60, 64, 60, 60, 64])
+    second = PianoRoll.from_notes([0, 1], [1, 2], [64, 64])
+    tokenizer = ChordTokenizer(max_tokens=2).fit([first, second])
+    corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.transform([first, second]))
+    model = PitchBernoulli.fit(corpus)
+    expected = np.full(128, 0.5 / 8)
+    expected[60], expected[64] = 4.5 / 8, 5.5 / 8
+    np.testing.assert_allclose(model.sounding, expected)
+    # Going on: 60 into frames 1 and 2, 64 into frame 2 and, in the second piece, into frame 1.
+    assert model.again == pytest.approx((2 + 0.5) / (4 + 1))
+
+
+def test_bernoulli_likelihood_by_hand():
+    sounding = np.full(128, 1e-300)
+    sounding[[60, 64, 67]] = 0.5, 0.25, 0.125
+    model = PitchBernoulli(sounding, again=0.2)
+    chords = np.array([chord(), chord(60, 67), chord(60, 64, struck=[60])])
+    before = np.array([chord(60), chord(64), chord(60, 64)])
+    expected = [
+        0.5 * 0.75 * 0.875,
+        0.5 * 0.75 * 0.125,
+        0.5 * 0.25 * 0.875 * 0.2 * 0.8,
+    ]
+    np.testing.assert_allclose(model.log_likelihood(chords, before), np.log(expected))
+
+
+@pytest.mark.parametrize("before", [set(), {0}, {63, 64}, {0, 63, 64, 127}])
+def test_bernoulli_sums_to_one(before):
+    pitches = [0, 63, 64, 127]
+    sounding = np.full(128, 1e-300)
+    sounding[pitches] = 0.7, 0.2, 0.45, 0.05
+    model = PitchBernoulli(sounding, again=0.3)
+    chords = [
+        chord(*sounds, struck=struck)
+        for sounds in subsets(pitches)
+        for struck in subsets(sorted(sounds & before))
+    ]
+    assert len(chords) == 2 ** (4 - len(before)) * 3 ** len(before)
+    total = np.exp(model.log_likelihood(np.array(chords), np.array([chord(*before)] * len(chords))))
+    assert total.sum() == pytest.approx(1.0)
+
+
+@given(st.lists(rolls(fs=20, grid="seconds", min_notes=1), min_size=1, max_size=3))
+def test_bernoulli_equals_a_loop_over_pitches(pieces):
+    tokenizer = ChordTokenizer().fit(pieces)
+    model = PitchBernoulli.fit(Corpus.of(tokenizer.vocabulary_, tokenizer.transform(pieces)))
+    pieces = [reference.chords(roll.notes.tolist(), len(roll)) for roll in pieces]
+    frames = sum(map(len, pieces))
+    counts, going_on, again = [0.5] * 128, 1.0, 0.5
+    for piece in pieces:
+        for before, (sounding, struck) in zip([None, *piece], piece):  # noqa: B905
+            for pitch in sounding:
+                counts[pitch] += 1
+            going_on += len(sounding & before[0]) if before else 0
+            again += len(struck)
+    np.testing.assert_allclose(model.sounding, np.array(counts) / (frames + 1))
+    assert model.again == pytest.approx(again / going_on)
+    (before, _), (sounding, struck) = pieces[0][0], pieces[0][-1]
+    struck &= before  # a pitch can only be struck again if it sounded
+    expected = 0.0
+    for pitch in range(128):
+        p = model.sounding[pitch]
+        expected += np.log(p if pitch in sounding else 1 - p)
+        if pitch in sounding & before:
+            expected += np.log(model.again if pitch in struck else 1 - model.again)
+    found = model.log_likelihood(chord(*sounding, struck=struck)[None], chord(*before)[None])
+    assert found == pytest.approx(expected)
