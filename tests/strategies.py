@@ -14,7 +14,8 @@ velocities = st.integers(1, 127)
 @st.composite
 def note_lists(draw, min_size=0, max_size=25, last_start=40):
     """(start, end, pitch, velocity) in frames: overlapping, of no length, in any order."""
-    note = st.tuples(st.integers(0, last_start), st.integers(0, 20), pitches, velocities)
+    starts = st.one_of(st.sampled_from([0, 1, 2, 5]), st.integers(0, last_start))
+    note = st.tuples(starts, st.integers(0, 20), pitches, velocities)
     notes = draw(st.lists(note, min_size=min_size, max_size=max_size))
     return [(start, start + length, pitch, velocity) for start, length, pitch, velocity in notes]
 

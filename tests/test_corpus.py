@@ -49,7 +49,7 @@ def test_a_corpus_by_hand():
     assert all(t.dtype == np.int32 for t in corpus.tokens)
     expected = [*VOCABULARY, chord(5), chord(70), chord(64, 70, struck=[70])]
     assert corpus.chords.tolist() == np.array(expected).tolist()
-    assert (corpus.n_tokens, corpus.n_frames, corpus.n_unknown) == (3, 13, 5)
+    assert (corpus.n_tokens, corpus.n_unknown, corpus.end) == (3, 5, 6)
 
 
 def test_chords_begun_once_by_hand():
@@ -92,9 +92,8 @@ def test_a_reader_by_hand():
     # Pitches 64, 70 sound: bits 0 and 6 of the third word; 70 is struck: bit 6 of the seventh.
     assert words[1, 1].tolist() == [0, 0, 1 | 1 << 6, 0, 0, 0, 1 << 6, 0]
     assert words[0, 1].tolist() == [0, 1 << 28, 0, 0, 0, 0, 0, 0]
-    assert Reader(corpus).targets(np.array([0, 1, 2, 3, 4, 5])).tolist() == [0, 1, 2] + 3 * [
-        rows - 1
-    ]
+    targets = Reader(corpus).targets(np.array([0, 1, 2, 3, 4, 5, corpus.end]))
+    assert targets.tolist() == [0, 1, 2, rows - 1, rows - 1, rows - 1, rows - 2]
 
 
 def test_hidden_chords_are_read_as_others():
@@ -107,8 +106,8 @@ def test_hidden_chords_are_read_as_others():
     assert reader.targets(np.array([0, 1, 2, 3])).tolist() == [0, rows - 1, 2, rows - 1]
 
 
-@pytest.mark.parametrize(("n_tokens", "rows"), [(1, 256), (255, 256), (256, 512), (4300, 4352)])
-def test_there_is_always_a_row_for_other_chords(n_tokens, rows):
+@pytest.mark.parametrize(("n_tokens", "rows"), [(1, 256), (254, 256), (255, 512), (4300, 4352)])
+def test_there_are_rows_for_other_chords_and_for_the_end(n_tokens, rows):
     assert n_rows(n_tokens) == rows
 
 

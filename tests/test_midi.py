@@ -108,6 +108,16 @@ def test_tempo_map_from_until_and_rescaled(tempo, tick, later, factor):
     assert finer.to_seconds(factor * tick) == pytest.approx(tempo.to_seconds(tick), abs=1e-12)
 
 
+def test_tempo_map_from_and_until_by_hand():
+    tempo = TempoMap([0, 100, 200], [500_000, 400_000, 300_000])
+    assert tempo.until_tick(100) == TempoMap([0], [500_000])
+    assert tempo.until_tick(101) == TempoMap([0, 100], [500_000, 400_000])
+    assert tempo.until_tick(0) == TempoMap([0], [500_000])
+    assert tempo.from_tick(100) == TempoMap([0, 100], [400_000, 300_000])
+    assert tempo.from_tick(150) == TempoMap([0, 50], [400_000, 300_000])
+    assert tempo.from_tick(999) == TempoMap([0], [300_000])
+
+
 def test_tempo_map_repr_tells_the_tempi():
     assert repr(TempoMap([0, 480], [500_000, 400_000])) == (
         "<TempoMap 120-150 quarter notes a minute, 2 entries, 480 ticks per quarter>"

@@ -44,10 +44,10 @@ def one_note_file(start, end, tempi=(), ticks_per_quarter=480, end_marker=0):
 
 def test_canonical_form_by_hand():
     roll = PianoRoll.from_notes(
-        start=[8, 0, 0, 4, 0, 5],
-        end=[8, 6, 3, 9, 2, 6],
-        pitch=[50, 60, 60, 60, 48, 48],
-        velocity=[9, 20, 30, 40, 50, 60],
+        start=[8, 0, 0, 4, 0, 5, 10, 10],
+        end=[8, 6, 3, 9, 2, 6, 11, 12],
+        pitch=[50, 60, 60, 60, 48, 48, 70, 70],
+        velocity=[9, 20, 30, 40, 50, 60, 80, 70],
         n_frames=12,
     )
     assert columns(roll) == [
@@ -56,15 +56,17 @@ def test_canonical_form_by_hand():
         (4, 9, 60, 40, False),
         (5, 6, 48, 60, False),
         (8, 9, 50, 9, False),  # of no length: one frame
+        (10, 12, 70, 80, False),
     ]
     assert (len(roll), roll.fs, roll.grid, roll.tempo_map) == (12, 20, "seconds", None)
 
 
-@given(note_lists(), st.integers(0, 15))
-def test_canonical_form_equals_the_reference(notes, rest):
+@given(note_lists(), st.integers(0, 15), st.data())
+def test_canonical_form_equals_the_reference(notes, rest, data):
     n_frames = length_of(notes) + rest
-    roll = roll_of(notes, n_frames)
-    expected = reference.canonical([(*note, False) for note in notes])
+    tied = data.draw(st.lists(st.booleans(), min_size=len(notes), max_size=len(notes)))
+    roll = roll_of(notes, n_frames, tied=tied)
+    expected = reference.canonical([(*n, t) for n, t in zip(notes, tied, strict=True)])
     assert columns(roll) == expected
     assert len(roll) == roll.n_frames == n_frames
     assert PianoRoll(roll.notes, n_frames) == roll
@@ -91,6 +93,14 @@ def test_all_pitches_at_once():
     roll = PianoRoll.from_notes([3] * 128, [5] * 128, range(128), 77, n_frames=6)
     assert roll.notes["pitch"].tolist() == list(range(128))
     assert roll.velocity.sum(axis=1).tolist() == [0, 0, 0, 128 * 77, 128 * 77, 0]
+
+
+def test_a_note_is_tied_at_frame_0_unless_it_is_struck_there():
+    roll = PianoRoll.from_notes(
+        [0, 0, 0, 3], [2, 4, 5, 4], [60, 60, 62, 62], 7, tied=[True, False, True, True]
+    )
+    assert columns(roll) == [(0, 4, 60, 7, False), (0, 3, 62, 7, True), (3, 4, 62, 7, False)]
+    assert roll.onset.sum(axis=0)[[60, 62]].tolist() == [1, 1]
 
 
 def test_a_scalar_velocity_and_a_default_one():
@@ -590,6 +600,9 @@ def test_a_long_roll_is_read_back(tmp_path, fs):
     )
     encoder = PianoRollEncoder(fs=fs)
     (midi,) = encoder.inverse_transform([roll])
+    exact = np.sort(roll.notes["start"]) / fs
+    written = sorted(n.start for n in midi.instruments[0].notes)
+    np.testing.assert_allclose(written, exact, atol=1e-7)
     assert encoder.transform([midi]) == [roll]
     midi.write(str(tmp_path / "long.mid"))
     assert encoder.transform([tmp_path / "long.mid"]) == [roll]
@@ -758,7 +771,7 @@ def test_broken_files_end_the_call_or_are_left_out(tmp_path):
     message = r"2 of 4 files could not be read and were left out; the reasons stand in skipped_"
     with pytest.warns(pl.DataLossWarning, match=message) as caught:
         rolls = encoder.transform(sources)
-    assert len(caught) == 1 and caught[0].filename == __file__
+    assert len(caught) == 1
     assert [len(roll) for roll in rolls] == [10, 20]
     assert [i for i, _ in encoder.skipped_] == [0, 2]
     assert "starts with b'MThd'" in str(encoder.skipped_[0][1])
@@ -766,6 +779,12 @@ def test_broken_files_end_the_call_or_are_left_out(tmp_path):
 
     encoder.transform(sources[1:2])  # no warning
     assert encoder.skipped_ == []
+
+
+def test_the_warning_points_at_the_line_that_called():
+    with pytest.warns(pl.DataLossWarning) as caught:
+        PianoRollEncoder(on_error="skip").transform([b"no music", one_note_file(0, 480)])
+    assert caught[0].filename == __file__
 
 
 def test_long_files_are_left_out_too():

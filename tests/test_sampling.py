@@ -14,6 +14,7 @@ from pianolstm._nn.training import seed_key
 from pianolstm.windows import START
 
 N_TOKENS = 30
+END = 254  # the last row but one
 
 
 def logits_over(rows, n_tokens, seed=0):
@@ -59,7 +60,8 @@ def make(arch):
     vocabulary = np.zeros((256, 8), np.uint32)
     rng = np.random.default_rng(2)
     vocabulary[:N_TOKENS] = rng.integers(0, 2**32, (N_TOKENS, 8))
-    params = initialise(config, jax.random.key(1), jnp.zeros(256))
+    bias = jnp.zeros(256).at[END].set(1.0)  # pieces end often
+    params = initialise(config, jax.random.key(1), bias)
     return config, params, jnp.asarray(vocabulary)
 
 
@@ -89,25 +91,36 @@ def step(config, params, ids, bits, carry):
 @pytest.mark.parametrize("arch", ["stacked", "hybrid", "bilstm"])
 def test_sampling_equals_a_plain_loop(arch, prime_length):
     config, params, vocabulary = make(arch)
-    ids, tokens = run(config, params, vocabulary, prime_length, 14)
+    ids, tokens = run(config, params, vocabulary, prime_length, 40)
     network = bind(config, params)
-    table, bias = network.output(vocabulary, np.int32(N_TOKENS))
-    carry = network.initial_carry(1)
-    last = np.full((1, 1), START, np.int32), np.zeros((1, 1, 8), np.uint32)
-    expected = []
-    for t in range(prime_length + 14):
-        features, carry = step(config, params, *last, carry)
+    table, bias = network.output(vocabulary, np.int32(N_TOKENS), goes_on=False)
+    table, bias = np.asarray(table, np.float64), np.asarray(bias, np.float64)
+    rows = [*range(N_TOKENS), END]
+    begin = network.initial_carry(1), np.full((1, 1), START), np.zeros((1, 1, 8), np.uint32)
+
+    def drawn(state, rows, key):
+        carry, ids, bits = state
+        features, carry = step(config, params, ids.astype(np.int32), bits, carry)
+        logits = table[rows] @ np.asarray(features[0, 0], np.float64) + bias[rows]
+        p = np.exp(logits - logits.max())
+        u = float(jax.random.uniform(key))
+        return carry, rows[int(np.searchsorted(np.cumsum(p) / p.sum(), u, side="right"))]
+
+    state, expected, n_ends = begin, [], 0
+    for t in range(prime_length + 40):
         if t < prime_length:
+            carry, _ = drawn(state, rows, jax.random.key(0))
             token = int(ids[t])
         else:
-            logits = np.asarray(table @ features[0, 0] + bias, np.float64)[:N_TOKENS]
-            p = np.exp(logits - logits.max())
             key = jax.random.fold_in(seed_key(9), t - prime_length)
-            u = float(jax.random.uniform(key))
-            token = int(np.searchsorted(np.cumsum(p) / p.sum(), u, side="right"))
+            carry, token = drawn(state, rows, key)
+            if token == END:  # a new piece begins at this frame
+                n_ends += 1
+                carry, token = drawn(begin, rows[:-1], jax.random.fold_in(key, 1))
             expected.append(token)
-        last = np.full((1, 1), token, np.int32), np.asarray(vocabulary)[[[token]]]
+        state = carry, np.full((1, 1), token), np.asarray(vocabulary)[[[token]]]
     assert tokens.tolist() == expected
+    assert n_ends > 0
 
 
 @pytest.mark.parametrize("prime_length", [0, 5, 16, 23])

@@ -286,11 +286,13 @@ def test_parameters_set_after_fit_are_checked():
 
 
 def test_the_scorer_wants_notes():
-    silence = [PianoRoll.from_notes([], [], [], n_frames=9)]
-    with pytest.raises(pl.InvalidInputError, match="The rolls have no notes"):
-        NoteDistributionScorer().fit(silence)
-    with pytest.raises(pl.InvalidInputError, match="The rolls have no notes"):
-        NoteDistributionScorer().fit(CORPUS).score(silence)
+    silence = PianoRoll.from_notes([], [], [], n_frames=9)
+    held = PianoRoll.from_notes([0], [9], [60])[3:]
+    for rolls_without in ([silence], [silence, held]):
+        with pytest.raises(pl.InvalidInputError, match="The rolls have no onsets"):
+            NoteDistributionScorer().fit(rolls_without)
+        with pytest.raises(pl.InvalidInputError, match="The rolls have no onsets"):
+            NoteDistributionScorer().fit(CORPUS).score(rolls_without)
 
 
 def test_the_scorer_wants_lists():

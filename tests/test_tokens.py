@@ -279,10 +279,27 @@ def test_nearest_picks_the_chord_that_differs_in_the_fewest_pitches():
     # Frames: 48 52 55 | 48* 52* 55* | 62 | 60
     with pytest.warns(pl.DataLossWarning, match="3 of 4 frames have a chord outside") as caught:
         (sequence,) = tokenizer.transform([other])
-    assert len(caught) == 1 and caught[0].filename == __file__
+    assert len(caught) == 1
     found = [chord_pitches(c) for c in tokenizer.vocabulary_[sequence.tokens]]
     assert found == ["48 52", "48* 52*", "", "60"]
     assert len(sequence.extra) == 0
+
+
+def test_nearest_weighs_pitches_before_strikes():
+    # Known: 48 52 55 and 48* 52*; the second has more in common, were strikes to count as pitches.
+    known = PianoRoll.from_notes([0, 0, 0, 2, 2], [2, 2, 2, 3, 3], [48, 52, 55, 48, 52])
+    other = PianoRoll.from_notes([0] * 3 + [1] * 3, [1] * 3 + [2] * 3, [48, 52, 55] * 2)
+    tokenizer = ChordTokenizer(unknown="nearest").fit([known])
+    with pytest.warns(pl.DataLossWarning, match="1 of 2 frames"):
+        (sequence,) = tokenizer.transform([other])
+    assert [chord_pitches(c) for c in tokenizer.vocabulary_[sequence.tokens]] == ["48 52 55"] * 2
+
+
+def test_the_warning_points_at_the_line_that_called():
+    tokenizer = ChordTokenizer(unknown="nearest").fit([ROLL])
+    with pytest.warns(pl.DataLossWarning) as caught:
+        tokenizer.transform([PianoRoll.from_notes([0], [1], [99])])
+    assert caught[0].filename == __file__
 
 
 @given(rolls_of_one_grid, rolls(fs=20, grid="seconds", min_notes=1))

@@ -222,6 +222,16 @@ def test_batches_depend_on_the_seed_alone():
     assert epoch(rng) == one and epoch(rng) != one  # the next epoch has phases of its own
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_batches_come_in_no_order(target):
+    dataset = WindowDataset([np.arange(40)], window_size=4, stride=4, target=target)
+    orders = []
+    for seed in range(20):
+        (batch,) = dataset.batches(11, random_state=seed)
+        orders.append(batch.targets[batch.mask.any(1), 0].tolist())
+    assert all(order != sorted(order) for order in orders)
+
+
 def test_n_batches_counts_the_longest_epoch():
     dataset = WindowDataset([np.arange(10), np.arange(3)], window_size=4)
     assert len(list(dataset.batches(2, shuffle=False))) == 2

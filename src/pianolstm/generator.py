@@ -243,6 +243,9 @@ class SequenceGenerator(BaseEstimator):
     ) -> PianoRoll:
         """Write music.
 
+        The model has learned where pieces end. Where it ends one, the next frame begins another,
+        so that there is music for as long as was asked for.
+
         Parameters
         ----------
         n_frames : int
@@ -569,7 +572,7 @@ class SequenceGenerator(BaseEstimator):
         if frames is not None:
             shares = (frames[:n_tokens] + 0.5) / (frames.sum() + 0.5 * (n_tokens + 1))
             bias[:n_tokens] = np.log(shares)
-            bias[-1] = np.log((frames[n_tokens:].sum() + 0.5) / (frames.sum() + 1))
+            bias[-2:] = np.log([1 / frames.sum(), (frames[n_tokens:].sum() + 0.5) / frames.sum()])
         return networks.initialise(config, seed_key(self._seed), bias)
 
     def _optimizer(self):

@@ -14,8 +14,11 @@ ROW_MULTIPLE = 256
 
 
 def n_rows(n_tokens: int) -> int:
-    """Rows of the softmax for a vocabulary: one more for other chords, padded."""
-    return -(-(n_tokens + 1) // ROW_MULTIPLE) * ROW_MULTIPLE
+    """Rows of the softmax for a vocabulary, padded.
+
+    The last row but one is the end of a piece, the last any chord outside the vocabulary.
+    """
+    return -(-(n_tokens + 2) // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,13 @@ class Corpus:
         )
 
     @property
-    def n_frames(self) -> int:
-        """Frames of all pieces together."""
-        return sum(map(len, self.tokens))
+    def end(self) -> int:
+        """Id that stands for the end of a piece, as a target only.
+
+        Without an end to learn, the long last chords of pieces teach that long chords never end,
+        and music freezes on them.
+        """
+        return len(self.chords)
 
     @property
     def n_unknown(self) -> int:
@@ -91,7 +98,7 @@ class Reader:
         outside[np.asarray(hidden, np.int64)] = True
         # Two more entries, so that PAD (-2) and START (-1) index the last two.
         self._inputs = np.append(np.where(outside, rows, ids), [-2, -1]).astype(np.int32)
-        self._targets = np.where(outside, rows - 1, ids).astype(np.int32)
+        self._targets = np.append(np.where(outside, rows - 1, ids), rows - 2).astype(np.int32)
         self._words = np.concatenate([as_words(corpus.chords), np.zeros((2, 8), np.uint32)])
 
     def inputs(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +106,7 @@ class Reader:
         return self._inputs[ids], self._words[ids]
 
     def targets(self, ids: np.ndarray) -> np.ndarray:
-        """Rows of the softmax; the last one for chords outside the vocabulary."""
+        """Rows of the softmax of ids, `Corpus.end` among them."""
         return self._targets[ids]
 
 

@@ -80,7 +80,7 @@ def evaluate(
         features = _windowed(config, params, corpus, reader, stride=stride)
     frames = [np.arange(0, len(tokens), stride) for tokens in corpus.tokens]
     targets = [tokens[at] for tokens, at in zip(corpus.tokens, frames, strict=True)]
-    output = output_table(config, params, vocabulary, np.int32(corpus.n_tokens))
+    output = output_table(config, params, vocabulary, np.int32(corpus.n_tokens), goes_on=True)
     log_p, right = _likelihoods(
         output, np.concatenate(features), reader.targets(np.concatenate(targets))
     )
@@ -100,12 +100,12 @@ def evaluate(
     return pieces
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, static_argnames="goes_on")
 def output_table(
-    config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array
+    config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array, *, goes_on: bool
 ) -> tuple[Array, Array]:
     """Output vectors and biases of all rows; the same for every frame of a piece."""
-    return bind(config, params).output(vocabulary, n_tokens)
+    return bind(config, params).output(vocabulary, n_tokens, goes_on=goes_on)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

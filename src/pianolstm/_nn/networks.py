@@ -5,7 +5,7 @@ Conventions
 Input at step t is the chord of the frame before the one to predict. A chord is read as its id and
 its bits, eight ``uint32`` words (see `pianolstm.tokens`): the id picks the chord's own vector,
 the bits its pitches' vectors, so that a chord outside the vocabulary is heard as what it is. The
-vocabulary has `n_rows` rows: the chords, padding, and in the last row "any other chord".
+vocabulary has `n_rows` rows: the chords, padding, "the piece ends", and "any other chord".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 
 from pianolstm._nn.lstm import LSTMLayer
 from pianolstm.windows import PAD, START
@@ -29,6 +29,9 @@ ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
 N_BITS = 256
 CONV_FRAMES = 5
 """Frames that the hybrid's convolution sees."""
+
+N_AGES = 16
+"""Classes of how long a chord has been held: half octaves of frames, the last from 180 on."""
 
 NEVER = -1e9
 """Logit of a row that is no chord."""
@@ -146,29 +149,23 @@ class BidirectionalBody(nnx.Module):
     """LSTMs in both directions over the past window.
 
     What predicts the next frame is the forward state at the window's last frame and the backward
-    state at its first: each has read everything. Its carry is the window itself.
+    state at its first: each has read everything. Nothing is carried.
     """
 
-    def __init__(self, in_features: int, units: int, window_size: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, in_features: int, units: int, *, rngs: nnx.Rngs) -> None:
         self.forwards = LSTMLayer(in_features, units, rngs=rngs)
         self.backwards = LSTMLayer(in_features, units, rngs=rngs)
-        self.in_features, self.window_size = in_features, window_size
 
     def initial_carry(self, batch: int) -> Any:
-        window = jnp.zeros((batch, self.window_size, self.in_features))
-        return window, jnp.zeros((batch, self.window_size), bool)
+        return ()
 
     def __call__(self, x: Array, carry: Any, valid: Array, key: Array | None) -> tuple[Array, Any]:
-        if x.shape[1] == 1:
-            window, seen = carry
-            x = jnp.concatenate([window[:, 1:], x], axis=1)
-            valid = jnp.concatenate([seen[:, 1:], valid], axis=1)
         batch = x.shape[0]
         last, _ = self.forwards(x, self.forwards.initial_carry(batch), valid=valid)
         first, _ = self.backwards(x, self.backwards.initial_carry(batch), valid=valid, reverse=True)
         begin = jnp.argmax(valid, axis=1)  # padding is on the left
         first = jnp.take_along_axis(first, begin[:, None, None], axis=1)
-        return jnp.concatenate([last[:, -1:], first], axis=-1), (x, valid)
+        return jnp.concatenate([last[:, -1:], first], axis=-1), carry
 
 
 class ChordNetwork(nnx.Module):
@@ -178,10 +175,12 @@ class ChordNetwork(nnx.Module):
         width, units = config.embedding, config.units
         self.chords_in = ChordVectors(config.n_rows, width, 0.5, rngs=rngs)
         self.start = nnx.Param(nnx.initializers.normal(0.5)(rngs.params(), (width,)))
+        self.held = nnx.Param(nnx.initializers.normal(0.5)(rngs.params(), (N_AGES, width)))
+        self.window_size = None if config.is_causal else config.window_size
         n_layers = 2 if config.arch in ("stacked", "hybrid_stacked") else 1
         out = units
         if config.arch == "bilstm":
-            self.body = BidirectionalBody(width, units, config.window_size, rngs=rngs)
+            self.body = BidirectionalBody(width, units, rngs=rngs)
             out = 2 * units
         elif config.arch.startswith("hybrid"):
             self.body = HybridBody(width, units, n_layers, config.dropout, rngs=rngs)
@@ -216,19 +215,34 @@ class ChordNetwork(nnx.Module):
             Bi-LSTM.
         carry : pytree
         """
+        body_carry, (past_ids, past_bits, age) = carry
+        if self.window_size is not None:
+            if ids.shape[1] == 1:
+                ids = jnp.concatenate([past_ids[:, 1:], ids], axis=1)
+                bits = jnp.concatenate([past_bits[:, 1:], bits], axis=1)
+            past_ids, past_bits = ids, bits
+            ages = _ages(jnp.zeros_like(bits[:, :1]), bits, jnp.zeros_like(age))
+        else:
+            ages = _ages(past_bits, bits, age)
+            past_bits, age = bits[:, -1:], ages[:, -1]
         x = self.chords_in.of(ids, bits)
         x = jnp.where((ids == START)[..., None], self.start[...], x)
+        x = x + self.held[...][_age_class(ages)]
         x = drop(x, self.dropout, _fold(key, 100))
-        h, carry = self.body(x, carry, ids != PAD, key)
+        h, body_carry = self.body(x, body_carry, ids != PAD, key)
+        carry = body_carry, (past_ids, past_bits, age)
         h = drop(h, self.dropout, _fold(key, 101))
         h = drop(jax.nn.relu(self.dense(h)), self.dropout, _fold(key, 102))
         return self.project(h), carry
 
     def initial_carry(self, batch: int) -> Any:
-        """State before the first frame."""
-        return self.body.initial_carry(batch)
+        """State of the body, and what is needed of the frames before: a window, or the last one."""
+        n = self.window_size or 1
+        past_ids = jnp.full((batch, n), PAD, jnp.int32)
+        past_bits = jnp.zeros((batch, n, 8), jnp.uint32)
+        return self.body.initial_carry(batch), (past_ids, past_bits, jnp.zeros(batch, jnp.int32))
 
-    def output(self, vocabulary: Array, n_tokens: Array) -> tuple[Array, Array]:
+    def output(self, vocabulary: Array, n_tokens: Array, *, goes_on: bool) -> tuple[Array, Array]:
         """Output vectors (n_rows, embedding) and biases (n_rows,); padding is never chosen.
 
         Parameters
@@ -237,9 +251,11 @@ class ChordNetwork(nnx.Module):
             Bits of the chords.
         n_tokens : Array of int32, shape ()
             How many rows are chords.
+        goes_on : bool
+            Whether it is given that the piece does not end here.
         """
         rows = jnp.arange(self.bias.shape[0])
-        padding = (rows >= n_tokens) & (rows < rows.shape[0] - 1)
+        padding = (rows >= n_tokens) & (rows < rows.shape[0] - (1 if goes_on else 2))
         return self.chords_out.table(vocabulary), jnp.where(padding, NEVER, self.bias[...])
 
 
@@ -298,6 +314,33 @@ def _structure(config: NetworkConfig) -> tuple[Any, Any]:
 def _abstract(config: NetworkConfig) -> tuple[Any, Any]:
     network = nnx.eval_shape(lambda: ChordNetwork(config, rngs=nnx.Rngs(params=0)))
     return nnx.split(network)
+
+
+def _ages(before: Array, bits: Array, age: Array) -> Array:
+    """For how many frames each chord has been held: 0 where it begins or is struck again.
+
+    Parameters
+    ----------
+    before : Array of uint32, shape (batch, 1, 8)
+        The chord before the first frame.
+    bits : Array of uint32, shape (batch, time, 8)
+    age : Array of int32, shape (batch,)
+        For how many frames `before` has been held.
+
+    Returns
+    -------
+    Array of int32, shape (batch, time)
+    """
+    last = jnp.concatenate([before, bits[:, :-1]], axis=1)
+    begins = jnp.any(bits[..., :4] != last[..., :4], axis=-1) | jnp.any(bits[..., 4:] > 0, axis=-1)
+    time = jnp.arange(bits.shape[1])
+    began = jnp.where(begins, time, -1 - age[:, None])
+    return time - lax.cummax(began, axis=1)
+
+
+def _age_class(ages: Array) -> Array:
+    """Half octaves, so that ages that are rare share a vector with their neighbours."""
+    return jnp.minimum(2 * jnp.log2(ages + 1.0), N_AGES - 1).astype(jnp.int32)
 
 
 def _unpack(bits: Array) -> Array:

@@ -31,7 +31,7 @@ def sample(
     temperature: float,
     key: Array,
 ) -> Iterator[np.ndarray]:
-    """Continue a prime.
+    """Continue a prime; where the network ends the piece, a new one begins at that frame.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ def sample(
     ndarray of int32
         Tokens after the prime, in blocks.
     """
-    output = output_table(config, params, vocabulary, np.int32(n_tokens))
+    output = output_table(config, params, vocabulary, np.int32(n_tokens), goes_on=False)
     carry = initial_carry(config, 1, params)
-    state = carry, jnp.full((1, 1), START, jnp.int32), jnp.zeros((1, 1, 8), jnp.uint32)
+    state = begin = carry, jnp.full((1, 1), START, jnp.int32), jnp.zeros((1, 1, 8), jnp.uint32)
     ids, bits = prime
     n_prime = len(ids)
     for first in range(0, n_prime + n_frames, BLOCK):
@@ -74,6 +74,7 @@ def sample(
             vocabulary,
             np.int32(n_tokens),
             state,
+            begin,
             (given_ids, given_bits),
             np.int32(len(given)),
             np.int32(n),
@@ -93,6 +94,7 @@ def _block(
     vocabulary: Array,
     n_tokens: Array,
     state: Any,
+    begin: Any,
     given: tuple[Array, Array],
     n_given: Array,
     n: Array,
@@ -103,22 +105,33 @@ def _block(
     """`n` frames: the first `n_given` as given, the others drawn."""
     network = bind(config, params)
     table, bias = output
-    bias = jnp.where(jnp.arange(len(bias)) < n_tokens, bias, NEVER)
+    rows, end = jnp.arange(len(bias)), len(bias) - 2
+    bias_of_chords = jnp.where(rows < n_tokens, bias, NEVER)
+    bias = jnp.where(rows == end, bias, bias_of_chords)
 
-    def drawn(features: Array, i: Array) -> tuple[Array, Array]:
-        logits = table @ features + bias
-        u = jax.random.uniform(jax.random.fold_in(key, first + i))
-        token = draw(logits, temperature, u)
-        return token, vocabulary[token]
+    def step(state: Any, bias: Array, key: Array) -> tuple[Any, Array]:
+        carry, ids, bits = state
+        features, carry = network(ids, bits, carry)
+        logits = table @ features[0, 0] + bias
+        return carry, draw(logits, temperature, jax.random.uniform(key))
+
+    def drawn(state: Any, i: Array) -> tuple[Any, Array, Array]:
+        frame_key = jax.random.fold_in(key, first + i)
+        carry, token = step(state, bias, frame_key)
+        carry, token = lax.cond(
+            token == end,
+            lambda: step(begin, bias_of_chords, jax.random.fold_in(frame_key, 1)),
+            lambda: (carry, token),
+        )
+        return carry, token, vocabulary[token]
+
+    def read(state: Any, i: Array) -> tuple[Any, Array, Array]:
+        carry, ids, bits = state
+        return network(ids, bits, carry)[1], given[0][i], given[1][i]
 
     def frame(i: Array, loop: Any) -> Any:
-        (carry, ids, bits), tokens = loop
-        features, carry = network(ids, bits, carry)
-        token, chord = lax.cond(
-            i < n_given,
-            lambda: (given[0][i], given[1][i]),
-            lambda: drawn(features[0, 0], i),
-        )
+        state, tokens = loop
+        carry, token, chord = lax.cond(i < n_given, read, drawn, state, i)
         return (carry, token[None, None], chord[None, None]), tokens.at[i].set(token)
 
     return lax.fori_loop(0, n, frame, (state, jnp.zeros(BLOCK, jnp.int32)))

@@ -101,7 +101,7 @@ class Trainer:
         # The Bi-LSTM reads a window for each target: an eighth of a window apart.
         self.target_stride = max(1, config.window_size // 8)
         self.dataset = WindowDataset(
-            corpus.tokens,
+            [np.append(tokens, np.int32(corpus.end)) for tokens in corpus.tokens],
             window_size=config.window_size,
             stride=None if config.is_causal else self.target_stride,
             target="sequence" if config.is_causal else "next",
@@ -295,7 +295,7 @@ def _sums(
     """Loss per frame; and sums of loss, right guesses, weights, targets outside the vocabulary."""
     network = bind(config, params)
     features, _ = network(ids, bits, network.initial_carry(ids.shape[0]), key)
-    table, bias = network.output(vocabulary, n_tokens)
+    table, bias = network.output(vocabulary, n_tokens, goes_on=False)
     targets, weights = targets.reshape(-1), weights.reshape(-1)
     loss, n_right = softmax_loss(
         features.reshape(-1, features.shape[-1]), table, bias, targets, weights
