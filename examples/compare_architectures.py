@@ -64,7 +64,7 @@ def main() -> None:
             flush=True,
         )
         sets[arch] = [
-            model.generate(length, prime=prime, temperature=0.95, random_state=i) for i in range(4)
+            model.generate(length, prime=prime, random_state=i) for i in range(4)
         ]
     print("\nDistance of note distributions to the training pieces (lower is nearer):")
     print(scorer.report(sets))

@@ -56,7 +56,7 @@ def main() -> None:
 
     prime = rolls[model.held_out_[0]][: round(5 * args.fs)]
     music = model.generate(
-        round(args.seconds * args.fs), prime=prime, temperature=0.95, random_state=0
+        round(args.seconds * args.fs), prime=prime, random_state=0
     )
     music.to_midi().write(str(args.out))
     model.save(args.out.with_suffix(".safetensors"))

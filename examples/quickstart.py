@@ -21,7 +21,7 @@ NEW_FRAMES = 320  # twenty bars, 48 seconds
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=120, help="training time (default: 120)")
+    parser.add_argument("--seconds", type=float, default=150, help="training time (default: 150)")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder to write to")
     args = parser.parse_args()
     began = time.monotonic()
@@ -46,7 +46,7 @@ def main() -> None:
     print(f"  {-unigram:.2f} for counts of chords, {-bigram:.2f} for counts of pairs of chords")
 
     prime = held_out[0][:PRIME_FRAMES]
-    music = model.generate(NEW_FRAMES, prime=prime, temperature=0.9, random_state=0)
+    music = model.generate(NEW_FRAMES, prime=prime, random_state=0)
     midi = args.out / "quickstart.mid"
     music.to_midi().write(str(midi))
 

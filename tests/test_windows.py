@@ -89,7 +89,9 @@ def test_one_hot_by_hand():
 def test_one_hot_too_small():
     dataset = WindowDataset([np.array([0, 5, 3])], window_size=1)
     assert dataset.to_numpy(one_hot=6)[1].shape == (2, 1, 6)
-    with pytest.raises(pl.InvalidInputError, match=r"one_hot=5 is smaller .* there is a target 5"):
+    with pytest.raises(
+        pl.InvalidInputError, match=r"one_hot=5 is smaller .* there are targets from 3 to 5"
+    ):
         dataset.to_numpy(one_hot=5)
 
 

@@ -24,7 +24,7 @@ from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader, n_rows, padded_
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.model_files import fill_leaves, named_leaves, read_model, write_model
 from pianolstm._nn.sampling import sample
-from pianolstm._nn.training import Epochs, Settings, Trainer, TrainState, optimizer, seed_key
+from pianolstm._nn.training import Epochs, Settings, Trainer, TrainState, seed_key
 from pianolstm.callbacks import Callback, ProgressBar
 from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.midi import TempoMap
@@ -59,7 +59,7 @@ class SequenceGenerator(BaseEstimator):
         Step size of Adam.
     clip_norm : float, default=1.0
         Longest gradient; a longer one is scaled down to it.
-    batch_size : int, default=32
+    batch_size : int, default=16
         Windows in a step.
     max_epochs : int, default=100
         Passes over the training pieces at the most.
@@ -90,7 +90,7 @@ class SequenceGenerator(BaseEstimator):
         else of the training frames, whose chord was the most likely one), ``seconds`` (of that
         epoch), ``learning_rate``.
     best_epoch_ : float
-        The epoch whose parameters are kept.
+        The epoch whose parameters (a running average over the last hundred steps) are kept.
     n_parameters_ : int
         How many numbers the network has learned.
     fs_, grid_ : float, str
@@ -139,7 +139,7 @@ class SequenceGenerator(BaseEstimator):
         dropout: float = 0.2,
         learning_rate: float = 0.002,
         clip_norm: float = 1.0,
-        batch_size: int = 32,
+        batch_size: int = 16,
         max_epochs: int = 100,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
@@ -432,7 +432,7 @@ class SequenceGenerator(BaseEstimator):
         expected = jax.eval_shape(model._initial_params)
         named = {k.removeprefix("params."): v for k, v in arrays.items()}
         params = jax.tree.map(jnp.asarray, fill_leaves(expected, named, fspath(path)))
-        model._set_state(TrainState(params, model._optimizer().init(params), epoch))
+        model._set_state(TrainState.begin(params, epoch))
         return model
 
     def _check(self) -> None:
@@ -503,7 +503,7 @@ class SequenceGenerator(BaseEstimator):
         self._bernoulli = PitchBernoulli.fit(corpus)
         frames = np.bincount(np.concatenate(corpus.tokens), minlength=len(corpus.chords))
         params = self._initial_params(frames)
-        self._set_state(TrainState(params, self._optimizer().init(params)))
+        self._set_state(TrainState.begin(params))
         self._epochs = Epochs()
         self.history_ = self._epochs.history
 
@@ -575,12 +575,9 @@ class SequenceGenerator(BaseEstimator):
             bias[-2:] = np.log([1 / frames.sum(), (frames[n_tokens:].sum() + 0.5) / frames.sum()])
         return networks.initialise(config, seed_key(self._seed), bias)
 
-    def _optimizer(self):
-        return optimizer(self.learning_rate, self.clip_norm)
-
     def _set_state(self, state: TrainState) -> None:
         self._state = state
-        self._params = state.params
+        self._params = state.average
         self._vocabulary = jnp.asarray(padded_vocabulary(self.tokenizer_.vocabulary_))
         self.n_parameters_ = networks.n_parameters(state.params)
 

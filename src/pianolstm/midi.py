@@ -31,6 +31,9 @@ DEFAULT_MICROSECONDS = 500_000
 MAX_TICKS_PER_QUARTER = 32_767
 """The division field of a MIDI header has 15 bits."""
 
+MAX_TICKS = 10_000_000
+"""pretty_midi takes a longer file for a corrupt one."""
+
 ALL_NOTES_OFF = 123
 """Controller written where a piece ends, so that a rest at its end is not lost."""
 
@@ -118,9 +121,10 @@ class TempoMap:
     def _seconds_per_tick(self) -> np.ndarray:
         return self.microseconds / (1e6 * self.ticks_per_quarter)
 
-    def rescaled(self, factor: int) -> TempoMap:
-        """The same tempi with `factor` times as many ticks to the quarter note."""
-        return TempoMap(self.ticks * factor, self.microseconds, self.ticks_per_quarter * factor)
+    def at_resolution(self, ticks_per_quarter: int) -> TempoMap:
+        """The same tempi at another resolution; ticks are rounded where they must be."""
+        ticks = np.rint(self.ticks * (ticks_per_quarter / self.ticks_per_quarter))
+        return TempoMap(ticks, self.microseconds, ticks_per_quarter)
 
     def from_tick(self, tick: int) -> TempoMap:
         """The map as heard from `tick` on, which becomes tick 0."""
@@ -381,6 +385,12 @@ def build_midi(
     import mido
     import pretty_midi
 
+    if end_tick > MAX_TICKS:
+        raise InvalidInputError(
+            f"The piece is too long for one MIDI file: {end_tick:,} ticks at "
+            f"{tempo_map.ticks_per_quarter} to the quarter note, pretty_midi takes at most "
+            f"{MAX_TICKS:,}. Write it in parts, as roll[a:b]."
+        )
     # PrettyMIDI has no public way to take a tempo map, but it reads one from a mido.MidiFile.
     file = mido.MidiFile(type=1, ticks_per_beat=tempo_map.ticks_per_quarter)
     conductor = mido.MidiTrack()
@@ -411,7 +421,11 @@ def build_midi(
         mido.Message("control_change", control=ALL_NOTES_OFF, value=0, time=end_tick - before)
     )
     file.tracks.append(piano)
-    return pretty_midi.PrettyMIDI(mido_object=file)
+    made = pretty_midi.PrettyMIDI(mido_object=file)
+    # PrettyMIDI.write cuts a tempo to whole microseconds, and what is 437123 here may be
+    # 437122.9999 there: a hair more saves the microsecond.
+    made._tick_scales = [(tick, scale * (1 + 1e-12)) for tick, scale in made._tick_scales]
+    return made
 
 
 def _is_pretty_midi(source: object) -> bool:
@@ -525,6 +539,11 @@ def _choose(name: str, found: Sequence[Any], tracks: Sequence[int] | None) -> li
             f"{name}: there is no track {missing[0]}; it has {len(found)} tracks, numbered from "
             "0 (pianolstm.describe_midi lists them)."
         )
+    drums = [i for i in tracks if found[i].is_drum]
+    if drums:
+        raise MidiError(
+            f"{name}: track {drums[0]} holds drums, which have no pitches; leave it out."
+        )
     return [found[i] for i in tracks]
 
 
@@ -545,6 +564,17 @@ def _checked(
         raise MidiError(
             f"{name}: expected notes, got none (drums are left out); leave the file out, or look "
             "at it with pianolstm.describe_midi."
+        )
+    in_range = (
+        (np.isfinite(start) & np.isfinite(end) & (start >= 0) & (end >= start))
+        & ((pitch >= 0) & (pitch <= 127))
+        & ((velocity >= 1) & (velocity <= 127))
+    )
+    if not in_range.all():
+        i = int(np.argmin(in_range))
+        raise MidiError(
+            f"{name}: expected times of at least 0, pitches 0-127 and velocities 1-127; note {i} "
+            f"has start {start[i]}, end {end[i]}, pitch {pitch[i]}, velocity {velocity[i]}."
         )
     return Notes(
         start=start,

@@ -54,10 +54,10 @@ def plot_roll(
     -------
     matplotlib.axes.Axes
     """
+    ax = _axes(ax, figsize=(10, 4))
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 
-    ax = _axes(ax, figsize=(10, 4))
     start, end, pitch = (np.asarray(a, dtype=float) for a in (start, end, pitch))
     top, bottom = pitch + 0.45, pitch - 0.45
     corners = np.stack(

@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from pianolstm import midi, plotting
 from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError
-from pianolstm.midi import MAX_TICKS_PER_QUARTER, MidiSource, Notes, TempoMap
+from pianolstm.midi import MAX_TICKS, MAX_TICKS_PER_QUARTER, MidiSource, Notes, TempoMap
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -368,7 +368,7 @@ class PianoRoll:
             _check_integers("velocity", np.asarray(velocity), 1, 127)
             velocities = np.full(len(notes), velocity)
         if self.tempo_map is None:
-            ticks_per_frame, tempo_map = _seconds_grid_ticks(self.fs)
+            ticks_per_frame, tempo_map = _seconds_grid_ticks(self.fs, self.n_frames)
         else:
             tempo_map = self.tempo_map
             ticks_per_frame = tempo_map.ticks_per_quarter / self.fs
@@ -420,6 +420,8 @@ class PianoRoll:
         a, b, _ = index.indices(self.n_frames)
         b = max(a, b)
         notes = self.notes[(self.notes["start"] < b) & (self.notes["end"] > a)].copy()
+        if a == b:
+            notes = notes[:0]
         notes["tied"] = np.where(notes["start"] < a, True, notes["tied"] & (a == 0))
         notes["start"] = np.maximum(notes["start"], a) - a
         notes["end"] = np.minimum(notes["end"], b) - a
@@ -553,7 +555,8 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
             If X is no list, or empty.
         """
         self._check()
-        if isinstance(X, (str, bytes, PathLike)) or midi._is_pretty_midi(X):
+        is_one = isinstance(X, (str, bytes, PathLike, PianoRoll)) or midi._is_pretty_midi(X)
+        if is_one or not hasattr(X, "__iter__"):
             raise InvalidInputError(
                 f"Expected a list with one entry a piece, got one {type(X).__name__}; wrap it in "
                 "a list: transform([...])."
@@ -617,11 +620,11 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
             times = [tempo_map.to_ticks(t) * frames_per_tick for t in times]
         else:
             times = [t * self.fs for t in times]
-        start, end, (n_frames,) = (np.floor(t + 0.5) for t in times)
+        # Halves go up; what float arithmetic takes off a half must not turn it down.
+        start, end, (n_frames,) = (np.floor(t + (0.5 + 1e-6)) for t in times)
         n_frames = max(n_frames, float(np.maximum(end, start + 1).max()))
-        self._check_limit(
-            source, "max_frames", n_frames, min(self.max_frames or np.inf, MAX_FRAMES)
-        )
+        limit = MAX_FRAMES if self.max_frames is None else min(self.max_frames, MAX_FRAMES)
+        self._check_limit(source, "max_frames", n_frames, limit)
         table = np.zeros(len(notes), NOTE)
         table["start"], table["end"] = start, end
         table["pitch"], table["velocity"] = notes.pitch, notes.velocity
@@ -633,7 +636,7 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
         if limit is not None and value > limit:
             what = source if isinstance(source, (str, PathLike)) else type(source).__name__
             raise MidiError(
-                f"{what}: {value:,.0f} {name[4:]} are over the limit {name}={limit:,}; raise "
+                f"{what}: {value:,.10g} {name[4:]} are over the limit {name}={limit:,}; raise "
                 f"{name}, or leave the file out."
             )
 
@@ -641,6 +644,17 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
         check_fs(self.fs, self.grid)
         if self.on_error not in ("raise", "skip"):
             raise InvalidInputError(f'on_error must be "raise" or "skip"; got {self.on_error!r}.')
+        tracks = self.tracks
+        if tracks is not None and not (
+            hasattr(tracks, "__iter__") and all(isinstance(t, (int, np.integer)) for t in tracks)
+        ):
+            raise InvalidInputError(
+                f"tracks must be a list of track numbers or None; got {tracks!r}."
+            )
+        for name in ("max_seconds", "max_frames", "max_notes"):
+            limit = getattr(self, name)
+            if limit is not None and not isinstance(limit, (int, float, np.integer, np.floating)):
+                raise InvalidInputError(f"{name} must be a number or None; got {limit!r}.")
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -765,18 +779,20 @@ def _canonical(notes: np.ndarray, n_frames: int) -> np.ndarray:
 
 
 def _aligned(tempo_map: TempoMap, fs: int) -> TempoMap:
-    """The map at a resolution where each frame begins on a tick, if a MIDI file can hold that."""
-    factor = fs // math.gcd(tempo_map.ticks_per_quarter, fs)
-    if factor == 1:
-        return tempo_map
-    if tempo_map.ticks_per_quarter * factor <= MAX_TICKS_PER_QUARTER:
-        return tempo_map.rescaled(factor)
-    if tempo_map.ticks_per_quarter < fs:
+    """The map at a resolution where each frame begins on a tick.
+
+    Exact if a MIDI file can hold the common multiple; else tempo changes move, once, by less than
+    a tick.
+    """
+    resolution = math.lcm(tempo_map.ticks_per_quarter, fs)
+    if resolution > MAX_TICKS_PER_QUARTER:
+        resolution = fs * -(-tempo_map.ticks_per_quarter // fs)
+    if resolution > MAX_TICKS_PER_QUARTER:
         raise InvalidInputError(
-            f"fs={fs} frames per quarter note are finer than a MIDI file can tell from "
-            f"{tempo_map.ticks_per_quarter} ticks per quarter note; choose a smaller fs."
+            f"fs={fs} frames per quarter note are finer than a MIDI file can tell: it holds at "
+            f"most {MAX_TICKS_PER_QUARTER} ticks per quarter note; choose a smaller fs."
         )
-    return tempo_map
+    return tempo_map.at_resolution(resolution)
 
 
 def _joined_tempo_map(rolls: Sequence[PianoRoll], offsets: Sequence[int]) -> TempoMap:
@@ -789,25 +805,28 @@ def _joined_tempo_map(rolls: Sequence[PianoRoll], offsets: Sequence[int]) -> Tem
         )
     ticks, tempi = [], []
     for tempo_map, offset in zip(maps, offsets, strict=True):
-        tempo_map = tempo_map.rescaled(resolution // tempo_map.ticks_per_quarter)
+        tempo_map = tempo_map.at_resolution(resolution)
         ticks.append(tempo_map.ticks + round(offset * resolution / rolls[0].fs))
         tempi.append(tempo_map.microseconds)
     return TempoMap(np.concatenate(ticks), np.concatenate(tempi), resolution)
 
 
-@lru_cache(maxsize=64)
-def _seconds_grid_ticks(fs: float) -> tuple[int, TempoMap]:
+@lru_cache(maxsize=256)
+def _seconds_grid_ticks(fs: float, n_frames: int) -> tuple[int, TempoMap]:
     """Ticks per frame, and a constant tempo, that put each frame of 1/fs s on an exact tick.
 
     The tempo is near 120 a minute. A MIDI tempo is a whole number of microseconds per quarter
-    note; among the possible resolutions the first whose tempo needs the least rounding is taken
-    (none, for any whole fs).
+    note; of the resolutions that leave a piece of this length few enough ticks, the one whose
+    tempo needs the least rounding is taken (none, for most whole fs), 480 or the next if several.
     """
-    resolution = np.arange(480, MAX_TICKS_PER_QUARTER + 1)
+    resolution = np.arange(24, MAX_TICKS_PER_QUARTER + 1)
     ticks_per_frame = np.maximum(1, np.rint(2 * resolution / fs))
     microseconds = 1e6 * resolution / (fs * ticks_per_frame)
     error = np.abs(np.rint(microseconds) / microseconds - 1)
-    error[(np.rint(microseconds) < 1) | (microseconds >= 2**24)] = np.inf
-    best = int(np.argmax(error <= error.min() + 1e-12))
+    fits = (ticks_per_frame * n_frames < MAX_TICKS) | (ticks_per_frame == 1)
+    error[(np.rint(microseconds) < 1) | (microseconds >= 2**24) | ~fits] = np.inf
+    least = np.flatnonzero(error <= error.min() + 1e-12)
+    usual = least[resolution[least] >= 480]
+    best = int(usual[0] if len(usual) else least[-1])
     tempo = TempoMap.constant(round(microseconds[best]), int(resolution[best]))
     return int(ticks_per_frame[best]), tempo

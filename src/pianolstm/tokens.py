@@ -101,9 +101,9 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
     >>> tokenizer = pl.ChordTokenizer().fit([roll])
     >>> (sequence,) = tokenizer.transform([roll])
     >>> sequence.tokens.tolist()
-    [1, 2, 3, 1]
+    [1, 3, 2, 1]
     >>> [pl.chord_pitches(chord) for chord in tokenizer.vocabulary_]
-    ['', '60', '60 64', '60*']
+    ['', '60', '60*', '60 64']
     >>> tokenizer.inverse_transform([sequence]) == [roll]
     True
     """
@@ -152,12 +152,14 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             Itself.
         """
         self._check()
-        rolls = as_rolls(X)
+        fitted = hasattr(self, "vocabulary_")
+        grid = {"fs": self.fs_, "grid": self.grid_} if fitted else {}
+        rolls = as_rolls(X, **grid)
         pieces = [_runs(roll) for roll in rolls]
         lengths = [np.diff(starts, append=len(r)) for (starts, _), r in zip(pieces, rolls)]  # noqa: B905 (one entry a roll in both)
         chords = np.concatenate([chords for _, chords in pieces])
         counts = np.concatenate(lengths)
-        if hasattr(self, "vocabulary_"):
+        if fitted:
             chords = np.concatenate([self._seen, chords])
             counts = np.concatenate([self._seen_counts, counts])
             known = self.vocabulary_
@@ -174,7 +176,8 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
         self.vocabulary_ = np.concatenate([known, self._seen[by_count]])
         self.n_tokens_ = len(self.vocabulary_)
         at = _find(self._seen, self.vocabulary_)
-        self.counts_ = np.where(at >= 0, self._seen_counts[at], 0)
+        self.counts_ = np.zeros(self.n_tokens_, np.int64)
+        self.counts_[at >= 0] = self._seen_counts[at[at >= 0]]
         self.fs_ = rolls[0].fs
         self.grid_: Grid = rolls[0].grid
         return self
@@ -198,7 +201,7 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             If a chord is outside the vocabulary and ``unknown="error"``.
         """
         check_is_fitted(self, "vocabulary_")
-        rolls = as_rolls(X)
+        rolls = self._rolls(X)
         sequences = [encode(self.vocabulary_, roll) for roll in rolls]
         n_unknown = sum(int((s.tokens >= self.n_tokens_).sum()) for s in sequences)
         if n_unknown and self.unknown == "error":
@@ -237,6 +240,10 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             If a token is no chord of the vocabulary or of the sequence.
         """
         check_is_fitted(self, "vocabulary_")
+        if isinstance(X, ChordSequence) or (isinstance(X, np.ndarray) and X.ndim == 1):
+            raise InvalidInputError(
+                "X must be a list with one entry a piece; got one sequence. Wrap it in a list: [X]."
+            )
         rolls = []
         for i, entry in enumerate(X):
             if not isinstance(entry, ChordSequence):
@@ -269,8 +276,19 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             Between 0 and 1.
         """
         check_is_fitted(self, "vocabulary_")
-        tokens = np.concatenate([encode(self.vocabulary_, roll).tokens for roll in as_rolls(X)])
+        tokens = np.concatenate(
+            [
+                encode(self.vocabulary_, roll).tokens
+                for roll in as_rolls(X, fs=self.fs_, grid=self.grid_)
+            ]
+        )
         return float(np.mean(tokens < self.n_tokens_)) if len(tokens) else 1.0
+
+    def _rolls(self, X: Sequence[Any]) -> list[PianoRoll]:
+        """Rolls of any one grid; plain arrays get the grid of the corpus."""
+        if isinstance(X, (list, tuple)) and any(isinstance(entry, PianoRoll) for entry in X):
+            return as_rolls(X)
+        return as_rolls(X, fs=self.fs_, grid=self.grid_)
 
     def _to_nearest(self, sequence: ChordSequence) -> ChordSequence:
         nearest = np.arange(self.n_tokens_ + len(sequence.extra), dtype=np.int32)
@@ -278,7 +296,8 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             differing = np.bitwise_count(self.vocabulary_ ^ chord).astype(np.int64)
             # Pitches first, strikes second, and the more frequent chord where both are equal.
             cost = 256 * differing[:, :2].sum(1) + differing[:, 2:].sum(1)
-            nearest[self.n_tokens_ + i] = np.argmin(cost)
+            closest = np.flatnonzero(cost == cost.min())
+            nearest[self.n_tokens_ + i] = closest[np.argmax(self.counts_[closest])]
         return ChordSequence(
             nearest[sequence.tokens],
             fs=sequence.fs,
@@ -288,10 +307,14 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
         )
 
     def _check(self) -> None:
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise InvalidInputError(f"max_tokens must be at least 1; got {self.max_tokens}.")
-        if self.min_count < 1:
-            raise InvalidInputError(f"min_count must be at least 1; got {self.min_count}.")
+        for name in ("max_tokens", "min_count"):
+            value = getattr(self, name)
+            if value is None and name == "max_tokens":
+                continue
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise InvalidInputError(
+                    f"{name} must be a whole number and at least 1; got {value!r}."
+                )
         if self.unknown not in ("keep", "nearest", "error"):
             raise InvalidInputError(
                 f'unknown must be "keep", "nearest" or "error"; got {self.unknown!r}.'

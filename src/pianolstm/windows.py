@@ -85,7 +85,8 @@ class WindowDataset:
         if target not in ("sequence", "next"):
             raise InvalidInputError(f'target must be "sequence" or "next"; got {target!r}.')
         for name, value in (("window_size", window_size), ("stride", stride)):
-            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+            optional = name == "stride" and value is None
+            if not optional and (not isinstance(value, (int, np.integer)) or value < 1):
                 raise InvalidInputError(f"{name} must be a whole number above 0; got {value!r}.")
         if isinstance(tokens, (ChordSequence, np.ndarray)):
             raise InvalidInputError(
@@ -98,6 +99,8 @@ class WindowDataset:
                     f"tokens[{i}]: expected integers of shape (n_frames,); got {piece.dtype} of "
                     f"shape {piece.shape}."
                 )
+        if not self.tokens:
+            raise InvalidInputError("tokens is empty; expected at least one piece.")
         self.window_size = int(window_size)
         self.target: Literal["sequence", "next"] = target
         self.stride = int(stride or (window_size if target == "sequence" else 1))
@@ -176,10 +179,10 @@ class WindowDataset:
             targets = targets.reshape(-1, self.window_size)
         if one_hot is None:
             return inputs, targets
-        if targets.size and targets.max() >= one_hot:
+        if targets.size and not 0 <= targets.min() <= targets.max() < one_hot:
             raise InvalidInputError(
-                f"one_hot={one_hot} is smaller than the vocabulary: there is a target "
-                f"{targets.max()}."
+                f"one_hot={one_hot} is smaller than the vocabulary: there are targets from "
+                f"{targets.min()} to {targets.max()}."
             )
         dense = np.zeros((*targets.shape, one_hot), np.float32)
         np.put_along_axis(dense, targets[..., None], 1, axis=-1)
@@ -212,6 +215,10 @@ class WindowDataset:
         ------
         WindowBatch
         """
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise InvalidInputError(
+                f"batch_size must be a whole number above 0; got {batch_size!r}."
+            )
         rng = np.random.default_rng(random_state) if shuffle else None
         places = self._places(rng)
         for first in range(0, len(places), batch_size):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -33,13 +33,27 @@ A new piece begins unknown chords about as often as the corpus begins chords tha
 """
 
 
+AVERAGED = 0.99
+"""Share of the running average of the parameters that a step keeps.
+
+The average is what is validated, kept and used (Polyak and Juditsky 1992): single steps of Adam
+throw the loss of held-out music up and down, by 0.2 nats a frame on the chorales.
+"""
+
+
 @dataclass
 class TrainState:
-    """What a step changes."""
+    """What a step changes: parameters, their running average, the optimiser's moments."""
 
     params: Params
+    average: Params
     opt_state: Any
     epoch: int = 0
+
+    @classmethod
+    def begin(cls, params: Params, epoch: int = 0) -> TrainState:
+        """State before a step."""
+        return cls(params, params, optimizer(0, 0).init(params), epoch)
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,7 @@ class Trainer:
             True if Ctrl-C ended it.
         """
         began, settings = time.monotonic(), self.settings
-        best = self.state.params, self.state.opt_state
+        best = replace(self.state)
         interrupted = False
         try:
             if not epochs.history["epoch"]:
@@ -143,7 +157,7 @@ class Trainer:
                     break
                 epoch = self.state.epoch + (1 if share == 1 else round(share, 3))
                 if self._record(epochs, epoch, loss, accuracy, epoch_began):
-                    best = self.state.params, self.state.opt_state
+                    best = replace(self.state)
                 self.state.epoch += 1
                 stop = [callback.on_epoch_end(model) for callback in callbacks]
                 patience = settings.n_iter_no_change
@@ -154,8 +168,8 @@ class Trainer:
             interrupted = True
             if len(epochs.history["epoch"]) <= 1:
                 # No epoch was finished: what was learned so far beats nothing.
-                best = self.state.params, self.state.opt_state
-        self.state.params, self.state.opt_state = best
+                best = replace(self.state)
+        self.state = replace(best, epoch=self.state.epoch)
         return interrupted
 
     def _epoch(self, model: Any, callbacks: Sequence[Callback]) -> tuple[float, float, float]:
@@ -175,9 +189,10 @@ class Trainer:
                 break
             weights = batch.mask.astype(np.float32)
             targets = np.where(batch.mask, reader.targets(batch.targets), 0)
-            state.params, state.opt_state, sums = train_step(
+            state.params, state.average, state.opt_state, sums = train_step(
                 self.config,
                 state.params,
+                state.average,
                 state.opt_state,
                 self.vocabulary,
                 np.int32(self.corpus.n_tokens),
@@ -240,7 +255,7 @@ class Trainer:
         assert self.held_out is not None
         pieces = evaluate(
             self.config,
-            self.state.params,
+            self.state.average,
             self.vocabulary,
             self.held_out,
             self.bernoulli,
@@ -315,6 +330,7 @@ def batch_sums(config: NetworkConfig, params: Params, *batch: Array) -> Array:
 def train_step(
     config: NetworkConfig,
     params: Params,
+    average: Params,
     opt_state: Any,
     vocabulary: Array,
     n_tokens: Array,
@@ -325,15 +341,19 @@ def train_step(
     key: Array,
     learning_rate: Array,
     clip_norm: Array,
-) -> tuple[Params, Any, Array]:
-    """One step of Adam on one batch: new parameters, new moments, sums as in `_sums`."""
+) -> tuple[Params, Params, Any, Array]:
+    """One step of Adam on one batch: parameters, their average, moments, sums as in `_sums`."""
 
     def loss(params: Params) -> tuple[Array, Array]:
         return _sums(config, params, vocabulary, n_tokens, ids, bits, targets, weights, key)
 
     (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params)
     updates, opt_state = optimizer(learning_rate, clip_norm).update(gradients, opt_state, params)
-    return jax.tree.map(jnp.add, params, updates), opt_state, sums
+    params = jax.tree.map(jnp.add, params, updates)
+    n_steps = opt_state[1].count
+    kept = jnp.minimum(AVERAGED, (1 + n_steps) / (10 + n_steps))  # the first steps count less
+    average = jax.tree.map(lambda a, p: kept * a + (1 - kept) * p, average, params)
+    return params, average, opt_state, sums
 
 
 def optimizer(

@@ -119,13 +119,7 @@ class NoteDistributionScorer(BaseEstimator):
         InvalidInputError
             If X is no list of pieces or has no notes, or a parameter is not one of its values.
         """
-        unknown = [f for f in self.features if f not in FEATURES]
-        if unknown or not len(self.features):
-            raise InvalidInputError(
-                f"features must be some of {FEATURES}; got {tuple(self.features)}."
-            )
-        if self.distance not in DISTANCES:
-            raise InvalidInputError(f"distance must be one of {DISTANCES}; got {self.distance!r}.")
+        self._check()
         self.counts_ = _counts(X, self.features)
         return self
 
@@ -143,6 +137,13 @@ class NoteDistributionScorer(BaseEstimator):
             ``"<feature> <distance>"`` for each feature and distance.
         """
         check_is_fitted(self, "counts_")
+        self._check()
+        missing = [f for f in self.features if f not in self.counts_]
+        if missing:
+            raise InvalidInputError(
+                f"features has {missing[0]!r}, but the scorer was fitted with "
+                f"{tuple(self.counts_)}; fit it again."
+            )
         counts = _counts(X, self.features)
         found = {}
         for feature in self.features:
@@ -252,6 +253,14 @@ class NoteDistributionScorer(BaseEstimator):
         if feature == "chord":
             ax.tick_params(axis="x", labelsize=6)
         return ax
+
+    def _check(self) -> None:
+        features = self.features
+        is_list = not isinstance(features, str) and hasattr(features, "__iter__")
+        if not is_list or not len(features) or not set(features) <= set(FEATURES):
+            raise InvalidInputError(f"features must be some of {FEATURES}; got {features!r}.")
+        if self.distance not in DISTANCES:
+            raise InvalidInputError(f"distance must be one of {DISTANCES}; got {self.distance!r}.")
 
     def _score(self, distances: Mapping[str, float]) -> float:
         chosen = [distances[f"{feature} {self.distance}"] for feature in self.features]
