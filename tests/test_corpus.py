@@ -191,3 +191,10 @@ def test_bernoulli_equals_a_loop_over_pitches(pieces):
             expected += np.log(model.again if pitch in struck else 1 - model.again)
     found = model.log_likelihood(chord(*sounding, struck=struck)[None], chord(*before)[None])
     assert found == pytest.approx(expected)
+
+
+def test_the_longest_hold_is_that_of_a_chord_that_another_follows():
+    chords = np.arange(12, dtype=np.uint64).reshape(3, 4)
+    pieces = [np.array([1, 1, 1, 2, 2, 2, 2, 2]), np.array([2, 1, 1])]
+    assert Corpus([p.astype(np.int32) for p in pieces], chords, 3).longest_hold() == 3
+    assert Corpus([np.array([1, 1, 1, 1], np.int32)], chords, 3).longest_hold() == 4

@@ -65,7 +65,7 @@ def make(arch):
     return config, params, jnp.asarray(vocabulary)
 
 
-def run(config, params, vocabulary, prime_length, n_frames, temperature=1.0, seed=9):
+def run(config, params, vocabulary, prime_length, n_frames, temperature=1.0, seed=9, max_hold=99):
     rng = np.random.default_rng(4)
     ids = rng.integers(0, N_TOKENS, prime_length).astype(np.int32)
     prime = ids, np.asarray(vocabulary)[ids]
@@ -77,6 +77,7 @@ def run(config, params, vocabulary, prime_length, n_frames, temperature=1.0, see
         prime,
         n_frames,
         temperature=temperature,
+        max_hold=max_hold,
         key=seed_key(seed),
     )
     return ids, np.concatenate(list(blocks))
@@ -145,3 +146,19 @@ def test_seeds_and_temperature_matter():
     assert one.tolist() != other.tolist()
     assert one.tolist() != colder.tolist()
     assert max(one.max(), other.max()) < N_TOKENS
+
+
+@pytest.mark.parametrize("arch", ["lstm", "bilstm"])
+@pytest.mark.parametrize("max_hold", [1, 3])
+def test_no_chord_is_held_for_too_long(arch, max_hold):
+    config, params, vocabulary = make(arch)
+    # A network that would hold the prime's last chord for ever.
+    ids, _ = run(config, params, vocabulary, 4, 1)
+    params = {**params, "bias": params["bias"].at[int(ids[-1])].set(30.0)}
+    ids, free = run(config, params, vocabulary, 4, 60)
+    assert set(free.tolist()) == {int(ids[-1])}
+    _, tokens = run(config, params, vocabulary, 4, 60, max_hold=max_hold)
+    whole = np.concatenate([ids, tokens])
+    begins = np.flatnonzero(np.append(True, whole[1:] != whole[:-1]))
+    lengths = np.diff(begins, append=len(whole))
+    assert lengths.max() == max_hold

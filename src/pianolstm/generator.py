@@ -244,7 +244,8 @@ class SequenceGenerator(BaseEstimator):
         """Write music.
 
         The model has learned where pieces end. Where it ends one, the next frame begins another,
-        so that there is music for as long as was asked for.
+        so that there is music for as long as was asked for. No chord is held for longer than the
+        longest in the training pieces that another follows: beyond that it has learned nothing.
 
         Parameters
         ----------
@@ -296,6 +297,7 @@ class SequenceGenerator(BaseEstimator):
             given,
             int(n_frames),
             temperature=float(temperature),
+            max_hold=self._longest_hold,
             key=jax.random.fold_in(seed_key(as_seed(random_state)), 0),
         )
         tokens = np.concatenate(list(blocks))
@@ -373,6 +375,7 @@ class SequenceGenerator(BaseEstimator):
             "seed": self._seed,
             "epoch": self._state.epoch,
             "pitch_again": self._bernoulli.again,
+            "longest_hold": self._longest_hold,
         }
         arrays = {f"params.{k}": np.asarray(v) for k, v in named_leaves(self._params).items()}
         arrays["vocabulary"] = self.tokenizer_.vocabulary_
@@ -418,6 +421,7 @@ class SequenceGenerator(BaseEstimator):
             model.fs_, model.grid_ = header["fs"], header["grid"]
             model._microseconds = header["microseconds_per_quarter"]
             model._seed = header["seed"]
+            model._longest_hold = header["longest_hold"]
             model._bernoulli = PitchBernoulli(arrays["pitch_sounding"], header["pitch_again"])
             model.history_ = {
                 key: [float("nan") if v is None else v for v in values]
@@ -501,6 +505,7 @@ class SequenceGenerator(BaseEstimator):
         self._seed = seed
         corpus = self._corpus(train)
         self._bernoulli = PitchBernoulli.fit(corpus)
+        self._longest_hold = corpus.longest_hold()
         frames = np.bincount(np.concatenate(corpus.tokens), minlength=len(corpus.chords))
         params = self._initial_params(frames)
         self._set_state(TrainState.begin(params))

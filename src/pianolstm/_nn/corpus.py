@@ -71,6 +71,17 @@ class Corpus:
         """Frames whose chord is outside the vocabulary."""
         return sum(int((t >= self.n_tokens).sum()) for t in self.tokens)
 
+    def longest_hold(self) -> int:
+        """Most frames that a chord lasts before another follows; last chords of pieces aside."""
+        holds, last = [], []
+        for tokens in self.tokens:
+            begins = np.flatnonzero(np.append(True, tokens[1:] != tokens[:-1]))
+            lengths = np.diff(begins, append=len(tokens))
+            holds.append(lengths[:-1])
+            last.append(lengths[-1:])
+        followed = np.concatenate(holds)
+        return int(followed.max() if len(followed) else np.concatenate(last).max())
+
     def begun_once(self) -> np.ndarray:
         """Ids of vocabulary chords that the corpus begins just once."""
         begun = np.zeros(len(self.chords), np.int64)

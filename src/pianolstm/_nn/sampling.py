@@ -29,6 +29,7 @@ def sample(
     n_frames: int,
     *,
     temperature: float,
+    max_hold: int,
     key: Array,
 ) -> Iterator[np.ndarray]:
     """Continue a prime; where the network ends the piece, a new one begins at that frame.
@@ -47,6 +48,8 @@ def sample(
         Frames to write after the prime.
     temperature : float
         The logits are divided by it; 0 takes the most likely chord.
+    max_hold : int
+        Frames that a chord is held at the most.
     key : Array
         Frame i after the prime is drawn with ``fold_in(key, i)``.
 
@@ -57,7 +60,8 @@ def sample(
     """
     output = output_table(config, params, vocabulary, np.int32(n_tokens), goes_on=False)
     carry = initial_carry(config, 1, params)
-    state = begin = carry, jnp.full((1, 1), START, jnp.int32), jnp.zeros((1, 1, 8), jnp.uint32)
+    begin = carry, jnp.full((1, 1), START, jnp.int32), jnp.zeros((1, 1, 8), jnp.uint32)
+    state = begin, jnp.int32(0)
     ids, bits = prime
     n_prime = len(ids)
     for first in range(0, n_prime + n_frames, BLOCK):
@@ -80,6 +84,7 @@ def sample(
             np.int32(n),
             np.int32(first - n_prime),
             np.float32(temperature),
+            np.int32(max_hold),
             key,
         )
         if n > len(given):
@@ -100,9 +105,14 @@ def _block(
     n: Array,
     first: Array,
     temperature: Array,
+    max_hold: Array,
     key: Array,
 ) -> tuple[Any, Array]:
-    """`n` frames: the first `n_given` as given, the others drawn."""
+    """`n` frames: the first `n_given` as given, the others drawn.
+
+    The state is that of the network, its last input, and for how many frames that chord has been
+    held.
+    """
     network = bind(config, params)
     table, bias = output
     rows, end = jnp.arange(len(bias)), len(bias) - 2
@@ -115,24 +125,32 @@ def _block(
         logits = table @ features[0, 0] + bias
         return carry, draw(logits, temperature, jax.random.uniform(key))
 
-    def drawn(state: Any, i: Array) -> tuple[Any, Array, Array]:
+    def drawn(state: Any, held: Array, i: Array) -> tuple[Any, Array, Array]:
         frame_key = jax.random.fold_in(key, first + i)
-        carry, token = step(state, bias, frame_key)
+        last = state[1][0, 0]
+        too_long = (rows == last) & (held >= max_hold)
+        carry, token = step(state, jnp.where(too_long, NEVER, bias), frame_key)
         carry, token = lax.cond(
             token == end,
-            lambda: step(begin, bias_of_chords, jax.random.fold_in(frame_key, 1)),
+            lambda: step(
+                begin,
+                jnp.where(too_long, NEVER, bias_of_chords),
+                jax.random.fold_in(frame_key, 1),
+            ),
             lambda: (carry, token),
         )
         return carry, token, vocabulary[token]
 
-    def read(state: Any, i: Array) -> tuple[Any, Array, Array]:
+    def read(state: Any, held: Array, i: Array) -> tuple[Any, Array, Array]:
         carry, ids, bits = state
         return network(ids, bits, carry)[1], given[0][i], given[1][i]
 
     def frame(i: Array, loop: Any) -> Any:
-        state, tokens = loop
-        carry, token, chord = lax.cond(i < n_given, read, drawn, state, i)
-        return (carry, token[None, None], chord[None, None]), tokens.at[i].set(token)
+        (state, held), tokens = loop
+        carry, token, chord = lax.cond(i < n_given, read, drawn, state, held, i)
+        held = jnp.where(token == state[1][0, 0], held + 1, 1)
+        state = carry, token[None, None], chord[None, None]
+        return (state, held), tokens.at[i].set(token)
 
     return lax.fori_loop(0, n, frame, (state, jnp.zeros(BLOCK, jnp.int32)))
 
