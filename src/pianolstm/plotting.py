@@ -164,6 +164,7 @@ def plot_history(history: Mapping[str, Sequence[float]], *, ax: Axes | None = No
             textcoords="offset points",
             ha="center",
         )
+    ax.margins(x=0.1)  # room for the label of the last epoch
     ax.set_xlabel("epoch")
     ax.set_ylabel("nats per frame")
     ax.legend(frameon=False)
