@@ -52,20 +52,19 @@ def main() -> None:
         best = history["epoch"].index(model.best_epoch_)
         # The first epoch also compiles; a last one that was cut short is scaled up.
         rates = [
-            seconds / (epoch - before)
-            for seconds, epoch, before in zip(
+            spent / (epoch - before)
+            for spent, epoch, before in zip(
                 history["seconds"][1:], history["epoch"][1:], history["epoch"], strict=False
             )
         ]
+        seconds = median(rates[1:] or rates) if rates else float("nan")
         print(
             f"{arch:<15}{model.n_parameters_:>12,}{history['epoch'][-1]:>12.2f}"
-            f"{median(rates[1:] or rates):>12.1f}{history['val_loss'][best]:>12.3f}"
+            f"{seconds:>12.1f}{history['val_loss'][best]:>12.3f}"
             f"{history['accuracy'][best]:>12.3f}",
             flush=True,
         )
-        sets[arch] = [
-            model.generate(length, prime=prime, random_state=i) for i in range(4)
-        ]
+        sets[arch] = [model.generate(length, prime=prime, random_state=i) for i in range(4)]
     print("\nDistance of note distributions to the training pieces (lower is nearer):")
     print(scorer.report(sets))
 

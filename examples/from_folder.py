@@ -55,9 +55,7 @@ def main() -> None:
     )
 
     prime = rolls[model.held_out_[0]][: round(5 * args.fs)]
-    music = model.generate(
-        round(args.seconds * args.fs), prime=prime, random_state=0
-    )
+    music = model.generate(round(args.seconds * args.fs), prime=prime, random_state=0)
     music.to_midi().write(str(args.out))
     model.save(args.out.with_suffix(".safetensors"))
     print(f"wrote {args.out}: {music}")
