@@ -119,7 +119,8 @@ def test_hybrid_pools_and_steps_as_written():
     network = bind(config, params)
     ids, bits = frames()
     features, _ = network(ids, bits, network.initial_carry(BATCH))
-    x = np.asarray(network.chords_in.of(ids, bits))
+    # Every chord of these frames is struck again, so that none has been held.
+    x = np.asarray(network.chords_in.of(ids, bits) + network.held[...][0])
     kernel = np.asarray(params["body"]["conv"]["kernel"])  # (5, in, out)
     bias = np.asarray(params["body"]["conv"]["bias"])
     local, hs, carries = [], [], {}
@@ -151,6 +152,7 @@ def test_bilstm_reads_its_window_in_both_directions():
         x = network.chords_in.of(ids[row, first:], bits[row, first:])
         if row == 1:
             x = x.at[0].set(network.start[...])
+        x = x + network.held[...][0]  # every chord here is struck again
         body = network.body
         states = []
         for layer, sequence in ((body.forwards, x), (body.backwards, x[::-1])):
