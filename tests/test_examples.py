@@ -29,7 +29,7 @@ def run(name, *arguments, cwd):
 
 
 def test_quickstart(tmp_path):
-    out = run("quickstart.py", "--seconds", 20, cwd=tmp_path)
+    out = run("quickstart.py", "--seconds", 15, cwd=tmp_path)
     result = json.loads(out.splitlines()[-1])
     assert set(result) == {
         "val_nats_before",
@@ -61,7 +61,7 @@ def test_from_folder(tmp_path):
     out = run(
         "from_folder.py",
         tmp_path / "music",
-        *("--arch", "hybrid", "--fs", 8, "--minutes", 0.3, "--units", 24, "--seconds", 10),
+        *("--arch", "hybrid", "--fs", 8, "--minutes", 0.25, "--units", 24, "--seconds", 10),
         cwd=tmp_path,
     )
     assert "10 pieces" in out and "left out file" in out
@@ -78,7 +78,7 @@ def test_from_folder(tmp_path):
 
 
 def test_compare_architectures(tmp_path):
-    arguments = ("--minutes", 0.2, "--pieces", 6, "--units", 16, "--window-size", 32)
+    arguments = ("--minutes", 0.06, "--pieces", 6, "--units", 16, "--window-size", 32)
     out = run("compare_architectures.py", *arguments, cwd=tmp_path)
     table, distances = out.split("\n\n")
     rows = [line.split() for line in table.splitlines()]

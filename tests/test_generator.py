@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -147,6 +148,22 @@ class TestLearning:
         model = tiny(time_budget=3, max_epochs=10**6, n_iter_no_change=10**6).fit(pieces)
         assert sum(model.history_["seconds"]) < 6
         assert np.isfinite(model.history_["val_loss"][-1])
+
+    def test_compiling_is_not_taken_for_validating(self, pieces, monkeypatch):
+        taken = []
+        validate = training.Trainer.validate
+
+        def timed(trainer):
+            began = time.monotonic()
+            losses = validate(trainer)
+            taken.append((time.monotonic() - began, trainer.validation_seconds))
+            return losses
+
+        monkeypatch.setattr(training.Trainer, "validate", timed)
+        tiny(units=9, max_epochs=1).fit(pieces)  # a size that no other test compiles
+        (first, first_reserved), (second, second_reserved) = taken
+        assert first_reserved < 0.7 * first
+        assert second_reserved == pytest.approx(second, rel=0.5, abs=0.02)
 
     def test_a_budget_too_short_for_a_step_leaves_the_untrained_model(self, pieces):
         model = tiny(time_budget=0).fit(pieces)

@@ -59,8 +59,8 @@ class SequenceGenerator(BaseEstimator):
         Step size of Adam.
     clip_norm : float, default=1.0
         Longest gradient; a longer one is scaled down to it.
-    batch_size : int, default=16
-        Windows in a step.
+    batch_size : int or "auto", default="auto"
+        Windows in a step. "auto" is 16, and 64 for the Bi-LSTM, whose windows have one target each.
     max_epochs : int, default=100
         Passes over the training pieces at the most.
     early_stopping : bool, default=True
@@ -139,7 +139,7 @@ class SequenceGenerator(BaseEstimator):
         dropout: float = 0.2,
         learning_rate: float = 0.002,
         clip_norm: float = 1.0,
-        batch_size: int = 16,
+        batch_size: int | Literal["auto"] = "auto",
         max_epochs: int = 100,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
@@ -451,12 +451,13 @@ class SequenceGenerator(BaseEstimator):
             ("dropout", 0, 0.95, False),
             ("learning_rate", 0, None, False),
             ("clip_norm", 0, None, False),
-            ("batch_size", 1, None, True),
             ("max_epochs", 1, None, True),
             ("validation_fraction", 0, 1, False),
             ("n_iter_no_change", 1, None, True),
         ):
             _check_number(name, getattr(self, name), low, high, whole=whole)
+        if self.batch_size != "auto":
+            _check_number("batch_size", self.batch_size, 1, None, whole=True)
         if self.time_budget is not None:
             _check_number("time_budget", self.time_budget, 0, None)
         if self.arch.startswith("hybrid") and self.window_size % 2:
@@ -535,7 +536,7 @@ class SequenceGenerator(BaseEstimator):
             else Corpus.of(vocabulary, [encode(vocabulary, roll) for roll in held_out]),
             self._bernoulli,
             Settings(
-                batch_size=self.batch_size,
+                batch_size=self._batch_size(),
                 learning_rate=self.learning_rate,
                 clip_norm=self.clip_norm,
                 max_epochs=max_epochs,
@@ -556,6 +557,11 @@ class SequenceGenerator(BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+    def _batch_size(self) -> int:
+        if self.batch_size == "auto":
+            return 64 if self.arch == "bilstm" else 16
+        return self.batch_size
 
     def _corpus(self, train: list[PianoRoll]) -> Corpus:
         return Corpus.of(self.tokenizer_.vocabulary_, self.tokenizer_.transform(train))

@@ -13,10 +13,12 @@ are in Flax's order: input, forget, cell, output.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, lax
 
@@ -48,9 +50,9 @@ class LSTMLayer(nnx.Module):
         self.cell = nnx.OptimizedLSTMCell(
             in_features,
             units,
-            kernel_init=nnx.initializers.xavier_uniform(),
-            recurrent_kernel_init=_orthogonal_per_gate,
-            bias_init=_forget_bias_one,
+            kernel_init=from_numpy(_glorot),
+            recurrent_kernel_init=from_numpy(_orthogonal_per_gate),
+            bias_init=from_numpy(_forget_bias_one),
             rngs=rngs,
         )
 
@@ -168,13 +170,32 @@ def _scan(gates: Array, kernel: Array, carry: Carry, reverse: bool) -> tuple[Arr
     return outputs[::-1], carry
 
 
-def _orthogonal_per_gate(key: Array, shape: tuple[int, int], dtype=jnp.float32) -> Array:
+def from_numpy(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Any:
+    """A Flax initialiser that draws with NumPy, where JAX would compile for seconds."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        if isinstance(key, jax.core.Tracer):  # under eval_shape, which asks for shapes alone
+            return jnp.zeros(shape, dtype)
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        return jnp.asarray(draw(rng, shape), dtype)
+
+    return init
+
+
+def _orthogonal_per_gate(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     units = shape[0]
-    keys = jax.random.split(key, 4)
-    init = nnx.initializers.orthogonal()
-    return jnp.concatenate([init(k, (units, units), dtype) for k in keys], axis=1)
+    q, r = np.linalg.qr(rng.standard_normal((4, units, units)))
+    # Signs of the diagonal of r make it uniform over orthogonal matrices (Mezzadri 2007).
+    q *= np.sign(np.einsum("gii->gi", r))[:, None, :]
+    return np.concatenate(q, axis=1)
 
 
-def _forget_bias_one(_: Array, shape: tuple[int], dtype=jnp.float32) -> Array:
-    units = shape[0] // 4
-    return jnp.zeros(shape, dtype).at[units : 2 * units].set(1)
+def _glorot(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    limit = np.sqrt(6 / sum(shape))
+    return rng.uniform(-limit, limit, shape)
+
+
+def _forget_bias_one(_: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    gates = np.zeros((4, shape[0] // 4))
+    gates[1] = 1
+    return gates.ravel()

@@ -11,15 +11,16 @@ vocabulary has `n_rows` rows: the chords, padding, "the piece ends", and "any ot
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from pianolstm._nn.lstm import LSTMLayer
+from pianolstm._nn.lstm import LSTMLayer, from_numpy
 from pianolstm.windows import PAD, START
 
 Params: TypeAlias = dict[str, Any]
@@ -54,11 +55,19 @@ class NetworkConfig:
         return self.arch != "bilstm"
 
 
+def _normal(scale: float) -> Any:
+    return from_numpy(lambda rng, shape: scale * rng.standard_normal(shape))
+
+
+# Variance 1 / (inputs of a unit), as in Flax (LeCun et al. 1998).
+_lecun = from_numpy(lambda rng, shape: rng.standard_normal(shape) / np.sqrt(np.prod(shape[:-1])))
+
+
 class ChordVectors(nnx.Module):
     """A vector for each chord: the sum of its pitches' vectors, plus a small one of its own."""
 
     def __init__(self, rows: int, width: int, scale: float, *, rngs: nnx.Rngs) -> None:
-        init = nnx.initializers.normal(scale)
+        init = _normal(scale)
         self.pitch = nnx.Param(init(rngs.params(), (N_BITS, width)))
         # Zero at first: a rare chord begins as the sum of its pitches.
         self.own = nnx.Param(jnp.zeros((rows, width)))
@@ -110,7 +119,12 @@ class HybridBody(nnx.Module):
         self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: nnx.Rngs
     ) -> None:
         self.conv = nnx.Conv(
-            in_features, units, kernel_size=(CONV_FRAMES,), padding="VALID", rngs=rngs
+            in_features,
+            units,
+            kernel_size=(CONV_FRAMES,),
+            padding="VALID",
+            kernel_init=_lecun,
+            rngs=rngs,
         )
         self.recurrent = RecurrentBody(units, units, n_layers, dropout, rngs=rngs)
         self.in_features, self.units = in_features, units
@@ -174,8 +188,8 @@ class ChordNetwork(nnx.Module):
     def __init__(self, config: NetworkConfig, *, rngs: nnx.Rngs) -> None:
         width, units = config.embedding, config.units
         self.chords_in = ChordVectors(config.n_rows, width, 0.5, rngs=rngs)
-        self.start = nnx.Param(nnx.initializers.normal(0.5)(rngs.params(), (width,)))
-        self.held = nnx.Param(nnx.initializers.normal(0.5)(rngs.params(), (N_AGES, width)))
+        self.start = nnx.Param(_normal(0.5)(rngs.params(), (width,)))
+        self.held = nnx.Param(_normal(0.5)(rngs.params(), (N_AGES, width)))
         self.window_size = None if config.is_causal else config.window_size
         n_layers = 2 if config.arch in ("stacked", "hybrid_stacked") else 1
         out = units
@@ -186,8 +200,8 @@ class ChordNetwork(nnx.Module):
             self.body = HybridBody(width, units, n_layers, config.dropout, rngs=rngs)
         else:
             self.body = RecurrentBody(width, units, n_layers, config.dropout, rngs=rngs)
-        self.dense = nnx.Linear(out, units, rngs=rngs)
-        self.project = nnx.Linear(units, width, rngs=rngs)
+        self.dense = nnx.Linear(out, units, kernel_init=_lecun, rngs=rngs)
+        self.project = nnx.Linear(units, width, kernel_init=_lecun, rngs=rngs)
         self.chords_out = ChordVectors(config.n_rows, width, width**-0.5, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(config.n_rows))
         self.dropout = config.dropout
@@ -259,7 +273,6 @@ class ChordNetwork(nnx.Module):
         return self.chords_out.table(vocabulary), jnp.where(padding, NEVER, self.bias[...])
 
 
-@partial(jax.jit, static_argnums=0)
 def initialise(config: NetworkConfig, key: Array, bias: Array) -> Params:
     """Initial parameters as a plain tree.
 
@@ -273,7 +286,7 @@ def initialise(config: NetworkConfig, key: Array, bias: Array) -> Params:
     """
     network = ChordNetwork(config, rngs=nnx.Rngs(params=key))
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
-    return {**params, "bias": bias}
+    return {**params, "bias": jnp.asarray(bias)}
 
 
 def bind(config: NetworkConfig, params: Params) -> ChordNetwork:
