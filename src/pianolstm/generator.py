@@ -559,7 +559,7 @@ class SequenceGenerator(BaseEstimator):
             )
 
     def _batch_size(self) -> int:
-        if self.batch_size == "auto":
+        if isinstance(self.batch_size, str):
             return 64 if self.arch == "bilstm" else 16
         return self.batch_size
 

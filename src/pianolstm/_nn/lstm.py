@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array, lax
+from jax.core import Tracer
 
 Carry: TypeAlias = tuple[Array, Array]
 """Cell state c and output h, each (batch, units), as in Flax."""
@@ -174,7 +175,7 @@ def from_numpy(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray
     """A Flax initialiser that draws with NumPy, where JAX would compile for seconds."""
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        if isinstance(key, jax.core.Tracer):  # under eval_shape, which asks for shapes alone
+        if isinstance(key, Tracer):  # under eval_shape, which asks for shapes alone
             return jnp.zeros(shape, dtype)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         return jnp.asarray(draw(rng, shape), dtype)

@@ -273,7 +273,7 @@ class ChordNetwork(nnx.Module):
         return self.chords_out.table(vocabulary), jnp.where(padding, NEVER, self.bias[...])
 
 
-def initialise(config: NetworkConfig, key: Array, bias: Array) -> Params:
+def initialise(config: NetworkConfig, key: Array, bias: Any) -> Params:
     """Initial parameters as a plain tree.
 
     Parameters
@@ -281,7 +281,7 @@ def initialise(config: NetworkConfig, key: Array, bias: Array) -> Params:
     config : NetworkConfig
     key : Array
         Draws them.
-    bias : Array, shape (n_rows,)
+    bias : array-like, shape (n_rows,)
         Initial logits of the chords, e.g. the logarithms of their shares.
     """
     network = ChordNetwork(config, rngs=nnx.Rngs(params=key))
