@@ -219,3 +219,65 @@ def padded_next(pieces, window_size, stride, start, pad):
                 inputs.append(piece[i] if i >= 0 else start if i == -1 else pad)
             rows.append((inputs, piece[t]))
     return rows
+
+
+# ------------------------------------------------------------------------- events of a MIDI file
+
+
+def running_track_bytes(events):
+    """A track chunk from (tick, message bytes) pairs without every status byte that may go.
+
+    System and meta events between do not end the running status.
+    """
+    body, before, running = b"", 0, None
+    for tick, message in sorted(events, key=lambda event: event[0]):
+        body += variable_length(tick - before)
+        body += message[1:] if message[0] == running else message
+        before = tick
+        if message[0] < 0xF0:
+            running = message[0]
+    body += b"\x00\xff\x2f\x00"
+    return b"MTrk" + struct.pack(">I", len(body)) + body
+
+
+def running_midi_bytes(tracks, ticks_per_quarter=480, kind=1):
+    """As `midi_bytes`, in running status."""
+    header = b"MThd" + struct.pack(">IHHH", 6, kind, len(tracks), ticks_per_quarter)
+    return header + b"".join(running_track_bytes(events) for events in tracks)
+
+
+def paired_notes(tracks):
+    """Notes (start, end, pitch, velocity, channel) of event lists: first to begin, first to end."""
+    notes = []
+    for events in tracks:
+        sounding = {}
+        for tick, message in sorted(events, key=lambda event: event[0]):
+            status, pitch, velocity = message
+            waiting = sounding.setdefault((status & 15, pitch), [])
+            if status >> 4 == 9 and velocity > 0:
+                waiting.append((tick, velocity))
+            elif status >> 4 in (8, 9) and waiting:
+                start, onset_velocity = waiting.pop(0)
+                notes.append((start, tick, pitch, onset_velocity, status & 15))
+    return notes
+
+
+def held_by_pedal(notes, moves, last):
+    """Ends of the notes (start, end, pitch) of a channel whose pedal moves, (tick, value) in order.
+
+    The piece ends at `last`. A strike of the same pitch ends all that is held of it; of notes
+    struck at once only the last is held.
+    """
+    ends = []
+    for i, (start, end, pitch) in enumerate(notes):
+        is_down = False
+        for tick, value in moves:
+            if tick <= end:
+                is_down = value >= 64
+        until = end
+        if is_down:
+            lifts = [tick for tick, value in moves if tick > end and value < 64]
+            strikes = [s for j, (s, _, p) in enumerate(notes) if p == pitch and (s, j) > (start, i)]
+            until = min([*(lifts or [last]), *strikes])
+        ends.append(max(end, until))
+    return ends

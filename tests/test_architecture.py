@@ -18,8 +18,10 @@ PACKAGE = Path(pianolstm.__file__).parent
 ORDER = [
     {"exceptions"},
     {"plotting", "audio"},
+    {"smf"},
     {"midi"},
     {"rolls"},
+    {"encoder"},
     {"tokens"},
     {"store"},
     {"windows"},
@@ -168,7 +170,7 @@ pl.callbacks, pl.exceptions, pl.plotting
 
 def test_encoder_tokenizer_windows_and_scorer_never_load_jax():
     loaded = {top(name) for name in loaded_by(USE)}
-    assert {"pianolstm", "sklearn", "symusic"} <= loaded
+    assert {"pianolstm", "sklearn", "pretty_midi"} <= loaded
     assert not loaded & {"jax", "jaxlib", "flax", "optax", "matplotlib", "tqdm"}
 
 

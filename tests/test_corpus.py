@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from pianolstm import ChordSequence, ChordTokenizer, PianoRoll
+from pianolstm import ChordTokenizer, PianoRoll
 from pianolstm._nn.corpus import (
     Corpus,
     PitchBernoulli,
@@ -19,6 +19,7 @@ from pianolstm._nn.corpus import (
     n_rows,
     padded_vocabulary,
 )
+from pianolstm.tokens import TokenCorpus
 from pianolstm.windows import PAD, START
 from strategies import rolls
 
@@ -29,11 +30,17 @@ def chord(*sounding, struck=()):
 
 
 VOCABULARY = np.array([chord(), chord(60), chord(60, 64)])
-SEQUENCES = [
-    ChordSequence(np.array([1, 1, 3, 2, 4, 4]), np.array([chord(5), chord(70)])),
-    ChordSequence(np.array([2, 0, 1, 1])),
-    ChordSequence(np.array([3, 3, 1]), np.array([chord(64, 70, struck=[70])])),
-]
+# Ids of the corpus and rows of the vocabulary differ on purpose.
+CHORDS = np.array(
+    [chord(), chord(5), chord(60, 64), chord(70), chord(64, 70, struck=[70]), chord(60)]
+)
+PIECES = [[5, 5, 1, 2, 3, 3], [2, 0, 5, 5], [4, 4, 5]]
+
+
+def make(pieces=PIECES, chords=CHORDS, vocabulary=VOCABULARY):
+    tokens = [np.array(piece, np.int32) for piece in pieces]
+    maps = [None] * len(tokens)
+    return Corpus.of(vocabulary, TokenCorpus(tokens, chords, 20, "seconds", maps))
 
 
 def subsets(items):
@@ -44,21 +51,18 @@ def subsets(items):
 
 
 def test_a_corpus_by_hand():
-    corpus = Corpus.of(VOCABULARY, SEQUENCES)
-    assert [t.tolist() for t in corpus.tokens] == [[1, 1, 3, 2, 4, 4], [2, 0, 1, 1], [5, 5, 1]]
-    assert all(t.dtype == np.int32 for t in corpus.tokens)
-    expected = [*VOCABULARY, chord(5), chord(70), chord(64, 70, struck=[70])]
-    assert corpus.chords.tolist() == np.array(expected).tolist()
-    assert (corpus.n_tokens, corpus.n_unknown, corpus.end) == (3, 5, 6)
+    corpus = make()
+    assert corpus.rows.tolist() == [0, -1, 2, -1, -1, 1]
+    assert corpus.counts().tolist() == [1, 1, 2, 2, 2, 5]
+    assert (corpus.n_tokens, corpus.end) == (3, 6)
 
 
 def test_chords_begun_once_by_hand():
-    # 1 begins in frames 0, 2 of the second piece and at the end of the third; 2 and 0: twice, once.
-    corpus = Corpus.of(VOCABULARY, SEQUENCES)
-    assert corpus.begun_once().tolist() == [0]
-    assert Corpus.of(VOCABULARY, SEQUENCES[:1]).begun_once().tolist() == [1, 2]
-    empty = ChordSequence(np.array([], np.int32))
-    assert Corpus.of(VOCABULARY, [empty, SEQUENCES[1]]).begun_once().tolist() == [0, 1, 2]
+    # 60 begins in every piece, 60 and 64 in two, the rest in one; others have no row.
+    assert make().begun_once().tolist() == [0]
+    # Ids, in the order of their rows.
+    assert make(PIECES[:1]).begun_once().tolist() == [5, 2]
+    assert make([[], PIECES[1]]).begun_once().tolist() == [0, 5, 2]
 
 
 @given(
@@ -66,7 +70,7 @@ def test_chords_begun_once_by_hand():
 )
 def test_a_corpus_keeps_every_chord(pieces, size):
     tokenizer = ChordTokenizer(max_tokens=size).fit(pieces)
-    corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.transform(pieces))
+    corpus = Corpus.of(tokenizer.vocabulary_, TokenCorpus.of(pieces))
     chords = [reference.chords(roll.notes.tolist(), len(roll)) for roll in pieces]
     for tokens, expected in zip(corpus.tokens, chords, strict=True):
         assert [reference.chord_of_bits(corpus.chords[t]) for t in tokens] == expected
@@ -75,35 +79,36 @@ def test_a_corpus_keeps_every_chord(pieces, size):
         for before, after in zip([None, *piece], piece):  # noqa: B905 (pairs of neighbours)
             begun[after] = begun.get(after, 0) + (before != after)
     vocabulary = [reference.chord_of_bits(words) for words in tokenizer.vocabulary_]
-    expected = [i for i, c in enumerate(vocabulary) if begun.get(c) == 1]
-    assert corpus.begun_once().tolist() == expected
+    assert len(set(map(reference.chord_of_bits, corpus.chords))) == len(corpus.chords)
+    for i, words in enumerate(corpus.chords):
+        found = reference.chord_of_bits(words)
+        assert corpus.rows[i] == (vocabulary.index(found) if found in vocabulary else -1)
+        assert (i in corpus.begun_once()) == (found in vocabulary and begun.get(found) == 1)
 
 
 # ---------------------------------------------------------------------------------------- reader
 
 
 def test_a_reader_by_hand():
-    corpus = Corpus.of(VOCABULARY, SEQUENCES)
-    rows = n_rows(3)
-    ids, words = Reader(corpus).inputs(np.array([[START, 1, 2], [3, 5, PAD]]))
+    reader, rows = Reader(make()), n_rows(3)
+    ids, words = reader.inputs(np.array([[START, 5, 2], [1, 4, PAD]]))
     assert ids.tolist() == [[-1, 1, 2], [rows, rows, -2]]
     assert words.shape == (2, 3, 8) and words.dtype == np.uint32
     assert words[0, 0].tolist() == words[1, 2].tolist() == [0] * 8
     # Pitches 64, 70 sound: bits 0 and 6 of the third word; 70 is struck: bit 6 of the seventh.
     assert words[1, 1].tolist() == [0, 0, 1 | 1 << 6, 0, 0, 0, 1 << 6, 0]
     assert words[0, 1].tolist() == [0, 1 << 28, 0, 0, 0, 0, 0, 0]
-    targets = Reader(corpus).targets(np.array([0, 1, 2, 3, 4, 5, corpus.end]))
+    targets = reader.targets(np.array([0, 5, 2, 1, 3, 4, 6]))
     assert targets.tolist() == [0, 1, 2, rows - 1, rows - 1, rows - 1, rows - 2]
 
 
 def test_hidden_chords_are_read_as_others():
-    corpus = Corpus.of(VOCABULARY, SEQUENCES)
     rows = n_rows(3)
-    reader, plain = Reader(corpus, hidden=np.array([1])), Reader(corpus)
-    ids, words = reader.inputs(np.array([0, 1, 2, START, PAD]))
+    reader, plain = Reader(make(), hidden=np.array([5])), Reader(make())
+    ids, words = reader.inputs(np.array([0, 5, 2, START, PAD]))
     assert ids.tolist() == [0, rows, 2, START, PAD]
-    assert np.array_equal(words, plain.inputs(np.array([0, 1, 2, START, PAD]))[1])  # still heard
-    assert reader.targets(np.array([0, 1, 2, 3])).tolist() == [0, rows - 1, 2, rows - 1]
+    assert np.array_equal(words, plain.inputs(np.array([0, 5, 2, START, PAD]))[1])  # still heard
+    assert reader.targets(np.array([0, 5, 2, 1])).tolist() == [0, rows - 1, 2, rows - 1]
 
 
 @pytest.mark.parametrize(("n_tokens", "rows"), [(1, 256), (254, 256), (255, 512), (4300, 4352)])
@@ -127,7 +132,7 @@ def test_bernoulli_counts_by_hand():
     first = PianoRoll.from_notes([0, 1, 2, 4, 4], [2, 3, 3, 5, 5], [60, 64, 60, 60, 64])
     second = PianoRoll.from_notes([0, 1], [1, 2], [64, 64])
     tokenizer = ChordTokenizer(max_tokens=2).fit([first, second])
-    corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.transform([first, second]))
+    corpus = Corpus.of(tokenizer.vocabulary_, TokenCorpus.of([first, second]))
     model = PitchBernoulli.fit(corpus)
     expected = np.full(128, 0.5 / 8)
     expected[60], expected[64] = 4.5 / 8, 5.5 / 8
@@ -169,7 +174,7 @@ def test_bernoulli_sums_to_one(before):
 @given(st.lists(rolls(fs=20, grid="seconds", min_notes=1), min_size=1, max_size=3))
 def test_bernoulli_equals_a_loop_over_pitches(pieces):
     tokenizer = ChordTokenizer().fit(pieces)
-    model = PitchBernoulli.fit(Corpus.of(tokenizer.vocabulary_, tokenizer.transform(pieces)))
+    model = PitchBernoulli.fit(Corpus.of(tokenizer.vocabulary_, TokenCorpus.of(pieces)))
     pieces = [reference.chords(roll.notes.tolist(), len(roll)) for roll in pieces]
     frames = sum(map(len, pieces))
     counts, going_on, again = [0.5] * 128, 1.0, 0.5
@@ -194,7 +199,5 @@ def test_bernoulli_equals_a_loop_over_pitches(pieces):
 
 
 def test_the_longest_hold_is_that_of_a_chord_that_another_follows():
-    chords = np.arange(12, dtype=np.uint64).reshape(3, 4)
-    pieces = [np.array([1, 1, 1, 2, 2, 2, 2, 2]), np.array([2, 1, 1])]
-    assert Corpus([p.astype(np.int32) for p in pieces], chords, 3).longest_hold() == 3
-    assert Corpus([np.array([1, 1, 1, 1], np.int32)], chords, 3).longest_hold() == 4
+    assert make([[1, 1, 1, 2, 2, 2, 2, 2], [2, 1, 1]]).longest_hold() == 3
+    assert make([[1, 1, 1, 1]]).longest_hold() == 4

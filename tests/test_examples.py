@@ -77,6 +77,21 @@ def test_from_folder(tmp_path):
     assert model.arch == "hybrid" and model.fs_ == 8
 
 
+def test_fidelity(tmp_path):
+    midi = pretty_midi.PrettyMIDI()
+    midi.instruments = [pretty_midi.Instrument(0)]
+    # The second note follows the first at once: a binary roll can't tell.
+    for start, end, pitch in ((0.0, 1.0, 60), (1.0, 2.0, 60), (0.5, 1.5, 64), (3.0, 3.25, 67)):
+        midi.instruments[0].notes.append(pretty_midi.Note(80, pitch, start, end))
+    midi.write(str(tmp_path / "piece.mid"))
+    out = run("fidelity.py", "piece.mid", cwd=tmp_path)
+    rows = {row[0]: [float(x) for x in row[1:]] for row in map(str.split, out.splitlines()[2:-1])}
+    recall, published, onset_ms, again_kept = rows["20"]
+    assert (recall, published, again_kept) == (1.0, 0.75, 1.0)
+    assert onset_ms < 0.5
+    assert (tmp_path / "fidelity.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_compare_architectures(tmp_path):
     arguments = ("--minutes", 0.06, "--pieces", 6, "--units", 16, "--window-size", 32)
     out = run("compare_architectures.py", *arguments, cwd=tmp_path)

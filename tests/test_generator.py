@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 
 import pianolstm as pl
 from pianolstm._nn import training
-from pianolstm.tokens import encode
+from pianolstm.tokens import TokenCorpus
 
 ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
 
@@ -118,9 +118,10 @@ class TestLearning:
     def test_one_piece_is_split_in_time_with_a_gap(self):
         roll = cycle(100)
         model = tiny(max_epochs=1).fit([roll])
-        split = model._split([roll], None, 0)
-        assert [len(part[0]) for part in split[:2]] == [100 - 2 * 24, 24]
-        assert split[1][0] == roll[76:]
+        corpus = TokenCorpus.of([roll])
+        (train,), (held_out,) = (part.tokens for part in model._split(corpus, None, 0)[:2])
+        assert np.array_equal(train, corpus.tokens[0][: 100 - 2 * 24])
+        assert np.array_equal(held_out, corpus.tokens[0][76:])
 
     def test_the_same_seed_gives_the_same_model(self, pieces, fitted):
         again = tiny().fit(pieces)
@@ -260,14 +261,15 @@ class TestScoring:
         tokenizer = fitted.tokenizer_
         total = 0.0
         for chord in range(tokenizer.n_tokens_):
-            sequence = encode(tokenizer.vocabulary_, prime)
+            (sequence,) = tokenizer.transform([prime])
             tokens = np.append(sequence.tokens, chord).astype(np.int32)
-            corpus = training.Corpus([tokens], tokenizer.vocabulary_, tokenizer.n_tokens_)
+            rows = np.arange(tokenizer.n_tokens_)
+            corpus = training.Corpus([tokens], tokenizer.vocabulary_, rows, len(rows))
             total += np.exp(self._last(fitted, corpus))
         unknown = np.array([[1 << 3, 1 << 9, 0, 0]], np.uint64)
         chords = np.concatenate([tokenizer.vocabulary_, unknown])
         tokens[-1] = tokenizer.n_tokens_
-        corpus = training.Corpus([tokens], chords, tokenizer.n_tokens_)
+        corpus = training.Corpus([tokens], chords, np.append(rows, -1), len(rows))
         spelled = fitted._bernoulli.log_likelihood(unknown, chords[tokens[-2:-1]])
         total += np.exp(self._last(fitted, corpus) - spelled[0])
         assert total == pytest.approx(1, abs=1e-5)
@@ -325,9 +327,8 @@ class TestGenerating:
         for seed in range(40):
             music = fitted.generate(20, prime=prime, random_state=seed)
             whole = pl.PianoRoll.concatenate([prime, music])
-            vocabulary = fitted.tokenizer_.vocabulary_
-            again = encode(vocabulary, whole[40:])
-            assert np.array_equal(again.before, encode(vocabulary, music).before)
+            again, once = fitted.tokenizer_.transform([whole[40:], music])
+            assert np.array_equal(again.before, once.before)
             if music.notes["tied"].any():
                 assert len(whole.notes) < len(prime.notes) + len(music.notes)
                 return

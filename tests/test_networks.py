@@ -98,7 +98,8 @@ def test_changing_frame_t_and_later_never_changes_the_prediction_for_t(arch):
 
     def likelihoods(pieces):
         vocabulary = padded_vocabulary(chords[:-1])
-        corpus = Corpus(pieces, chords, n_tokens)
+        rows = np.append(np.arange(n_tokens), -1).astype(np.int32)
+        corpus = Corpus(pieces, chords, rows, n_tokens)
         return [p.log_p for p in evaluate(config, params, vocabulary, corpus, bernoulli)]
 
     # A history of t frames, then each chord there is: the distribution of frame t.

@@ -1,29 +1,24 @@
-"""Rolls and the encoder, against frame-by-frame loops, exact fractions and mir_eval."""
+"""Rolls, against frame-by-frame loops and sums by hand."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-import mir_eval
 import numpy as np
-import pretty_midi
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sklearn.base import clone
 
 import pianolstm as pl
 import reference
-from pianolstm import PianoRoll, PianoRollEncoder, TempoMap
+from pianolstm import PianoRoll, TempoMap
 from pianolstm.rolls import as_rolls
 from strategies import length_of, note_lists, roll_of, rolls, tempo_maps
-
-DATA = Path(__file__).parents[2] / "shared" / "data" / "piano-midi"
-PIECES = ["alb_esp1.mid", "clementi_opus36_2_2_format0.mid", "waldstein_2.mid"]
 
 ROLL = PianoRoll.from_notes([0, 2, 3, 6], [4, 6, 5, 9], [60, 67, 64, 60], [10, 20, 30, 40])
 
@@ -31,12 +26,6 @@ ROLL = PianoRoll.from_notes([0, 2, 3, 6], [4, 6, 5, 9], [60, 67, 64, 60], [10, 2
 def columns(roll):
     """Notes of a roll as tuples."""
     return roll.notes.tolist()
-
-
-def one_note_file(start, end, tempi=(), ticks_per_quarter=480, end_marker=0):
-    events = [*reference.note_events([(start, end, 60, 64)]), (end_marker, b"\xb0\x7b\x00")]
-    tempo = [reference.tempo_event(*change) for change in tempi]
-    return reference.midi_bytes([tempo, events], ticks_per_quarter)
 
 
 # -------------------------------------------------------------------------------- canonical form
@@ -442,6 +431,219 @@ def test_notebook_display_is_a_png():
     assert png.startswith(b"\x89PNG\r\n") and len(png) > 1000
 
 
+# --------------------------------------------------------------------------- transpose and stretch
+
+
+def shifted(notes, by):
+    return [(start, end, pitch + by, *rest) for start, end, pitch, *rest in notes]
+
+
+def test_transpose_by_hand():
+    tied = PianoRoll.from_notes(
+        [0, 0, 2], [3, 1, 4], [60, 64, 64], [9, 8, 7], n_frames=6, fs=25, tied=[True, False, False]
+    )
+    lower = tied.transpose(-5)
+    assert columns(lower) == [
+        (0, 3, 55, 9, True),
+        (0, 1, 59, 8, False),
+        (2, 4, 59, 7, False),
+    ]
+    assert (len(lower), lower.fs, lower.grid) == (6, 25, "seconds")
+    assert columns(tied)[0] == (0, 3, 60, 9, True)
+    assert columns(tied.transpose(np.int64(3)))[0] == (0, 3, 63, 9, True)
+
+
+@given(rolls(min_notes=1), st.data())
+def test_transpose_shifts_pitches_alone_and_back(roll, data):
+    pitch = roll.notes["pitch"]
+    by = data.draw(st.integers(-int(pitch.min()), 127 - int(pitch.max())))
+    moved = roll.transpose(by)
+    assert columns(moved) == shifted(columns(roll), by)
+    assert (len(moved), moved.fs, moved.grid) == (len(roll), roll.fs, roll.grid)
+    assert moved.tempo_map == roll.tempo_map
+    assert moved.transpose(-by) == roll
+    assert np.array_equal(np.roll(roll.velocity, by, axis=1), moved.velocity)
+
+
+@given(rolls(min_notes=1), st.data())
+def test_transpose_shifts_each_chord(roll, data):
+    pitch = roll.notes["pitch"]
+    by = data.draw(st.integers(-int(pitch.min()), 127 - int(pitch.max())))
+    first = data.draw(st.integers(0, len(roll) - 1))
+    part = roll[first:]  # with ties
+    (sequence,) = pl.ChordTokenizer(max_tokens=1).fit_transform([part.transpose(by)])
+    found = [reference.chord_of_bits(c) for c in sequence.chords(np.zeros((1, 4), np.uint64))]
+    expected = reference.chords(columns(part), len(part))
+    assert found == [
+        tuple(frozenset(p + by for p in pitches) for pitches in chord) for chord in expected
+    ]
+
+
+def test_a_roll_without_notes_can_go_anywhere():
+    silent = PianoRoll.from_notes([], [], [], n_frames=5)
+    assert silent.transpose(127) == silent and silent.transpose(-127) == silent
+
+
+@pytest.mark.parametrize(
+    ("semitones", "message"),
+    [
+        (61, "Transposed by 61 semitones, pitches 60 to 67 would leave 0-127"),
+        (-61, "Transposed by -61 semitones, pitches 60 to 67 would leave 0-127; choose a smaller"),
+        (128, "semitones must lie between -127 and 127; got values from 128"),
+        (1.5, "semitones: expected whole numbers; got fractions"),
+        ("up", "semitones: expected finite numbers"),
+    ],
+)
+def test_transpose_refuses(semitones, message):
+    with pytest.raises(pl.InvalidInputError, match=message):
+        ROLL.transpose(semitones)
+
+
+def test_the_widest_transpositions():
+    assert ROLL.transpose(60).notes["pitch"].max() == 127
+    assert ROLL.transpose(-60).notes["pitch"].min() == 0
+
+
+def test_stretch_by_hand():
+    # Halves go up: 1 and 3 frames are 1.5 and 4.5; 5 and 7 are 7.5 and 10.5; the end, 9, is 13.5.
+    roll = PianoRoll.from_notes(
+        [0, 1, 3], [2, 3, 7], [60, 64, 67], [9, 8, 7], n_frames=9, fs=25, tied=[True, False, False]
+    )
+    longer = roll.stretch(1.5)
+    assert columns(longer) == [(0, 3, 60, 9, True), (2, 5, 64, 8, False), (5, 11, 67, 7, False)]
+    assert (len(longer), longer.fs, longer.grid) == (14, 25, "seconds")
+    # 1 and 3 frames are 0.5 and 1.5: up again; a note keeps a frame, and the roll has room for it.
+    shorter = roll.stretch(0.5)
+    assert columns(shorter) == [(0, 1, 60, 9, True), (1, 2, 64, 8, False), (2, 4, 67, 7, False)]
+    assert len(shorter) == 5
+    last = PianoRoll.from_notes([8], [9], [60], n_frames=9).stretch(0.1)
+    assert (columns(last), len(last)) == ([(1, 2, 60, 64, False)], 2)
+
+
+@given(rolls(grid="seconds"), st.sampled_from([2, 3, 4, np.float32(8), np.int64(2)]))
+def test_stretch_there_and_back_is_the_identity_on_seconds(roll, factor):
+    longer = roll.stretch(factor)
+    k = int(factor)
+    assert columns(longer) == [(k * a, k * b, *rest) for a, b, *rest in columns(roll)]
+    assert len(longer) == k * len(roll)
+    if k != 3:  # a third is no float
+        assert longer.stretch(1 / k) == roll
+
+
+@given(rolls(min_notes=1, grid="seconds"), st.sampled_from([0.3125, 0.5, 0.75, 1.3125]))
+def test_stretch_counts_the_notes_it_merges(roll, factor):
+    exact = Fraction(factor)
+    moved = [
+        (reference.nearest(a * exact), reference.nearest(b * exact), *rest)
+        for a, b, *rest in columns(roll)
+    ]
+    expected = reference.canonical(moved)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        stretched = roll.stretch(factor)
+    assert columns(stretched) == expected
+    lost = len(roll.notes) - len(expected)
+    message = (
+        f"{lost} of {len(roll.notes)} notes begin in one frame with another of their pitch "
+        f"when stretched by {factor}, and were merged with it."
+    )
+    assert [str(w.message) for w in caught] == [message] * (lost > 0)
+
+
+def test_merged_notes_are_counted_by_hand():
+    # Frames 0, 1 | 2 | 4, 5 of pitch 60 come to 0, 1 | 1 | 2, 3; pitch 61 has a frame of its own.
+    roll = PianoRoll.from_notes(
+        [0, 1, 2, 4, 5, 1], [1, 2, 4, 5, 6, 2], [60] * 5 + [61], [9, 8, 7, 6, 5, 4]
+    )
+    message = r"^1 of 6 notes begin in one frame with another of their pitch when stretched by 0\.5"
+    with pytest.warns(pl.DataLossWarning, match=message) as caught:
+        shorter = roll.stretch(0.5)
+    assert columns(shorter) == [
+        (0, 1, 60, 9, False),
+        (1, 2, 60, 8, False),
+        (1, 2, 61, 4, False),
+        (2, 3, 60, 6, False),
+        (3, 4, 60, 5, False),
+    ]
+    assert (len(caught), caught[0].filename) == (1, __file__)
+
+
+@given(rolls(grid="beats"), st.sampled_from([0.5, 2, 1.1, 1 / 3]))
+def test_stretch_on_beats_scales_the_tempo_alone(roll, factor):
+    stretched = roll.stretch(factor)
+    assert columns(stretched) == columns(roll)
+    assert (len(stretched), stretched.fs, stretched.grid) == (len(roll), roll.fs, "beats")
+    tempo = roll.tempo_map
+    expected = TempoMap(
+        tempo.ticks.tolist(),
+        [round(m * factor) for m in tempo.microseconds.tolist()],
+        tempo.ticks_per_quarter,
+    )
+    assert stretched.tempo_map == expected
+    quarters = len(roll) / roll.fs
+    assert stretched.seconds == pytest.approx(roll.seconds * factor, abs=0.6e-6 * quarters + 1e-9)
+    if factor == 2:
+        assert stretched.stretch(0.5) == roll
+
+
+def test_stretch_on_beats_by_hand():
+    tempo = TempoMap([0, 240], [500_000, 300_001], 240)
+    roll = PianoRoll.from_notes([0, 5], [3, 9], [60, 62], fs=4, grid="beats", tempo_map=tempo)
+    stretched = roll.stretch(1.5)
+    assert stretched.tempo_map == TempoMap([0, 240], [750_000, 450_002], 240)
+    assert columns(stretched) == columns(roll)
+
+
+@pytest.mark.parametrize("grid", ["seconds", "beats"])
+@pytest.mark.parametrize("factor", [0, -1, float("nan"), float("inf"), "2", None])
+def test_stretch_refuses_factors(grid, factor):
+    roll = PianoRoll.from_notes([0], [4], [60], grid=grid)
+    with pytest.raises(
+        pl.InvalidInputError, match=f"factor must be a number above 0; got {factor!r}"
+    ):
+        roll.stretch(factor)
+
+
+def test_stretch_refuses_what_no_file_can_hold():
+    roll = PianoRoll.from_notes(
+        [0], [4], [60], fs=4, grid="beats", tempo_map=TempoMap([0], [500_000])
+    )
+    assert roll.stretch(33.5).tempo_map.microseconds.tolist() == [16_750_000]
+    message = "Stretched by 34, the slowest tempo has 17,000,000 micro.* at most 16,777,215"
+    with pytest.raises(pl.InvalidInputError, match=message):
+        roll.stretch(34)
+    assert roll.stretch(1e-6).tempo_map.microseconds.tolist() == [1]
+    long = PianoRoll.from_notes([0], [4], [60], n_frames=10_000)
+    with pytest.raises(pl.InvalidInputError, match="more than 2,147,483,647 frames"):
+        long.stretch(300_000)
+
+
+def test_to_midi_at_a_constant_tempo():
+    tempo = TempoMap([0, 480], [500_000, 1_000_000])
+    roll = PianoRoll.from_notes([0, 6], [4, 12], [60, 62], fs=4, grid="beats", tempo_map=tempo)
+    times, tempi = roll.to_midi(tempo=90).get_tempo_changes()
+    assert times.tolist() == [0] and tempi == pytest.approx([90], rel=1e-6)
+    (piano,) = roll.to_midi(tempo=90).instruments
+    assert [(n.start, n.end) for n in piano.notes] == [
+        pytest.approx((0, 2 / 3), abs=1e-6),
+        pytest.approx((1, 2), abs=2e-6),
+    ]
+    assert len(roll.to_midi().get_tempo_changes()[0]) == 2
+
+
+@pytest.mark.parametrize("tempo", [0, -60, float("nan"), float("inf"), "fast", 3.5, 1.3e8])
+def test_to_midi_refuses_tempi(tempo):
+    roll = PianoRoll.from_notes([0], [4], [60], fs=4, grid="beats")
+    message = rf"tempo must be a number of quarter notes a minute, 3\.58 to 6e7; got {tempo!r}"
+    with pytest.raises(pl.InvalidInputError, match=message.replace("+", r"\+")):
+        roll.to_midi(tempo=tempo)
+
+
+def test_a_tempo_belongs_to_beats():
+    with pytest.raises(pl.InvalidInputError, match=r'tempo belongs to grid="beats".*roll\.stretch'):
+        ROLL.to_midi(tempo=120)
+
+
 # --------------------------------------------------------------------------------------- as_rolls
 
 
@@ -479,332 +681,3 @@ def test_as_rolls_takes_rolls_and_arrays():
 def test_as_rolls_refuses(X, message):
     with pytest.raises(pl.InvalidInputError, match=message):
         as_rolls(X)
-
-
-# ---------------------------------------------------------------------------------------- encoder
-
-
-def test_the_encoder_by_hand():
-    notes = [(0, 240, 60, 70), (250, 265, 64, 80), (960, 1200, 67, 90)]
-    tempi = [reference.tempo_event(0, 500_000), reference.tempo_event(480, 1_000_000)]
-    data = reference.midi_bytes([tempi, reference.note_events(notes)])
-    # Seconds 0-0.25, 0.2604-0.2760 and 1.5-2; times 20: 0-5, 5.21-5.52 and 30-40.
-    (roll,) = PianoRollEncoder(fs=20).transform([data])
-    assert columns(roll) == [(0, 5, 60, 70, False), (5, 6, 64, 80, False), (30, 40, 67, 90, False)]
-    # Quarter notes 0-0.5, 0.5208-0.5521 and 2-2.5; times 4: 0-2, 2.08-2.2 and 8-10.
-    (roll,) = PianoRollEncoder(fs=4, grid="beats").transform([data])
-    assert columns(roll) == [(0, 2, 60, 70, False), (2, 3, 64, 80, False), (8, 10, 67, 90, False)]
-    assert roll.tempo_map == TempoMap([0, 480], [500_000, 1_000_000])
-    assert (len(roll), roll.seconds) == (10, 2.0)
-
-
-def test_the_end_marker_keeps_a_rest():
-    # 0.5 s of a note, then a rest until 1.64 s: frame 32.8.
-    (roll,) = PianoRollEncoder(fs=20).transform([one_note_file(0, 480, end_marker=1574)])
-    assert (len(roll), columns(roll)) == (33, [(0, 10, 60, 64, False)])
-
-
-@given(
-    st.sampled_from([96, 100, 220, 384, 480]),
-    st.lists(st.tuples(st.integers(0, 3000), st.integers(50_000, 2_000_000)), max_size=4),
-    st.integers(0, 5000),
-    st.integers(1, 2000),
-    st.sampled_from([20, 25, 100, 12.5]),
-)
-def test_times_are_rounded_to_the_nearest_frame(resolution, tempi, start, length, fs):
-    tempi = list(dict(tempi).items())
-    data = one_note_file(start, start + length, tempi, resolution)
-    ticks = (start, start + length)
-    seconds = [reference.tick_to_seconds(t, tempi, resolution) for t in ticks]
-    frames = [s * Fraction(fs) for s in seconds]
-    assume(all(f % 1 != Fraction(1, 2) for f in frames))  # halves have a test of their own
-    a, b = map(reference.nearest, frames)
-    (roll,) = PianoRollEncoder(fs=fs).transform([data])
-    assert columns(roll) == [(a, max(b, a + 1), 60, 64, False)]
-
-    per_quarter = int(fs)
-    frames = [Fraction(t * per_quarter, resolution) for t in ticks]
-    assume(all(f % 1 != Fraction(1, 2) for f in frames))
-    a, b = map(reference.nearest, frames)
-    (roll,) = PianoRollEncoder(fs=per_quarter, grid="beats").transform([data])
-    assert columns(roll) == [(a, max(b, a + 1), 60, 64, False)]
-
-
-@pytest.mark.parametrize(
-    ("resolution", "microseconds"),
-    [(480, 500_000), (480, 600_000), (220, 500_000), (96, 625_000), (220, 437_500)],
-)
-def test_halves_of_a_second_frame_are_rounded_up(resolution, microseconds):
-    notes = []
-    for k in range(400):
-        tick, rest = divmod((2 * k + 1) * 10**6 * resolution, 2 * 20 * microseconds)
-        if rest == 0 and (not notes or tick > notes[-1][1]):
-            notes.append((tick, tick + 1, 60, 64))
-    data = reference.midi_bytes(
-        [[reference.tempo_event(0, microseconds)], reference.note_events(notes)], resolution
-    )
-    halves = [Fraction(20 * tick * microseconds, 10**6 * resolution) for tick, *_ in notes]
-    assert len(halves) > 10 and all(half % 1 == Fraction(1, 2) for half in halves)
-    (roll,) = PianoRollEncoder(fs=20).transform([data])
-    assert roll.notes["start"].tolist() == [reference.nearest(half) for half in halves]
-
-
-def test_halves_of_a_beat_frame_are_rounded_up_under_any_tempo():
-    notes = [(60 + 120 * k, 90 + 120 * k, 60, 64) for k in range(400)]
-    tempi = [(0, 500_000), (1440, 437_123), (3373, 612_345)]
-    data = reference.midi_bytes(
-        [[reference.tempo_event(*change) for change in tempi], reference.note_events(notes)]
-    )
-    (roll,) = PianoRollEncoder(fs=4, grid="beats").transform([data])
-    assert roll.notes["start"].tolist() == [k + 1 for k in range(400)]
-
-
-@given(rolls(min_notes=1))
-def test_the_encoder_reads_back_what_it_writes(roll):
-    encoder = PianoRollEncoder(fs=roll.fs, grid=roll.grid)
-    (midi,) = encoder.inverse_transform([roll])
-    assert isinstance(midi, pretty_midi.PrettyMIDI)
-    assert encoder.transform([midi]) == [roll]
-
-
-@given(roll=rolls(min_notes=1, grid="seconds"))
-def test_the_encoder_reads_back_seconds_from_a_file(tmp_path_factory, roll):
-    encoder = PianoRollEncoder(fs=roll.fs)
-    path = tmp_path_factory.mktemp("seconds") / "roll.mid"
-    encoder.inverse_transform([roll])[0].write(str(path))
-    assert encoder.transform([path]) == [roll]
-
-
-@given(roll=rolls(min_notes=1, grid="beats"))
-def test_the_encoder_reads_back_beats_from_a_file(tmp_path_factory, roll):
-    encoder = PianoRollEncoder(fs=roll.fs, grid="beats")
-    path = tmp_path_factory.mktemp("beats") / "roll.mid"
-    encoder.inverse_transform([roll])[0].write(str(path))
-    (found,) = encoder.transform([path])
-    assert columns(found) == columns(roll) and len(found) == len(roll)
-    assert found == roll
-
-
-@pytest.mark.parametrize("fs", [20, 100, 12.5, 7, 220, 44.1, 29.97, 43.066])
-def test_a_long_roll_is_read_back(tmp_path, fs):
-    seconds = 1500
-    rng = np.random.default_rng(0)
-    start = rng.integers(0, int(seconds * fs), 300)
-    roll = PianoRoll.from_notes(
-        start,
-        start + rng.integers(1, 50, 300),
-        rng.integers(0, 128, 300),
-        rng.integers(1, 128, 300),
-        n_frames=int(seconds * fs) + 100,
-        fs=fs,
-    )
-    encoder = PianoRollEncoder(fs=fs)
-    (midi,) = encoder.inverse_transform([roll])
-    exact = np.sort(roll.notes["start"]) / fs
-    written = sorted(n.start for n in midi.instruments[0].notes)
-    np.testing.assert_allclose(written, exact, atol=1e-7)
-    assert encoder.transform([midi]) == [roll]
-    midi.write(str(tmp_path / "long.mid"))
-    assert encoder.transform([tmp_path / "long.mid"]) == [roll]
-
-
-def test_a_piece_of_the_longest_length_is_written():
-    limit = PianoRollEncoder().max_seconds
-    roll = PianoRoll.from_notes([5], [20], [60], n_frames=20 * limit)
-    encoder = PianoRollEncoder()
-    assert encoder.transform(encoder.inverse_transform([roll])) == [roll]
-
-
-@pytest.mark.parametrize("name", PIECES)
-def test_a_real_piece_keeps_its_onsets(name):
-    path = DATA / name
-    if not path.exists():
-        pytest.skip("shared/data/piano-midi is not there")
-    judge = pretty_midi.PrettyMIDI(str(path))
-    encoder = PianoRollEncoder(fs=20)
-    (roll,) = encoder.fit_transform([path])
-    (midi,) = encoder.inverse_transform([roll])
-    assert encoder.transform([midi]) == [roll]
-    f1 = mir_eval.transcription.precision_recall_f1_overlap(
-        *intervals(judge), *intervals(midi), onset_tolerance=0.05, offset_ratio=None
-    )[2]
-    assert f1 >= 0.995
-
-
-def intervals(midi):
-    notes = [n for i in midi.instruments for n in i.notes]
-    hertz = mir_eval.util.midi_to_hz(np.array([n.pitch for n in notes]))
-    return np.array([[n.start, n.end] for n in notes]), hertz
-
-
-@pytest.mark.parametrize("name", PIECES)
-def test_a_real_piece_on_beats_is_read_back(tmp_path, name):
-    path = DATA / name
-    if not path.exists():
-        pytest.skip("shared/data/piano-midi is not there")
-    encoder = PianoRollEncoder(fs=24, grid="beats")
-    rolls = encoder.transform([path])
-    assert encoder.transform(encoder.inverse_transform(rolls)) == rolls
-    assert rolls[0].seconds == pytest.approx(pl.read_notes(path).seconds, abs=0.1)
-
-
-# ------------------------------------------------------------------------- parameters and messages
-
-
-PARAMETERS = {
-    "fs": "any",
-    "grid": None,
-    "tracks": [1],
-    "on_error": 3,
-    "max_seconds": -1,
-    "max_frames": 2.5,
-    "max_notes": "x",
-}
-
-
-def test_the_encoder_is_a_scikit_learn_estimator():
-    assert PianoRollEncoder().get_params() == {
-        "fs": 20,
-        "grid": "seconds",
-        "tracks": None,
-        "on_error": "raise",
-        "max_seconds": 14_400,
-        "max_frames": 4_000_000,
-        "max_notes": 1_000_000,
-    }
-    encoder = PianoRollEncoder(**PARAMETERS)
-    assert vars(encoder) == PARAMETERS
-    assert clone(encoder).get_params() == PARAMETERS
-    data = one_note_file(0, 960)
-    assert PianoRollEncoder().set_params(fs=8).fit([data]).transform([data])[0].fs == 8
-    assert PianoRollEncoder(fs=10).fit_transform([data]) == [
-        PianoRoll.from_notes([0], [10], [60], fs=10)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"fs": 0}, "fs must be a number of frames above 0"),
-        ({"fs": -20}, "fs must be a number of frames above 0.*got -20"),
-        ({"fs": "20"}, "fs must be a number"),
-        ({"fs": 2.5, "grid": "beats"}, "whole number of frames per quarter note; got 2.5"),
-        ({"grid": "bars"}, "grid must be"),
-        ({"on_error": "ignore"}, """on_error must be "raise" or "skip"; got 'ignore'"""),
-        ({"tracks": 0}, "tracks"),
-        ({"tracks": [0.5]}, "tracks"),
-        ({"max_seconds": "long"}, "max_seconds"),
-        ({"max_notes": "many"}, "max_notes"),
-    ],
-)
-def test_the_encoder_refuses_parameters(parameters, message):
-    encoder = PianoRollEncoder(**parameters)
-    for call in (encoder.fit, encoder.transform):
-        with pytest.raises(pl.InvalidInputError, match=message):
-            call([one_note_file(0, 480)])
-
-
-@pytest.mark.parametrize("X", ["a.mid", Path("a.mid"), b"MThd", pretty_midi.PrettyMIDI()])
-def test_the_encoder_refuses_one_bare_source(X):
-    with pytest.raises(pl.InvalidInputError, match=f"one {type(X).__name__}; wrap it in a list"):
-        PianoRollEncoder().transform(X)
-
-
-@pytest.mark.parametrize("X", [None, 5, ROLL])
-def test_the_encoder_refuses_what_is_no_list(X):
-    with pytest.raises(pl.InvalidInputError, match="list"):
-        PianoRollEncoder().transform(X)
-
-
-def test_the_encoder_refuses_an_empty_list_and_other_entries():
-    with pytest.raises(pl.InvalidInputError, match="at least one MIDI file, got an empty list"):
-        PianoRollEncoder().transform([])
-    with pytest.raises(pl.InvalidInputError, match=r"Expected a path.*got PianoRoll"):
-        PianoRollEncoder(on_error="skip").transform([ROLL])
-
-
-def test_the_encoder_turns_only_rolls_of_its_own_grid_into_midi():
-    with pytest.raises(pl.InvalidInputError, match=r"X\[0\] has fs=20 .*expected fs=10"):
-        PianoRollEncoder(fs=10).inverse_transform([ROLL])
-    with pytest.raises(pl.InvalidInputError, match="on the grid of beats"):
-        PianoRollEncoder(grid="beats").inverse_transform([ROLL])
-    with pytest.raises(pl.InvalidInputError, match="Wrap it in a list"):
-        PianoRollEncoder().inverse_transform(ROLL)
-    plane = np.zeros((10, 128))
-    plane[2:7, 60] = 1
-    (midi,) = PianoRollEncoder(fs=10).inverse_transform([plane])
-    assert [(n.start, n.end) for n in midi.instruments[0].notes] == [(0.2, 0.7)]
-
-
-@pytest.mark.parametrize(
-    ("limit", "at", "message"),
-    [
-        ("max_seconds", 2.0, r"2 seconds are over the limit max_seconds=1\.9"),
-        ("max_frames", 40, "40 frames are over the limit max_frames=39"),
-        ("max_notes", 3, "3 notes are over the limit max_notes=2"),
-    ],
-)
-def test_the_encoder_has_limits(tmp_path, limit, at, message):
-    path = tmp_path / "long.mid"
-    notes = [(0, 480, 60, 64), (480, 960, 62, 64), (960, 1920, 64, 64)]
-    path.write_bytes(reference.midi_bytes([reference.note_events(notes)]))
-    assert len(PianoRollEncoder(**{limit: at}).transform([path])[0].notes) == 3
-    assert len(PianoRollEncoder(**{limit: None}).transform([path])[0].notes) == 3
-    below = at - (0.1 if limit == "max_seconds" else 1)
-    with pytest.raises(pl.MidiError, match=rf"long\.mid: {message}; raise {limit}, or leave"):
-        PianoRollEncoder(**{limit: below}).transform([path])
-
-
-def test_a_limit_of_no_frames_is_a_limit():
-    with pytest.raises(pl.PianoLSTMError, match="max_frames"):
-        PianoRollEncoder(max_frames=0).transform([one_note_file(0, 480)])
-
-
-def test_broken_files_end_the_call_or_are_left_out(tmp_path):
-    broken = tmp_path / "broken.mid"
-    broken.write_bytes(b"no music")
-    sources = [broken, one_note_file(0, 480), "gone.mid", one_note_file(0, 960)]
-    with pytest.raises(pl.MidiError, match=r"broken\.mid: expected a MIDI file"):
-        PianoRollEncoder().transform(sources)
-
-    encoder = PianoRollEncoder(on_error="skip")
-    message = r"2 of 4 files could not be read and were left out; the reasons stand in skipped_"
-    with pytest.warns(pl.DataLossWarning, match=message) as caught:
-        rolls = encoder.transform(sources)
-    assert len(caught) == 1
-    assert [len(roll) for roll in rolls] == [10, 20]
-    assert [i for i, _ in encoder.skipped_] == [0, 2]
-    assert "starts with b'MThd'" in str(encoder.skipped_[0][1])
-    assert "no such file" in str(encoder.skipped_[1][1])
-
-    encoder.transform(sources[1:2])  # no warning
-    assert encoder.skipped_ == []
-
-
-def test_the_warning_points_at_the_line_that_called():
-    with pytest.warns(pl.DataLossWarning) as caught:
-        PianoRollEncoder(on_error="skip").transform([b"no music", one_note_file(0, 480)])
-    assert caught[0].filename == __file__
-
-
-def test_long_files_are_left_out_too():
-    encoder = PianoRollEncoder(on_error="skip", max_notes=1)
-    two = reference.midi_bytes([reference.note_events([(0, 9, 60, 64), (0, 9, 61, 64)])])
-    with pytest.warns(pl.DataLossWarning, match="1 of 2 files"):
-        assert len(encoder.transform([two, one_note_file(0, 480)])) == 1
-    assert "over the limit max_notes=1" in str(encoder.skipped_[0][1])
-
-
-def test_nothing_but_broken_files_is_an_error():
-    message = "None of the 2 files could be read; the first error: gone.mid: there is no such file"
-    with pytest.raises(pl.MidiError, match=message):
-        PianoRollEncoder(on_error="skip").transform(["gone.mid", b"x"])
-
-
-def test_tracks_are_passed_on():
-    voices = [[(0, 480, 60, 64)], [(0, 960, 72, 64)]]
-    data = reference.midi_bytes([reference.note_events(v, channel=i) for i, v in enumerate(voices)])
-    (roll,) = PianoRollEncoder(tracks=[1]).transform([data])
-    assert columns(roll) == [(0, 20, 72, 64, False)]
-    with pytest.raises(pl.MidiError, match="there is no track 5"):
-        PianoRollEncoder(tracks=[5]).transform([data])

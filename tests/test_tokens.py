@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 import pianolstm as pl
 import reference
 from pianolstm import ChordSequence, ChordTokenizer, PianoRoll, TempoMap, chord_pitches
-from pianolstm.tokens import decode, encode, unpack
+from pianolstm.tokens import TokenCorpus, as_corpus, decode, unpack
 from strategies import rolls
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "piano-midi"
@@ -428,7 +428,121 @@ def test_a_corpus_of_no_frames_has_the_rest_alone():
     assert tokenizer.vocabulary_.tolist() == [[0, 0, 0, 0]]
 
 
-def test_encode_needs_no_tokenizer():
-    sequence = encode(np.array([chord(), chord(60, 64)]), ROLL)
-    assert sequence.tokens.tolist()[1] == 1 and sequence.tokens.tolist()[3] == 0
-    assert sorted(map(chord_pitches, sequence.extra)) == ["127", "60", "60 127", "60* 64"]
+# ------------------------------------------------------------------------------- a corpus of tokens
+
+
+def chords_in(corpus):
+    """Chords of each piece of a corpus, as sets."""
+    return [[reference.chord_of_bits(corpus.chords[t]) for t in piece] for piece in corpus.tokens]
+
+
+@given(rolls_of_one_grid)
+def test_a_corpus_has_the_chords_of_its_rolls(pieces):
+    corpus = TokenCorpus.of(pieces)
+    expected = [chords_of(roll) for roll in pieces]
+    assert chords_in(corpus) == expected
+    assert corpus.chords[0].tolist() == [0, 0, 0, 0]
+    table = [reference.chord_of_bits(words) for words in corpus.chords]
+    assert len(set(table)) == len(table)
+    counts = {c: n for c, n in zip(table, corpus.counts().tolist(), strict=True) if n}
+    assert counts == reference.count_chords(expected)
+    assert all(t.dtype == np.int32 for t in corpus.tokens)
+
+
+@given(rolls_of_one_grid, rolls_of_one_grid, rolls_of_one_grid)
+def test_the_tokenizer_takes_a_corpus_as_it_takes_rolls(first, second, other):
+    one, same = ChordTokenizer(max_tokens=7), ChordTokenizer(max_tokens=7)
+    one.fit(first).partial_fit(second)
+    same.fit(TokenCorpus.of(first)).partial_fit(TokenCorpus.of(second))
+    assert np.array_equal(one.vocabulary_, same.vocabulary_)
+    assert np.array_equal(one.counts_, same.counts_)
+    assert one.coverage(other) == same.coverage(TokenCorpus.of(other))
+
+
+def test_a_table_may_hold_chords_that_no_piece_has():
+    corpus = TokenCorpus.of([ROLL, ROLL.transpose(-7)]).take([1, 1])
+    tokenizer = ChordTokenizer().fit(corpus)
+    names = {chord_pitches(c) for c in tokenizer.vocabulary_}
+    assert names == {"", "53", "53 57", "53* 57", "120", "53 120"}
+    assert tokenizer.counts_.tolist() == [2] * 6
+
+
+def test_take_gives_pieces_by_number():
+    tempi = [TempoMap.constant(m) for m in (400_000, 500_000, 600_000)]
+    pieces = [
+        PianoRoll.from_notes([0], [n], [60 + n], fs=4, grid="beats", tempo_map=tempo)
+        for n, tempo in enumerate(tempi, start=1)
+    ]
+    corpus = TokenCorpus.of(pieces).take([2, 0])
+    assert chords_in(corpus) == [chords_of(pieces[2]), chords_of(pieces[0])]
+    assert corpus.tempo_maps == [tempi[2], tempi[0]]
+    assert (corpus.fs, corpus.grid) == (4, "beats")
+
+
+def test_as_corpus_leaves_a_corpus_as_it_is():
+    corpus = TokenCorpus.of([ROLL])
+    assert as_corpus(corpus) is corpus
+    assert as_corpus(corpus, fs=20, grid="seconds") is corpus
+    assert chords_in(as_corpus([ROLL])) == [chords_of(ROLL)]
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"fs": 10}, "Z has fs=20 on the grid of seconds; expected fs=10 on the grid of seconds"),
+        ({"grid": "beats"}, "Z has fs=20 .*expected fs=20 on the grid of beats"),
+    ],
+)
+def test_as_corpus_refuses_another_grid(grid, message):
+    with pytest.raises(pl.InvalidInputError, match=message):
+        as_corpus(TokenCorpus.of([ROLL]), "Z", **grid)
+
+
+def test_an_empty_corpus_is_refused():
+    with pytest.raises(pl.InvalidInputError, match="Z is empty; expected at least one piece"):
+        as_corpus(TokenCorpus.of([ROLL]).take([]), "Z")
+    with pytest.raises(pl.InvalidInputError, match="X is empty"):
+        ChordTokenizer().fit(TokenCorpus.of([ROLL]).take([]))
+
+
+def test_a_corpus_of_another_grid_is_not_counted_in():
+    tokenizer = ChordTokenizer().fit([ROLL])
+    other = TokenCorpus.of([PianoRoll.from_notes([0], [1], [60], fs=10)])
+    for method in (tokenizer.partial_fit, tokenizer.coverage):
+        with pytest.raises(pl.InvalidInputError, match=r"X has fs=10 .*expected fs=20"):
+            method(other)
+
+
+def test_known_keeps_what_it_is_told_to_keep():
+    corpus = TokenCorpus.of([PianoRoll.from_notes([0], [3], [99])])
+    assert ChordTokenizer().fit([ROLL]).known(corpus) is corpus
+
+
+@pytest.mark.parametrize("unknown", ["nearest", "error"])
+def test_known_looks_only_at_chords_that_sound(unknown):
+    # The table has 99, no piece taken does.
+    corpus = TokenCorpus.of([ROLL, PianoRoll.from_notes([0], [3], [99])]).take([0])
+    tokenizer = ChordTokenizer(unknown=unknown).fit([ROLL])
+    assert tokenizer.known(corpus) is corpus
+
+
+def test_known_puts_the_nearest_chord_in_place():
+    tokenizer = ChordTokenizer(unknown="nearest").fit([ROLL])
+    pieces = [
+        ROLL,
+        PianoRoll.from_notes([0, 0, 0, 3], [2, 2, 2, 4], [60, 64, 70, 127], n_frames=4),
+    ]
+    corpus = TokenCorpus.of(pieces)
+    before = corpus.chords.copy()
+    with pytest.warns(pl.DataLossWarning, match="2 of 10 frames have a chord outside"):
+        known = tokenizer.known(corpus)
+    found = [[chord_pitches(known.chords[t]) for t in piece] for piece in known.tokens]
+    assert found == [CHORDS, ["60 64", "60 64", "", "127"]]
+    assert np.array_equal(corpus.chords, before)  # the corpus itself is left alone
+
+
+def test_known_names_the_piece_with_an_unknown_chord():
+    tokenizer = ChordTokenizer(unknown="error").fit([ROLL])
+    corpus = TokenCorpus.of([ROLL, ROLL[3:], PianoRoll.from_notes([1], [2], [61])])
+    with pytest.raises(pl.InvalidInputError, match=r"X\[2\] has a chord .*: pitches 61\."):
+        tokenizer.known(corpus)

@@ -242,6 +242,113 @@ def test_n_batches_counts_the_longest_epoch():
     assert longest == 3
 
 
+# ------------------------------------------------------------------------------ the end as a target
+
+
+END = 99_999
+
+
+def with_end(pieces):
+    return [[*piece, END] for piece in pieces]
+
+
+def test_the_end_is_the_target_after_the_last_frame():
+    dataset = WindowDataset([SEVEN[:4], FOUR[:2]], window_size=3, end=7)
+    first, second = dataset.batches(2, shuffle=False)
+    assert first.inputs.tolist() == [[START, 10, 11], [12, 13, PAD]]
+    assert first.targets.tolist() == [[10, 11, 12], [13, 7, 0]]
+    assert first.mask.tolist() == [[True, True, True], [True, True, False]]
+    assert second.inputs.tolist() == [[START, 50, 51], [PAD, PAD, PAD]]
+    assert second.targets.tolist() == [[50, 51, 7], [0, 0, 0]]
+    assert second.mask.tolist() == [[True] * 3, [False] * 3]
+
+
+def test_the_end_is_the_target_of_the_last_window():
+    dataset = WindowDataset([SEVEN[:4], FOUR[:1]], window_size=3, target="next", stride=2, end=7)
+    (batch,) = dataset.batches(4, shuffle=False)
+    assert batch.inputs.tolist() == [
+        [PAD, PAD, START],
+        [START, 10, 11],
+        [11, 12, 13],
+        [PAD, PAD, START],
+    ]
+    assert batch.targets.tolist() == [[10], [12], [7], [50]]
+    assert batch.mask.all()
+
+
+def test_whole_windows_have_no_end():
+    for target in TARGETS:
+        with_one, without = (
+            WindowDataset([SEVEN, FOUR], window_size=2, target=target, end=end)
+            for end in (99, None)
+        )
+        for one, other in zip(with_one.to_numpy(), without.to_numpy(), strict=True):
+            assert np.array_equal(one, other)
+
+
+@given(token_pieces(), st.integers(1, 9), st.integers(1, 5))
+def test_batches_with_ends_equal_a_double_loop(pieces, window_size, batch_size):
+    dataset = WindowDataset(arrays(pieces), window_size=window_size, end=END)
+    found = rows_of(dataset.batches(batch_size, shuffle=False))
+    expected = reference.padded_sequences(with_end(pieces), window_size, START, PAD)
+    assert [row for row in found if any(row[2])] == expected
+    assert len(found) - len(expected) == -len(expected) % batch_size
+
+
+@given(token_pieces(), st.integers(1, 9), st.integers(1, 7), st.integers(1, 5))
+def test_batches_of_next_with_ends_equal_a_double_loop(pieces, window_size, stride, batch_size):
+    dataset = WindowDataset(
+        arrays(pieces), window_size=window_size, stride=stride, target="next", end=END
+    )
+    found = rows_of(dataset.batches(batch_size, shuffle=False))
+    expected = reference.padded_next(with_end(pieces), window_size, stride, START, PAD)
+    assert [(x, y[0]) for x, y, m in found if m == [True]] == expected
+
+
+@given(token_pieces(), st.integers(1, 9), st.integers(1, 5), st.integers(0, 10**6))
+def test_every_end_is_a_target_once_an_epoch(pieces, window_size, batch_size, seed):
+    dataset = WindowDataset(arrays(pieces), window_size=window_size, end=END)
+    batches = list(dataset.batches(batch_size, random_state=seed))
+    assert len(batches) <= dataset.n_batches(batch_size)
+    pairs = [
+        pair
+        for inputs, targets, mask in rows_of(batches)
+        for pair, is_one in zip(zip(inputs, targets, strict=True), mask, strict=True)
+        if is_one
+    ]
+    expected = [
+        (frame_before(t) if t != END else (piece[-2] if len(piece) > 1 else START), t)
+        for piece in with_end(pieces)
+        for t in piece
+    ]
+    assert sorted(pairs) == sorted(expected)
+
+
+@given(token_pieces(), st.integers(1, 9), st.integers(1, 7), st.integers(0, 10**6))
+def test_next_meets_ends_at_every_stride_th_frame(pieces, window_size, stride, seed):
+    dataset = WindowDataset(
+        arrays(pieces), window_size=window_size, stride=stride, target="next", end=END
+    )
+    batches = list(dataset.batches(2, random_state=seed))
+    assert len(batches) <= dataset.n_batches(2)
+    every = WindowDataset(arrays(pieces), window_size=window_size, target="next", end=END)
+    possible = rows_of(every.batches(1, shuffle=False))
+    found = [row for row in rows_of(batches) if row[2] == [True]]
+    assert all(row in possible for row in found)
+    n = [len(piece) + 1 for piece in pieces]
+    assert sum(k // stride or 1 for k in n) <= len(found) <= sum(-(-k // stride) for k in n)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_split_keeps_the_end(target):
+    dataset = WindowDataset(
+        [SEVEN, FOUR, SEVEN + 50], window_size=3, stride=1, target=target, end=END
+    )
+    for part in dataset.split(0.3, random_state=0):
+        targets = [t for _, row, _ in rows_of(part.batches(4, shuffle=False)) for t in row]
+        assert targets.count(END) == len(part.tokens)
+
+
 # ----------------------------------------------------------------------------------------- split
 
 

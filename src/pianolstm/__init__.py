@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pianolstm import callbacks, datasets, exceptions, plotting
+    from pianolstm.encoder import PianoRollEncoder
     from pianolstm.exceptions import (
         DataLossWarning,
         InvalidInputError,
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
         PianoLSTMError,
     )
     from pianolstm.generator import SequenceGenerator
-    from pianolstm.midi import Notes, TempoMap, describe_midi, read_notes
-    from pianolstm.rolls import PianoRoll, PianoRollEncoder
+    from pianolstm.midi import Notes, TempoMap, describe_midi, read_notes, split_midi
+    from pianolstm.rolls import PianoRoll
     from pianolstm.scoring.distribution import NoteDistributionScorer
     from pianolstm.scoring.ngrams import NgramBaseline
+    from pianolstm.store import TokenStore
     from pianolstm.tokens import ChordSequence, ChordTokenizer, chord_pitches
     from pianolstm.windows import WindowDataset
 
@@ -40,13 +42,15 @@ _MODULE_OF = {
     "Notes": "midi",
     "PianoLSTMError": "exceptions",
     "PianoRoll": "rolls",
-    "PianoRollEncoder": "rolls",
+    "PianoRollEncoder": "encoder",
     "SequenceGenerator": "generator",
     "TempoMap": "midi",
+    "TokenStore": "store",
     "WindowDataset": "windows",
     "chord_pitches": "tokens",
     "describe_midi": "midi",
     "read_notes": "midi",
+    "split_midi": "midi",
 }
 _MODULES = ("callbacks", "datasets", "exceptions", "plotting")
 
@@ -65,6 +69,7 @@ __all__ = [
     "PianoRollEncoder",
     "SequenceGenerator",
     "TempoMap",
+    "TokenStore",
     "WindowDataset",
     "__version__",
     "callbacks",
@@ -74,6 +79,7 @@ __all__ = [
     "exceptions",
     "plotting",
     "read_notes",
+    "split_midi",
 ]
 
 

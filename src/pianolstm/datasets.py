@@ -9,14 +9,15 @@ from typing import Literal
 
 import numpy as np
 
+from pianolstm.encoder import PianoRollEncoder
 from pianolstm.exceptions import InvalidInputError, MidiError
 from pianolstm.midi import TempoMap
-from pianolstm.rolls import PianoRoll, PianoRollEncoder
+from pianolstm.rolls import PianoRoll
 
 __all__ = ["load_chorales", "load_folder"]
 
 SPLITS = ("train", "validation", "test")
-MIDI_SUFFIXES = (".mid", ".midi")
+MIDI_SUFFIXES = (".mid", ".midi", ".rmi")
 
 
 def load_chorales(

@@ -29,7 +29,7 @@ from pianolstm.callbacks import Callback, ProgressBar
 from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.midi import TempoMap
 from pianolstm.rolls import Grid, PianoRoll, as_rolls
-from pianolstm.tokens import ChordSequence, ChordTokenizer, decode, encode
+from pianolstm.tokens import ChordSequence, ChordTokenizer, Pieces, TokenCorpus, as_corpus, decode
 from pianolstm.windows import split_pieces
 
 RandomState = int | np.random.Generator | None
@@ -167,9 +167,7 @@ class SequenceGenerator(BaseEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
-    def fit(
-        self, X: Sequence[Any], y: Any = None, *, X_val: Sequence[Any] | None = None
-    ) -> SequenceGenerator:
+    def fit(self, X: Pieces, y: Any = None, *, X_val: Pieces | None = None) -> SequenceGenerator:
         """Learn from rolls, from the start.
 
         Pieces are held out before anything is learned from the others, the vocabulary included.
@@ -177,10 +175,10 @@ class SequenceGenerator(BaseEstimator):
 
         Parameters
         ----------
-        X : list of PianoRoll or array-like of shape (n_frames, 128)
+        X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
             One entry a piece.
         y : ignored
-        X_val : list of PianoRoll or array-like, default=None
+        X_val : list of PianoRoll or array-like, or TokenStore, default=None
             Pieces to validate on, in place of a share of X.
 
         Returns
@@ -197,13 +195,13 @@ class SequenceGenerator(BaseEstimator):
         began = time.monotonic()
         self._check()
         seed = as_seed(self.random_state)
-        rolls = _not_empty(as_rolls(X))
-        train, held_out, self.held_out_ = self._split(rolls, X_val, seed)
+        corpus = _not_empty(as_corpus(X))
+        train, held_out, self.held_out_ = self._split(corpus, X_val, seed)
         self._prepare(train, seed)
         self._train(train, held_out, seed, began, max_epochs=self.max_epochs)
         return self
 
-    def partial_fit(self, X: Sequence[Any], y: Any = None) -> SequenceGenerator:
+    def partial_fit(self, X: Pieces, y: Any = None) -> SequenceGenerator:
         """Go on learning: one more epoch, on these pieces alone.
 
         The first call makes the vocabulary; later ones keep it, and hear new chords by their
@@ -211,7 +209,7 @@ class SequenceGenerator(BaseEstimator):
 
         Parameters
         ----------
-        X : list of PianoRoll or array-like of shape (n_frames, 128)
+        X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
             One entry a piece.
         y : ignored
 
@@ -224,13 +222,13 @@ class SequenceGenerator(BaseEstimator):
         self._check()
         if not hasattr(self, "tokenizer_"):
             seed = as_seed(self.random_state)
-            rolls = _not_empty(as_rolls(X))
+            corpus = _not_empty(as_corpus(X))
             self.held_out_ = []
-            self._prepare(rolls, seed)
+            self._prepare(corpus, seed)
         else:
             seed = self._seed
-            rolls = _not_empty(as_rolls(X, fs=self.fs_, grid=self.grid_))
-        self._train(rolls, None, seed, began, max_epochs=1)
+            corpus = _not_empty(as_corpus(X, fs=self.fs_, grid=self.grid_))
+        self._train(corpus, None, seed, began, max_epochs=1)
         return self
 
     def generate(
@@ -281,10 +279,9 @@ class SequenceGenerator(BaseEstimator):
         before = np.zeros(4, np.uint64)
         if prime is not None and len(prime):
             (roll,) = as_rolls([prime], "prime", fs=self.fs_, grid=self.grid_)
-            sequence = encode(vocabulary, roll)
-            corpus = Corpus.of(vocabulary, [sequence])
+            corpus = Corpus.of(vocabulary, TokenCorpus.of([roll]))
             given = Reader(corpus).inputs(corpus.tokens[0])
-            before = sequence.chords(vocabulary)[-1]
+            before = corpus.chords[corpus.tokens[0][-1]]
             if roll.tempo_map is not None:
                 tempo_map = TempoMap.constant(
                     int(roll.tempo_map.microseconds[-1]), roll.tempo_map.ticks_per_quarter
@@ -306,7 +303,7 @@ class SequenceGenerator(BaseEstimator):
         )
         return decode(vocabulary, sequence)
 
-    def score(self, X: Sequence[Any], y: Any = None) -> float:
+    def score(self, X: Pieces, y: Any = None) -> float:
         """Mean log-likelihood in nats per frame, over all frames of all pieces.
 
         A frame whose chord is outside the vocabulary counts too: it costs the probability of
@@ -315,7 +312,7 @@ class SequenceGenerator(BaseEstimator):
 
         Parameters
         ----------
-        X : list of PianoRoll or array-like of shape (n_frames, 128)
+        X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
             One entry a piece.
         y : ignored
 
@@ -326,12 +323,12 @@ class SequenceGenerator(BaseEstimator):
         """
         return float(np.concatenate(self._log_likelihoods(X)).mean())
 
-    def score_samples(self, X: Sequence[Any]) -> np.ndarray:
+    def score_samples(self, X: Pieces) -> np.ndarray:
         """Mean log-likelihood of each piece in nats per frame.
 
         Parameters
         ----------
-        X : list of PianoRoll or array-like of shape (n_frames, 128)
+        X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
             One entry a piece.
 
         Returns
@@ -467,31 +464,35 @@ class SequenceGenerator(BaseEstimator):
             )
 
     def _split(
-        self, rolls: list[PianoRoll], X_val: Sequence[Any] | None, seed: int
-    ) -> tuple[list[PianoRoll], list[PianoRoll] | None, list[int]]:
+        self, corpus: TokenCorpus, X_val: Any, seed: int
+    ) -> tuple[TokenCorpus, TokenCorpus | None, list[int]]:
         """Training pieces, pieces held out, and the indices of the latter in X."""
         if X_val is not None:
-            held_out = as_rolls(X_val, "X_val", fs=rolls[0].fs, grid=rolls[0].grid)
-            return rolls, _not_empty(held_out, "X_val"), []
+            held_out = as_corpus(X_val, "X_val", fs=corpus.fs, grid=corpus.grid)
+            return corpus, _not_empty(held_out, "X_val"), []
         if not self.early_stopping:
-            return rolls, None, []
-        if len(rolls) > 1:
-            kept, held = split_pieces(len(rolls), self.validation_fraction, seed)
-            return [rolls[i] for i in kept], [rolls[i] for i in held], held
-        (roll,) = rolls
+            return corpus, None, []
+        if len(corpus.tokens) > 1:
+            kept, held = split_pieces(len(corpus.tokens), self.validation_fraction, seed)
+            return corpus.take(kept), corpus.take(held), held
+        (tokens,) = corpus.tokens
         size = self.window_size
-        n_held = max(size, round(self.validation_fraction * len(roll)))
-        n_train = len(roll) - n_held - size
+        n_held = max(size, round(self.validation_fraction * len(tokens)))
+        n_train = len(tokens) - n_held - size
         if n_train < size:
             raise InvalidInputError(
                 f"One piece alone is split in time into a training part, a gap and a validation "
                 f"part of at least one window each: expected {3 * size} frames or more for "
-                f"window_size={size}, got {len(roll)}. Give more pieces, a smaller window_size, "
+                f"window_size={size}, got {len(tokens)}. Give more pieces, a smaller window_size, "
                 "X_val, or early_stopping=False."
             )
-        return [roll[:n_train]], [roll[n_train + size :]], [0]
+        train, held_out = (
+            TokenCorpus([part], corpus.chords, corpus.fs, corpus.grid, corpus.tempo_maps)
+            for part in (tokens[:n_train], tokens[n_train + size :])
+        )
+        return train, held_out, [0]
 
-    def _prepare(self, train: list[PianoRoll], seed: int) -> None:
+    def _prepare(self, train: TokenCorpus, seed: int) -> None:
         """Fit the vocabulary and draw the initial parameters."""
         if isinstance(self.tokenizer, FrozenEstimator):
             self.tokenizer_ = self.tokenizer.estimator
@@ -499,24 +500,23 @@ class SequenceGenerator(BaseEstimator):
         else:
             base = ChordTokenizer() if self.tokenizer is None else self.tokenizer
             self.tokenizer_ = ChordTokenizer(**base.get_params()).fit(train)
-        self.fs_ = train[0].fs
-        self.grid_: Grid = train[0].grid
-        tempi = [int(r.tempo_map.microseconds[0]) for r in train if r.tempo_map is not None]
+        self.fs_ = train.fs
+        self.grid_: Grid = train.grid
+        tempi = [int(m.microseconds[0]) for m in train.tempo_maps if m is not None]
         self._microseconds = statistics.median_low(tempi) if tempi else None
         self._seed = seed
         corpus = self._corpus(train)
         self._bernoulli = PitchBernoulli.fit(corpus)
         self._longest_hold = corpus.longest_hold()
-        frames = np.bincount(np.concatenate(corpus.tokens), minlength=len(corpus.chords))
-        params = self._initial_params(frames)
+        params = self._initial_params(corpus)
         self._set_state(TrainState.begin(params))
         self._epochs = Epochs()
         self.history_ = self._epochs.history
 
     def _train(
         self,
-        train: list[PianoRoll],
-        held_out: list[PianoRoll] | None,
+        train: TokenCorpus,
+        held_out: TokenCorpus | None,
         seed: int,
         began: float,
         *,
@@ -531,9 +531,7 @@ class SequenceGenerator(BaseEstimator):
             self._state,
             self._vocabulary,
             self._corpus(train),
-            None
-            if held_out is None
-            else Corpus.of(vocabulary, [encode(vocabulary, roll) for roll in held_out]),
+            None if held_out is None else Corpus.of(vocabulary, held_out),
             self._bernoulli,
             Settings(
                 batch_size=self._batch_size(),
@@ -563,8 +561,8 @@ class SequenceGenerator(BaseEstimator):
             return 64 if self.arch == "bilstm" else 16
         return self.batch_size
 
-    def _corpus(self, train: list[PianoRoll]) -> Corpus:
-        return Corpus.of(self.tokenizer_.vocabulary_, self.tokenizer_.transform(train))
+    def _corpus(self, train: TokenCorpus) -> Corpus:
+        return Corpus.of(self.tokenizer_.vocabulary_, self.tokenizer_.known(train))
 
     def _config(self) -> networks.NetworkConfig:
         return networks.NetworkConfig(
@@ -576,14 +574,16 @@ class SequenceGenerator(BaseEstimator):
             window_size=int(self.window_size),
         )
 
-    def _initial_params(self, frames: np.ndarray | None = None) -> networks.Params:
+    def _initial_params(self, corpus: Corpus | None = None) -> networks.Params:
         """Parameters before training, the biases from the chords' shares of the frames."""
         config, n_tokens = self._config(), self.tokenizer_.n_tokens_
         bias = np.zeros(config.n_rows, np.float32)
-        if frames is not None:
-            shares = (frames[:n_tokens] + 0.5) / (frames.sum() + 0.5 * (n_tokens + 1))
-            bias[:n_tokens] = np.log(shares)
-            bias[-2:] = np.log([1 / frames.sum(), (frames[n_tokens:].sum() + 0.5) / frames.sum()])
+        if corpus is not None:
+            frames = np.zeros(n_tokens + 1)  # the last counts chords outside the vocabulary
+            np.add.at(frames, corpus.rows, corpus.counts())
+            n = frames.sum()
+            bias[:n_tokens] = np.log((frames[:-1] + 0.5) / (n + 0.5 * (n_tokens + 1)))
+            bias[-2:] = np.log([1 / n, (frames[-1] + 0.5) / n])
         return networks.initialise(config, seed_key(self._seed), bias)
 
     def _set_state(self, state: TrainState) -> None:
@@ -595,11 +595,10 @@ class SequenceGenerator(BaseEstimator):
     def _tempo_map(self) -> TempoMap | None:
         return None if self._microseconds is None else TempoMap.constant(self._microseconds)
 
-    def _log_likelihoods(self, X: Sequence[Any]) -> list[np.ndarray]:
+    def _log_likelihoods(self, X: Pieces) -> list[np.ndarray]:
         check_is_fitted(self, "tokenizer_")
-        rolls = _not_empty(as_rolls(X, fs=self.fs_, grid=self.grid_))
-        vocabulary = self.tokenizer_.vocabulary_
-        corpus = Corpus.of(vocabulary, [encode(vocabulary, roll) for roll in rolls])
+        tokens = _not_empty(as_corpus(X, fs=self.fs_, grid=self.grid_))
+        corpus = Corpus.of(self.tokenizer_.vocabulary_, tokens)
         pieces = evaluate(self._config(), self._params, self._vocabulary, corpus, self._bernoulli)
         return [piece.log_p for piece in pieces]
 
@@ -625,11 +624,11 @@ def as_seed(random_state: RandomState) -> int:
     return int(random_state)
 
 
-def _not_empty(rolls: list[PianoRoll], name: str = "X") -> list[PianoRoll]:
-    for i, roll in enumerate(rolls):
-        if len(roll) == 0:
+def _not_empty(corpus: TokenCorpus, name: str = "X") -> TokenCorpus:
+    for i, tokens in enumerate(corpus.tokens):
+        if len(tokens) == 0:
             raise InvalidInputError(f"{name}[{i}] has no frames; leave it out.")
-    return rolls
+    return corpus
 
 
 def _check_number(

@@ -14,16 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
+from pianolstm import smf
 from pianolstm.exceptions import InvalidInputError, MidiError
 
 if TYPE_CHECKING:
     import pretty_midi
 
-MidiSource: TypeAlias = "str | PathLike[str] | bytes | pretty_midi.PrettyMIDI"
+MidiSource: TypeAlias = "str | PathLike[str] | bytes | BinaryIO | pretty_midi.PrettyMIDI"
 
 DEFAULT_MICROSECONDS = 500_000
 """Microseconds per quarter note where a file sets no tempo (MIDI 1.0: 120 beats a minute)."""
@@ -33,6 +34,12 @@ MAX_TICKS_PER_QUARTER = 32_767
 
 MAX_TICKS = 10_000_000
 """pretty_midi takes a longer file for a corrupt one."""
+
+SUSTAIN = 64
+"""Controller of the sustain pedal; values from 64 on are down."""
+
+DRUM_CHANNEL = 9
+"""Channel 10 of General MIDI, counted from 0."""
 
 ALL_NOTES_OFF = 123
 """Controller written where a piece ends, so that a rest at its end is not lost."""
@@ -254,15 +261,30 @@ class MidiDescription:
         return "\n".join(lines)
 
 
-def read_notes(source: MidiSource, *, tracks: Sequence[int] | None = None) -> Notes:
+def read_notes(
+    source: MidiSource,
+    *,
+    tracks: Sequence[int] | None = None,
+    programs: Sequence[int] | None = None,
+    pedal: bool = False,
+) -> Notes:
     """Read the notes of a MIDI file, of its bytes, or of a `pretty_midi.PrettyMIDI`.
+
+    A release ends the oldest note of its pitch that sounds on its track and channel; an onset that
+    is never released is no note.
 
     Parameters
     ----------
-    source : path, bytes or PrettyMIDI
+    source : path, bytes, binary file or PrettyMIDI
         What to read.
     tracks : sequence of int, default=None
         Indices of the tracks to read, as `describe_midi` numbers them. None reads all but drums.
+    programs : sequence of int, default=None
+        General MIDI programs to read, 0-127 (0 to 7 are pianos). None reads all.
+    pedal : bool, default=False
+        Whether a note whose key is released while the sustain pedal (controller 64) of its channel
+        is down sounds on: until the pedal is lifted, its pitch is struck again on the channel, or
+        the piece ends. The pedal may stand on any track. False gives keys as held.
 
     Returns
     -------
@@ -273,14 +295,26 @@ def read_notes(source: MidiSource, *, tracks: Sequence[int] | None = None) -> No
     MidiError
         If there is no such file, it is no MIDI file, or it holds no notes.
     """
-    if isinstance(source, (str, PathLike, bytes)):
-        return _read_file(source, tracks)
-    if _is_pretty_midi(source):
-        return _read_pretty_midi(source, tracks)
-    raise InvalidInputError(
-        "Expected a path, the bytes of a MIDI file or a pretty_midi.PrettyMIDI; got "
-        f"{type(source).__name__}."
-    )
+    if is_pretty_midi(source):
+        name, parts = "PrettyMIDI", _parts_of_pretty_midi(source)
+        tempo_map = _pretty_midi_tempo_map(source)
+        pedals = [(i, c.time, c.value) for i, p in enumerate(parts) for c in p.pedals]
+        moves = np.array(pedals, np.float64).reshape(-1, 3).T
+    else:
+        name, events = _read_source(source)
+        parts, tempo_map = _parts(events), _tempo_map(events)
+        is_pedal = (events.kind == smf.CONTROL) & (events.data1 == SUSTAIN)
+        moves = (a[is_pedal] for a in (events.channel, events.tick, events.data2))
+    chosen = _choose(name, parts, tracks, programs)
+    columns = [np.concatenate([getattr(p, c) for p in chosen] or [np.empty(0)]) for c in COLUMNS]
+    start, end, pitch, velocity = columns
+    last = max([float(end.max(initial=0)), *(p.end_marker for p in chosen)])
+    if pedal:
+        channel = np.repeat([p.channel for p in chosen], [len(p.start) for p in chosen])
+        end = _held_by_pedal(start, end, pitch, channel, *moves, last=last)
+    if not is_pretty_midi(source):
+        start, end, last = (tempo_map.to_seconds(t) for t in (start, end, last))
+    return _checked(name, start, end, pitch, velocity, float(last), tempo_map)
 
 
 def describe_midi(source: MidiSource) -> MidiDescription:
@@ -288,13 +322,14 @@ def describe_midi(source: MidiSource) -> MidiDescription:
 
     Parameters
     ----------
-    source : path, bytes or PrettyMIDI
+    source : path, bytes, binary file or PrettyMIDI
         What to look at.
 
     Returns
     -------
     MidiDescription
-        `print` shows it as a table.
+        `print` shows it as a table. What one channel of one track of the file plays with one
+        program is a track here.
 
     Raises
     ------
@@ -312,47 +347,75 @@ def describe_midi(source: MidiSource) -> MidiDescription:
     """
     import pretty_midi
 
-    if _is_pretty_midi(source):
-        name = "PrettyMIDI"
+    if is_pretty_midi(source):
+        name, parts = "PrettyMIDI", _parts_of_pretty_midi(source)
         tempo_map = _pretty_midi_tempo_map(source)
-        found = [
-            (i.program, i.is_drum, i.name, _pretty_midi_columns(i))
-            for i in source.instruments  # pyright: ignore[reportAttributeAccessIssue]
-        ]
+        to_seconds = np.asarray
     else:
-        name, score = _parse(source)
-        tempo_map = _score_tempo_map(score)
-        found = []
-        for track in score.tracks:
-            columns = track.notes.numpy()
-            start = tempo_map.to_seconds(columns["time"])
-            end = tempo_map.to_seconds(columns["time"].astype(np.int64) + columns["duration"])
-            found.append((track.program, track.is_drum, track.name, (start, end, columns["pitch"])))
+        name, events = _read_source(source)
+        parts, tempo_map = _parts(events), _tempo_map(events)
+        to_seconds = tempo_map.to_seconds
     described = []
-    for index, (program, is_drum, track_name, (start, end, pitch, *_)) in enumerate(found):
-        n = len(start)
+    for index, part in enumerate(parts):
+        n = len(part.start)
         described.append(
             TrackDescription(
                 index=index,
-                name=track_name,
+                name=part.name,
                 instrument="Drums"
-                if is_drum
-                else pretty_midi.program_to_instrument_name(int(program)),
-                program=int(program),
-                is_drum=bool(is_drum),
+                if part.is_drum
+                else pretty_midi.program_to_instrument_name(part.program),
+                program=part.program,
+                is_drum=part.is_drum,
                 n_notes=n,
-                lowest=int(pitch.min()) if n else None,
-                highest=int(pitch.max()) if n else None,
-                start=float(start.min()) if n else 0.0,
-                end=float(end.max()) if n else 0.0,
+                lowest=int(part.pitch.min()) if n else None,
+                highest=int(part.pitch.max()) if n else None,
+                start=float(to_seconds(part.start.min())) if n else 0.0,
+                end=float(to_seconds(part.end.max())) if n else 0.0,
             )
         )
     return MidiDescription(
-        name=name,
+        name=Path(name).name,
         seconds=max((t.end for t in described), default=0.0),
         n_tempo_changes=len(tempo_map.ticks) - 1,
         tracks=tuple(described),
     )
+
+
+def split_midi(source: str | PathLike[str] | bytes | BinaryIO) -> list[bytes]:
+    """Split a MIDI file of format 2, which holds independent pieces, into one file for each.
+
+    Parameters
+    ----------
+    source : path, bytes or binary file
+        What to split.
+
+    Returns
+    -------
+    list of bytes
+        Files of format 0, as any reader takes them; a file of format 0 or 1 is one piece and
+        comes back alone.
+
+    Raises
+    ------
+    MidiError
+        If there is no such file or it is no MIDI file.
+
+    Examples
+    --------
+    >>> import pianolstm as pl
+    >>> note = bytes.fromhex("00903c40 60803c00 00ff2f00")
+    >>> track = b"MTrk" + len(note).to_bytes(4, "big") + note
+    >>> two = bytes.fromhex("4d546864 00000006 0002 0002 0060") + 2 * track
+    >>> [len(pl.read_notes(piece)) for piece in pl.split_midi(two)]
+    [1, 1]
+    """
+    name, data = _bytes_of(source)
+    kind, division, tracks = smf.read_chunks(name, data)
+    if kind != 2:
+        return [data]
+    header = b"MThd" + struct.pack(">IHHH", 6, 0, 1, division)
+    return [header + b"MTrk" + struct.pack(">I", len(track)) + track for track in tracks]
 
 
 def build_midi(
@@ -428,99 +491,216 @@ def build_midi(
     return made
 
 
-def _is_pretty_midi(source: object) -> bool:
+def is_pretty_midi(source: object) -> bool:
     """Whether it is a PrettyMIDI, without importing pretty_midi (0.3 s) to find out."""
-    return any(c.__module__.startswith("pretty_midi") for c in type(source).__mro__)
+    return any(
+        c.__module__.startswith("pretty_midi") and c.__name__ == "PrettyMIDI"
+        for c in type(source).__mro__
+    )
 
 
-def _parse(source: Any) -> tuple[str, Any]:
-    """Name of a file and its symusic Score in ticks, or `MidiError`."""
-    from symusic import Score
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What one channel of one track plays with one program; times as the source has them."""
 
-    if isinstance(source, bytes):
-        name, data = "<bytes>", source
-    else:
-        name = fspath(source)
-        try:
-            data = Path(source).read_bytes()
-        except FileNotFoundError:
-            raise MidiError(f"{name}: there is no such file.") from None
-        except OSError as error:
-            raise MidiError(f"{name}: can't be read: {error.strerror}.") from None
-    _check_header(name, data)
+    name: str
+    channel: int
+    program: int
+    start: np.ndarray
+    end: np.ndarray
+    pitch: np.ndarray
+    velocity: np.ndarray
+    end_marker: float
+    is_drum: bool
+    pedals: tuple[Any, ...] = ()
+
+
+COLUMNS = ("start", "end", "pitch", "velocity")
+
+
+def name_of(source: MidiSource) -> str:
+    """What errors call a source."""
+    if isinstance(source, (str, PathLike)):
+        return str(fspath(source))
+    if is_pretty_midi(source):
+        return "PrettyMIDI"
+    if hasattr(source, "read"):
+        return str(getattr(source, "name", "<file>"))
+    return "<bytes>"
+
+
+def _bytes_of(source: Any) -> tuple[str, bytes]:
+    """What errors call a source, and its bytes."""
+    name = name_of(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return name, bytes(source)
+    if hasattr(source, "read"):
+        data = source.read()
+        if not isinstance(data, bytes):
+            raise InvalidInputError(f"{name}: the file must be opened in binary mode, as 'rb'.")
+        return name, data
+    if not isinstance(source, (str, PathLike)):
+        raise InvalidInputError(
+            "Expected a path, the bytes of a MIDI file, a binary file or a pretty_midi.PrettyMIDI; "
+            f"got {type(source).__name__}."
+        )
     try:
-        score = Score.from_midi(data)
-    except Exception as error:  # symusic raises RuntimeError, ValueError and others
-        raise MidiError(f"{name}: the MIDI data are broken: {error}") from None
-    return Path(name).name, score
+        return name, Path(name).read_bytes()
+    except FileNotFoundError:
+        raise MidiError(f"{name}: there is no such file.") from None
+    except OSError as error:
+        raise MidiError(f"{name}: can't be read: {error.strerror}.") from None
+    except ValueError as error:  # a null byte in the name
+        raise MidiError(f"{name!r}: can't be read: {error}.") from None
 
 
-def _check_header(name: str, data: bytes) -> None:
-    """Refuse what is no MIDI file, before a parser guesses at it."""
-    if not data:
-        raise MidiError(f"{name}: the file is empty; expected a MIDI file.")
-    if data[:4] != b"MThd" or len(data) < 14:
-        raise MidiError(
-            f"{name}: expected a MIDI file, which starts with b'MThd' and a header of 14 bytes; "
-            f"this one starts with {data[:8]!r} and has {len(data)} bytes."
+def _read_source(source: Any) -> tuple[str, smf.Events]:
+    name, data = _bytes_of(source)
+    return name, smf.read_events(name, data)
+
+
+def _tempo_map(events: smf.Events) -> TempoMap:
+    if len(events.tempo) == 0:
+        return TempoMap.constant(ticks_per_quarter=events.ticks_per_quarter)
+    return TempoMap(events.tempo_tick, events.tempo, events.ticks_per_quarter)
+
+
+def _parts(events: smf.Events) -> list[_Part]:
+    """The parts of a file that hold notes, by track, then by channel and program."""
+    lane = events.track.astype(np.int64) * 16 + events.channel
+    order = np.argsort(lane, kind="stable")
+    lane, kind = lane[order], events.kind[order]
+    tick, data1, data2 = events.tick[order], events.data1[order], events.data2[order]
+    # The program in force: the last change before on the lane, 0 if there was none.
+    at = np.arange(len(lane))
+    new_lane = np.append(True, lane[1:] != lane[:-1])[: len(lane)]
+    change = np.maximum.accumulate(np.where((kind == smf.PROGRAM) | new_lane, at, 0))
+    program = np.where(kind[change] == smf.PROGRAM, data1[change], 0) if len(at) else at
+    is_on = (kind == smf.NOTE_ON) & (data2 > 0)
+    is_off = (kind == smf.NOTE_OFF) | (kind == smf.NOTE_ON) & (data2 == 0)
+    on, off = _pair(lane * 128 + data1, is_on, is_off)
+    # Notes of a part stand together, in the order of the file.
+    part = lane[on] * 128 + program[on]
+    in_parts = np.lexsort((on, part))
+    on, off, part = on[in_parts], off[in_parts], part[in_parts]
+    bounds = np.append(np.flatnonzero(np.append(True, part[1:] != part[:-1])), len(part))
+    is_marker = (kind == smf.CONTROL) & (data1 == ALL_NOTES_OFF)
+    markers = dict(zip(lane[is_marker].tolist(), tick[is_marker].tolist(), strict=True))
+    parts = []
+    for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        if a == b:
+            continue
+        here = int(lane[on[a]])
+        parts.append(
+            _Part(
+                name=events.names[here // 16],
+                channel=here % 16,
+                program=int(program[on[a]]),
+                start=tick[on[a:b]],
+                end=tick[off[a:b]],
+                pitch=data1[on[a:b]],
+                velocity=data2[on[a:b]],
+                end_marker=markers.get(here, 0),
+                is_drum=here % 16 == DRUM_CHANNEL,
+            )
         )
-    kind, _, division = struct.unpack(">HHH", data[8:14])
-    if kind == 2:
-        raise MidiError(
-            f"{name}: a MIDI file of format 2 holds several independent pieces, not one; "
-            "split it into files of format 0 or 1."
+    return parts
+
+
+def _pair(key: np.ndarray, is_on: np.ndarray, is_off: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Onsets and the release of each: of one key, the first to begin is the first to end.
+
+    Parameters
+    ----------
+    key : ndarray of int64, shape (n_events,)
+        Events of different keys have nothing to do with each other.
+    is_on, is_off : ndarray of bool, shape (n_events,)
+
+    Returns
+    -------
+    on, off : ndarray of int64, shape (n_notes,)
+        Indices of events. A release where nothing sounds and an onset without release are left
+        out.
+    """
+    events = np.flatnonzero(is_on | is_off)
+    events = events[np.argsort(key[events], kind="stable")]
+    if len(events) == 0:
+        return events, events
+    begins = np.flatnonzero(np.append(True, np.diff(key[events]) != 0))
+    group = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(events)))
+    # Running sum of +1 and -1 in each group. A release is void where the sum falls to a new low
+    # below zero. Sums of later groups are moved below all earlier ones, so that one running
+    # minimum serves all.
+    step = np.where(is_on[events], 1, -1)
+    total = np.cumsum(step)
+    total -= (total - step)[begins][group]
+    apart = 2 * len(events) * group
+    lowest = np.minimum.accumulate(total - apart) + apart
+    before = np.append(0, lowest[:-1])
+    before[begins] = 0
+    valid = (step > 0) | (total >= np.minimum(before, 0))
+    on, off = events[valid & (step > 0)], events[valid & (step < 0)]
+    group_on, group_off = group[valid & (step > 0)], group[valid & (step < 0)]
+    # The k-th onset of a group goes with its k-th release.
+    rank = np.arange(len(on)) - np.searchsorted(group_on, group_on)
+    n_off = np.bincount(group_off, minlength=len(begins))
+    return on[rank < n_off[group_on]], off
+
+
+def _held_by_pedal(
+    start: np.ndarray,
+    end: np.ndarray,
+    pitch: np.ndarray,
+    channel: np.ndarray,
+    pedal_channel: np.ndarray,
+    pedal_time: np.ndarray,
+    pedal_value: np.ndarray,
+    *,
+    last: float,
+) -> np.ndarray:
+    """Ends of notes that the sustain pedal of their channel holds; values from 64 on are down."""
+    held = end.copy()
+    for c in np.unique(channel).tolist():
+        mine, moves = np.flatnonzero(channel == c), np.flatnonzero(pedal_channel == c)
+        moves = moves[np.argsort(pedal_time[moves], kind="stable")]
+        time, down = pedal_time[moves], pedal_value[moves] >= 64
+        if not down.any():
+            continue
+        # When the pedal is next up, from each move on.
+        lift = np.minimum.accumulate(np.where(down, np.inf, time)[::-1])[::-1]
+        lift = np.where(np.isinf(lift), last, lift)
+        move = np.searchsorted(time, end[mine], side="right") - 1
+        is_held = (move >= 0) & down[np.maximum(move, 0)]
+        until = np.where(is_held, lift[np.maximum(move, 0)], end[mine])
+        # The next strike of the pitch cuts what only the pedal holds.
+        order = np.lexsort((start[mine], pitch[mine]))
+        following = np.full(len(mine), np.inf)
+        again = pitch[mine][order[1:]] == pitch[mine][order[:-1]]
+        following[order[:-1]] = np.where(again, start[mine][order[1:]], np.inf)
+        held[mine] = np.maximum(end[mine], np.minimum(until, following))
+    return held
+
+
+def _parts_of_pretty_midi(source: Any) -> list[_Part]:
+    """Instruments of a PrettyMIDI; it does not tell channels, so each has its own."""
+    parts = []
+    for i, instrument in enumerate(source.instruments):
+        notes, changes = instrument.notes, instrument.control_changes
+        parts.append(
+            _Part(
+                name=instrument.name,
+                channel=i,
+                program=int(instrument.program),
+                start=np.array([n.start for n in notes], dtype=np.float64),
+                end=np.array([n.end for n in notes], dtype=np.float64),
+                pitch=np.array([n.pitch for n in notes], dtype=np.int64),
+                velocity=np.array([n.velocity for n in notes], dtype=np.int64),
+                end_marker=max((c.time for c in changes if c.number == ALL_NOTES_OFF), default=0),
+                is_drum=bool(instrument.is_drum),
+                pedals=tuple(c for c in changes if c.number == SUSTAIN),
+            )
         )
-    if division == 0 or division > MAX_TICKS_PER_QUARTER:
-        raise MidiError(
-            f"{name}: expected a division of 1 to {MAX_TICKS_PER_QUARTER} ticks per quarter note; "
-            f"got {division:#06x} (SMPTE time codes are not read)."
-        )
-
-
-def _score_tempo_map(score: Any) -> TempoMap:
-    tempi = score.tempos.numpy()
-    valid = tempi["mspq"] > 0
-    if not valid.any():
-        return TempoMap.constant(ticks_per_quarter=score.ticks_per_quarter)
-    return TempoMap(tempi["time"][valid], tempi["mspq"][valid], score.ticks_per_quarter)
-
-
-def _read_file(source: Any, tracks: Sequence[int] | None) -> Notes:
-    name, score = _parse(source)
-    tempo_map = _score_tempo_map(score)
-    chosen = _choose(name, score.tracks, tracks)
-    columns = [track.notes.numpy() for track in chosen]
-    start = _join([c["time"] for c in columns]).astype(np.int64)
-    end = start + _join([c["duration"] for c in columns])
-    ends = [c.time for track in chosen for c in track.controls if c.number == ALL_NOTES_OFF]
-    return _checked(
-        name,
-        tempo_map.to_seconds(start),
-        tempo_map.to_seconds(end),
-        _join([c["pitch"] for c in columns]),
-        _join([c["velocity"] for c in columns]),
-        float(tempo_map.to_seconds(max(ends, default=0))),
-        tempo_map,
-    )
-
-
-def _read_pretty_midi(source: Any, tracks: Sequence[int] | None) -> Notes:
-    chosen = _choose("PrettyMIDI", source.instruments, tracks)
-    columns = [_pretty_midi_columns(i) for i in chosen]
-    ends = [c.time for i in chosen for c in i.control_changes if c.number == ALL_NOTES_OFF]
-    start, end, pitch, velocity = (_join([c[k] for c in columns]) for k in range(4))
-    tempo_map = _pretty_midi_tempo_map(source)
-    return _checked("PrettyMIDI", start, end, pitch, velocity, max(ends, default=0.0), tempo_map)
-
-
-def _pretty_midi_columns(instrument: Any) -> tuple[np.ndarray, ...]:
-    notes = instrument.notes
-    return (
-        np.array([n.start for n in notes], dtype=np.float64),
-        np.array([n.end for n in notes], dtype=np.float64),
-        np.array([n.pitch for n in notes], dtype=np.int64),
-        np.array([n.velocity for n in notes], dtype=np.int64),
-    )
+    return parts
 
 
 def _pretty_midi_tempo_map(source: Any) -> TempoMap:
@@ -529,26 +709,31 @@ def _pretty_midi_tempo_map(source: Any) -> TempoMap:
     return TempoMap(ticks, np.rint(6e7 / bpm), source.resolution)
 
 
-def _choose(name: str, found: Sequence[Any], tracks: Sequence[int] | None) -> list[Any]:
-    """The tracks asked for; all but drums where none were."""
+def _choose(
+    name: str,
+    parts: Sequence[_Part],
+    tracks: Sequence[int] | None,
+    programs: Sequence[int] | None,
+) -> list[_Part]:
+    """The parts asked for; all but drums where none were."""
     if tracks is None:
-        return [t for t in found if not t.is_drum]
-    missing = [i for i in tracks if not 0 <= i < len(found)]
-    if missing:
-        raise MidiError(
-            f"{name}: there is no track {missing[0]}; it has {len(found)} tracks, numbered from "
-            "0 (pianolstm.describe_midi lists them)."
-        )
-    drums = [i for i in tracks if found[i].is_drum]
-    if drums:
-        raise MidiError(
-            f"{name}: track {drums[0]} holds drums, which have no pitches; leave it out."
-        )
-    return [found[i] for i in tracks]
-
-
-def _join(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(arrays) if arrays else np.empty(0)
+        chosen = [p for p in parts if not p.is_drum]
+    else:
+        missing = [i for i in tracks if not 0 <= i < len(parts)]
+        if missing:
+            raise MidiError(
+                f"{name}: there is no track {missing[0]}; it has {len(parts)} tracks, numbered "
+                "from 0 (pianolstm.describe_midi lists them)."
+            )
+        drums = [i for i in tracks if parts[i].is_drum]
+        if drums:
+            raise MidiError(
+                f"{name}: track {drums[0]} holds drums, which have no pitches; leave it out."
+            )
+        chosen = [parts[i] for i in tracks]
+    if programs is None:
+        return chosen
+    return [p for p in chosen if p.program in programs]
 
 
 def _checked(
@@ -562,8 +747,8 @@ def _checked(
 ) -> Notes:
     if len(start) == 0:
         raise MidiError(
-            f"{name}: expected notes, got none (drums are left out); leave the file out, or look "
-            "at it with pianolstm.describe_midi."
+            f"{name}: expected notes, got none (drums are left out, and what tracks= and programs= "
+            "do not name); leave the file out, or look at it with pianolstm.describe_midi."
         )
     in_range = (
         (np.isfinite(start) & np.isfinite(end) & (start >= 0) & (end >= start))

@@ -1,10 +1,10 @@
-"""Piano rolls: notes on a grid of frames, and the encoder that makes them from MIDI.
+"""Piano rolls: notes on a grid of frames.
 
 Conventions
 -----------
 Time comes first: a dense plane has shape (n_frames, 128), its column is the MIDI pitch. The grid
 is ``"seconds"`` (``fs`` frames a second) or ``"beats"`` (``fs`` frames a quarter note, with the
-tempo map of the piece on the roll). Times are rounded to the nearest frame, halves up.
+tempo map of the piece on the roll).
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from pianolstm import midi, plotting
-from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError
-from pianolstm.midi import MAX_TICKS, MAX_TICKS_PER_QUARTER, MidiSource, Notes, TempoMap
+from pianolstm.exceptions import DataLossWarning, InvalidInputError
+from pianolstm.midi import MAX_TICKS, MAX_TICKS_PER_QUARTER, TempoMap
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -37,6 +36,8 @@ NOTE = np.dtype(
 DEFAULT_FS = 20
 DEFAULT_VELOCITY = 64
 MAX_FRAMES = 2**31 - 1
+MAX_MICROSECONDS = 2**24 - 1
+"""Slowest tempo of a MIDI file: three bytes of microseconds per quarter note."""
 
 Grid: TypeAlias = Literal["seconds", "beats"]
 
@@ -339,7 +340,105 @@ class PianoRoll:
             return frames / self.fs
         return self.tempo_map.to_seconds(frames * (self.tempo_map.ticks_per_quarter / self.fs))
 
-    def to_midi(self, program: int = 0, velocity: int | None = None) -> pretty_midi.PrettyMIDI:
+    def transpose(self, semitones: int) -> PianoRoll:
+        """The same music at another pitch.
+
+        Parameters
+        ----------
+        semitones : int
+            How far up; negative goes down.
+
+        Returns
+        -------
+        PianoRoll
+
+        Raises
+        ------
+        InvalidInputError
+            If a pitch would leave 0-127.
+
+        Examples
+        --------
+        >>> import pianolstm as pl
+        >>> roll = pl.PianoRoll.from_notes([0, 2], [2, 4], [60, 64])
+        >>> roll.transpose(3).notes["pitch"].tolist()
+        [63, 67]
+        """
+        _check_integers("semitones", np.asarray(semitones), -127, 127)
+        notes = self.notes.copy()
+        pitch = notes["pitch"].astype(np.int64) + int(semitones)
+        if len(pitch) and not 0 <= pitch.min() <= pitch.max() < N_PITCHES:
+            raise InvalidInputError(
+                f"Transposed by {semitones} semitones, pitches {self.notes['pitch'].min()} to "
+                f"{self.notes['pitch'].max()} would leave 0-127; choose a smaller interval."
+            )
+        notes["pitch"] = pitch
+        return PianoRoll(notes, self.n_frames, self.fs, self.grid, self.tempo_map)
+
+    def stretch(self, factor: float) -> PianoRoll:
+        """The same music, `factor` times as long.
+
+        On the grid of seconds notes move to other frames; where two of one pitch then begin in
+        one frame, one is left, and a `DataLossWarning` counts them. On the grid of beats notes
+        stay and the tempo changes, by whole microseconds per quarter note.
+
+        Parameters
+        ----------
+        factor : float
+            Above 0; 2 is half the speed.
+
+        Returns
+        -------
+        PianoRoll
+
+        Raises
+        ------
+        InvalidInputError
+            If factor is not above 0, or the tempo leaves what a MIDI file can hold.
+
+        Examples
+        --------
+        >>> import pianolstm as pl
+        >>> roll = pl.PianoRoll.from_notes([0, 2], [2, 4], [60, 64])
+        >>> roll.stretch(1.5).notes[["start", "end"]].tolist()
+        [(0, 3), (3, 6)]
+        """
+        if not isinstance(factor, (int, float, np.integer, np.floating)) or not 0 < factor < 1e6:
+            raise InvalidInputError(f"factor must be a number above 0; got {factor!r}.")
+        if self.tempo_map is not None:
+            tempo = self.tempo_map
+            microseconds = np.maximum(1, np.rint(tempo.microseconds * float(factor)))
+            if microseconds.max() > MAX_MICROSECONDS:
+                raise InvalidInputError(
+                    f"Stretched by {factor}, the slowest tempo has {microseconds.max():,.0f} "
+                    f"microseconds per quarter note; a MIDI file holds at most "
+                    f"{MAX_MICROSECONDS:,}. Choose a smaller factor."
+                )
+            tempo = TempoMap(tempo.ticks, microseconds, tempo.ticks_per_quarter)
+            return PianoRoll(self.notes, self.n_frames, self.fs, self.grid, tempo)
+        if self.n_frames * float(factor) > MAX_FRAMES:
+            raise InvalidInputError(
+                f"Stretched by {factor}, the roll would have more than {MAX_FRAMES:,} frames."
+            )
+        notes = self.notes.copy()
+        for name in ("start", "end"):
+            notes[name] = np.floor(self.notes[name] * float(factor) + 0.5)
+        n_frames = math.floor(self.n_frames * float(factor) + 0.5)
+        n_frames = max(n_frames, int(np.maximum(notes["end"], notes["start"] + 1).max(initial=0)))
+        stretched = PianoRoll(notes, n_frames, self.fs)
+        n_lost = len(notes) - len(stretched.notes)
+        if n_lost:
+            warnings.warn(
+                f"{n_lost} of {len(notes)} notes begin in one frame with another of their pitch "
+                f"when stretched by {factor}, and were merged with it.",
+                DataLossWarning,
+                stacklevel=2,
+            )
+        return stretched
+
+    def to_midi(
+        self, program: int = 0, velocity: int | None = None, *, tempo: float | None = None
+    ) -> pretty_midi.PrettyMIDI:
         """Make a `pretty_midi.PrettyMIDI`; ``.write("new.mid")`` saves it.
 
         Frames fall on exact ticks, so that a `PianoRollEncoder` of the same `fs` and `grid` reads
@@ -351,6 +450,9 @@ class PianoRoll:
             General MIDI program, 0-127; 0 is the acoustic grand piano.
         velocity : int, default=None
             One velocity 1-127 for all notes; None keeps each note's own.
+        tempo : float, default=None
+            On the grid of beats, quarter notes a minute throughout; None plays the roll's own
+            tempi.
 
         Returns
         -------
@@ -359,7 +461,7 @@ class PianoRoll:
         Raises
         ------
         InvalidInputError
-            If program or velocity is out of range.
+            If a parameter is out of range, or a tempo is given on the grid of seconds.
         """
         _check_integers("program", np.asarray(program), 0, 127)
         notes = self.notes
@@ -368,9 +470,16 @@ class PianoRoll:
             _check_integers("velocity", np.asarray(velocity), 1, 127)
             velocities = np.full(len(notes), velocity)
         if self.tempo_map is None:
+            if tempo is not None:
+                raise InvalidInputError(
+                    'A tempo belongs to grid="beats"; on grid="seconds" leave tempo out, or change '
+                    "the speed with roll.stretch."
+                )
             ticks_per_frame, tempo_map = _seconds_grid_ticks(self.fs, self.n_frames)
         else:
             tempo_map = self.tempo_map
+            if tempo is not None:
+                tempo_map = _constant_tempo(tempo, tempo_map.ticks_per_quarter)
             ticks_per_frame = tempo_map.ticks_per_quarter / self.fs
         return midi.build_midi(
             np.rint(notes["start"] * ticks_per_frame).astype(np.int64),
@@ -462,202 +571,6 @@ class PianoRoll:
 
     def _repr_png_(self) -> bytes | None:
         return plotting.notebook_png(self.plot)
-
-
-class PianoRollEncoder(TransformerMixin, BaseEstimator):
-    """Turn MIDI files into piano rolls, and back.
-
-    Parameters
-    ----------
-    fs : float, default=20
-        Frames per second; on the grid of beats a whole number of frames per quarter note.
-    grid : {"seconds", "beats"}, default="seconds"
-        What the frames divide. On ``"beats"`` the piece's tempo map stays on the roll.
-    tracks : sequence of int, default=None
-        Tracks to read, as `describe_midi` numbers them; None reads all but drums.
-    on_error : {"raise", "skip"}, default="raise"
-        Whether a file that can't be read ends the call, or is left out with one
-        `DataLossWarning`; `skipped_` then tells why.
-    max_seconds : float, default=14400
-        Longest piece to take, in seconds; a longer one is an error. None sets no limit.
-    max_frames : int, default=4000000
-        Most frames to take, likewise.
-    max_notes : int, default=1000000
-        Most notes to take, likewise.
-
-    Attributes
-    ----------
-    skipped_ : list of (int, MidiError)
-        After `transform` with ``on_error="skip"``: index in X and reason of each file left out.
-
-    Examples
-    --------
-    >>> import pianolstm as pl
-    >>> roll = pl.PianoRoll.from_notes([0, 10], [10, 30], [60, 67], fs=20)
-    >>> encoder = pl.PianoRollEncoder(fs=20)
-    >>> midi = encoder.inverse_transform([roll])
-    >>> encoder.transform(midi) == [roll]
-    True
-    """
-
-    def __init__(
-        self,
-        *,
-        fs: float = DEFAULT_FS,
-        grid: Grid = "seconds",
-        tracks: Sequence[int] | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
-        max_seconds: float | None = 14_400,
-        max_frames: int | None = 4_000_000,
-        max_notes: int | None = 1_000_000,
-    ) -> None:
-        self.fs = fs
-        self.grid: Grid = grid
-        self.tracks = tracks
-        self.on_error = on_error
-        self.max_seconds = max_seconds
-        self.max_frames = max_frames
-        self.max_notes = max_notes
-
-    def fit(self, X: Any = None, y: Any = None) -> PianoRollEncoder:
-        """Check the parameters; there is nothing to learn.
-
-        Parameters
-        ----------
-        X, y : ignored
-
-        Returns
-        -------
-        PianoRollEncoder
-            Itself.
-        """
-        self._check()
-        return self
-
-    def transform(self, X: Sequence[MidiSource]) -> list[PianoRoll]:
-        """Read MIDI files.
-
-        Parameters
-        ----------
-        X : list of path, bytes or PrettyMIDI
-            One entry a piece.
-
-        Returns
-        -------
-        list of PianoRoll
-            One roll a piece; with ``on_error="skip"``, one for each that could be read.
-
-        Raises
-        ------
-        MidiError
-            If a file can't be read and ``on_error="raise"``, or if none could be read.
-        InvalidInputError
-            If X is no list, or empty.
-        """
-        self._check()
-        is_one = isinstance(X, (str, bytes, PathLike, PianoRoll)) or midi._is_pretty_midi(X)
-        if is_one or not hasattr(X, "__iter__"):
-            raise InvalidInputError(
-                f"Expected a list with one entry a piece, got one {type(X).__name__}; wrap it in "
-                "a list: transform([...])."
-            )
-        sources = list(X)
-        if not sources:
-            raise InvalidInputError("Expected at least one MIDI file, got an empty list.")
-        rolls: list[PianoRoll] = []
-        self.skipped_: list[tuple[int, MidiError]] = []
-        for i, source in enumerate(sources):
-            try:
-                rolls.append(self._read(source))
-            except MidiError as error:
-                if self.on_error == "raise":
-                    raise
-                self.skipped_.append((i, error))
-        if not rolls:
-            raise MidiError(
-                f"None of the {len(sources)} files could be read; the first error: "
-                f"{self.skipped_[0][1]}"
-            )
-        if self.skipped_:
-            warnings.warn(
-                f"{len(self.skipped_)} of {len(sources)} files could not be read and were left "
-                "out; the reasons stand in skipped_.",
-                DataLossWarning,
-                stacklevel=3,  # scikit-learn wraps transform
-            )
-        return rolls
-
-    def inverse_transform(self, X: Sequence[PianoRoll]) -> list[pretty_midi.PrettyMIDI]:
-        """Turn rolls into `pretty_midi.PrettyMIDI` objects that `transform` reads back exactly.
-
-        Parameters
-        ----------
-        X : list of PianoRoll or array-like of shape (n_frames, 128)
-            Rolls of this encoder's `fs` and `grid`.
-
-        Returns
-        -------
-        list of pretty_midi.PrettyMIDI
-        """
-        self._check()
-        return [roll.to_midi() for roll in as_rolls(X, fs=self.fs, grid=self.grid)]
-
-    def _read(self, source: MidiSource) -> PianoRoll:
-        notes = midi.read_notes(source, tracks=self.tracks)
-        for name, value, limit in (
-            ("max_seconds", notes.seconds, self.max_seconds),
-            ("max_notes", len(notes), self.max_notes),
-        ):
-            self._check_limit(source, name, value, limit)
-        return self._quantise(source, notes)
-
-    def _quantise(self, source: MidiSource, notes: Notes) -> PianoRoll:
-        times = [notes.start, notes.end, np.array([notes.seconds])]
-        tempo_map = None
-        if self.grid == "beats":
-            tempo_map = notes.tempo_map
-            frames_per_tick = self.fs / tempo_map.ticks_per_quarter
-            times = [tempo_map.to_ticks(t) * frames_per_tick for t in times]
-        else:
-            times = [t * self.fs for t in times]
-        # Halves go up; what float arithmetic takes off a half must not turn it down.
-        start, end, (n_frames,) = (np.floor(t + (0.5 + 1e-6)) for t in times)
-        n_frames = max(n_frames, float(np.maximum(end, start + 1).max()))
-        limit = MAX_FRAMES if self.max_frames is None else min(self.max_frames, MAX_FRAMES)
-        self._check_limit(source, "max_frames", n_frames, limit)
-        table = np.zeros(len(notes), NOTE)
-        table["start"], table["end"] = start, end
-        table["pitch"], table["velocity"] = notes.pitch, notes.velocity
-        return PianoRoll(table, int(n_frames), self.fs, self.grid, tempo_map)
-
-    def _check_limit(
-        self, source: MidiSource, name: str, value: float, limit: float | None
-    ) -> None:
-        if limit is not None and value > limit:
-            what = source if isinstance(source, (str, PathLike)) else type(source).__name__
-            raise MidiError(
-                f"{what}: {value:,.10g} {name[4:]} are over the limit {name}={limit:,}; raise "
-                f"{name}, or leave the file out."
-            )
-
-    def _check(self) -> None:
-        check_fs(self.fs, self.grid)
-        if self.on_error not in ("raise", "skip"):
-            raise InvalidInputError(f'on_error must be "raise" or "skip"; got {self.on_error!r}.')
-        tracks = self.tracks
-        if tracks is not None and not (
-            hasattr(tracks, "__iter__") and all(isinstance(t, (int, np.integer)) for t in tracks)
-        ):
-            raise InvalidInputError(
-                f"tracks must be a list of track numbers or None; got {tracks!r}."
-            )
-        for name in ("max_seconds", "max_frames", "max_notes"):
-            limit = getattr(self, name)
-            if limit is not None and not isinstance(limit, (int, float, np.integer, np.floating)):
-                raise InvalidInputError(f"{name} must be a number or None; got {limit!r}.")
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
 
 
 def as_rolls(
@@ -776,6 +689,17 @@ def _canonical(notes: np.ndarray, n_frames: int) -> np.ndarray:
     notes["end"][:-1] = np.minimum(notes["end"][:-1], next_start)
     notes["tied"] &= notes["start"] == 0
     return notes[np.lexsort((notes["pitch"], notes["start"]))]
+
+
+def _constant_tempo(tempo: float, ticks_per_quarter: int) -> TempoMap:
+    is_number = isinstance(tempo, (int, float, np.integer, np.floating))
+    microseconds = round(6e7 / tempo) if is_number and 0 < tempo < np.inf else 0
+    if not 1 <= microseconds <= MAX_MICROSECONDS:
+        raise InvalidInputError(
+            f"tempo must be a number of quarter notes a minute, {6e7 / MAX_MICROSECONDS:.3g} to "
+            f"6e7; got {tempo!r}."
+        )
+    return TempoMap.constant(microseconds, ticks_per_quarter)
 
 
 def _aligned(tempo_map: TempoMap, fs: int) -> TempoMap:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -62,6 +62,89 @@ class ChordSequence:
     def chords(self, vocabulary: np.ndarray) -> np.ndarray:
         """The bits of each frame's chord, uint64, shape (n_frames, 4)."""
         return np.concatenate([vocabulary, self.extra])[self.tokens]
+
+
+@dataclass(eq=False, repr=False)
+class TokenCorpus:
+    """Pieces as tokens over one table of their chords.
+
+    Attributes
+    ----------
+    tokens : sequence of ndarray of int32, shape (n_frames,)
+        One entry a piece; ids are rows of `chords`.
+    chords : ndarray of uint64, shape (n_chords, 4)
+        Bits of each id; id 0 is the rest.
+    fs : float
+    grid : {"seconds", "beats"}
+    tempo_maps : sequence of TempoMap or None
+        One entry a piece.
+    """
+
+    tokens: Sequence[np.ndarray]
+    chords: np.ndarray
+    fs: float
+    grid: Grid
+    tempo_maps: Sequence[TempoMap | None]
+
+    @classmethod
+    def of(cls, rolls: Sequence[PianoRoll]) -> TokenCorpus:
+        """Tokens of rolls of one grid."""
+        runs = [chord_runs(roll) for roll in rolls]
+        chords = np.concatenate([np.zeros((1, N_WORDS), np.uint64), *(c for _, c in runs)])
+        keys, inverse = np.unique(chord_keys(chords), return_inverse=True)  # the rest is first
+        ends = np.cumsum([1] + [len(c) for _, c in runs])
+        tokens = [
+            np.repeat(inverse[a:b].astype(np.int32), np.diff(starts, append=len(roll)))
+            for a, b, (starts, _), roll in zip(ends[:-1], ends[1:], runs, rolls, strict=True)
+        ]
+        maps = [roll.tempo_map for roll in rolls]
+        return cls(tokens, unkeyed(keys), rolls[0].fs, rolls[0].grid, maps)
+
+    def counts(self) -> np.ndarray:
+        """Frames of each chord: int64, shape (n_chords,)."""
+        counts = np.zeros(len(self.chords), np.int64)
+        for tokens in self.tokens:
+            counts += np.bincount(tokens, minlength=len(counts))
+        return counts
+
+    def take(self, pieces: Sequence[int]) -> TokenCorpus:
+        """Some of the pieces, by their numbers."""
+        tokens = [self.tokens[i] for i in pieces]
+        maps = [self.tempo_maps[i] for i in pieces]
+        return TokenCorpus(tokens, self.chords, self.fs, self.grid, maps)
+
+
+Pieces: TypeAlias = "Sequence[Any] | TokenCorpus"
+"""What estimators take: a list of rolls or plain arrays, or a store of tokens."""
+
+
+def as_corpus(
+    X: Pieces, name: str = "X", *, fs: float | None = None, grid: Grid | None = None
+) -> TokenCorpus:
+    """Tokens of a list of pieces, or of a `TokenStore`, which is one already.
+
+    Parameters
+    ----------
+    X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
+    name, fs, grid
+        As for `pianolstm.rolls.as_rolls`, which checks the list.
+
+    Raises
+    ------
+    InvalidInputError
+        If X is no list of pieces, is empty, or is on another grid.
+    """
+    if not isinstance(X, TokenCorpus):
+        return TokenCorpus.of(as_rolls(X, name, fs=fs, grid=grid))
+    if not X.tokens:
+        raise InvalidInputError(f"{name} is empty; expected at least one piece.")
+    expected = (fs or X.fs, grid or X.grid)
+    if (X.fs, X.grid) != expected:
+        raise InvalidInputError(
+            f"{name} has fs={X.fs} on the grid of {X.grid}; expected fs={expected[0]} on the grid "
+            f"of {expected[1]}. Encode all pieces with one PianoRollEncoder."
+        )
+    return X
 
 
 class ChordTokenizer(TransformerMixin, BaseEstimator):
@@ -119,12 +202,12 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
         self.min_count = min_count
         self.unknown = unknown
 
-    def fit(self, X: Sequence[Any], y: Any = None) -> ChordTokenizer:
+    def fit(self, X: Pieces, y: Any = None) -> ChordTokenizer:
         """Collect the chords of a corpus.
 
         Parameters
         ----------
-        X : list of PianoRoll or array-like of shape (n_frames, 128)
+        X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
             One entry a piece.
         y : ignored
 
@@ -137,12 +220,12 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             self.__dict__.pop(name, None)
         return self.partial_fit(X)
 
-    def partial_fit(self, X: Sequence[Any], y: Any = None) -> ChordTokenizer:
+    def partial_fit(self, X: Pieces, y: Any = None) -> ChordTokenizer:
         """Add the chords of more pieces; known chords keep their numbers.
 
         Parameters
         ----------
-        X : list of PianoRoll or array-like of shape (n_frames, 128)
+        X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
             One entry a piece.
         y : ignored
 
@@ -153,36 +236,33 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
         """
         self._check()
         fitted = hasattr(self, "vocabulary_")
-        grid = {"fs": self.fs_, "grid": self.grid_} if fitted else {}
-        rolls = as_rolls(X, **grid)
-        pieces = [_runs(roll) for roll in rolls]
-        lengths = [np.diff(starts, append=len(r)) for (starts, _), r in zip(pieces, rolls)]  # noqa: B905 (one entry a roll in both)
-        chords = np.concatenate([chords for _, chords in pieces])
-        counts = np.concatenate(lengths)
+        corpus = as_corpus(X, **({"fs": self.fs_, "grid": self.grid_} if fitted else {}))
+        counts = corpus.counts()
+        chords, counts = corpus.chords[counts > 0], counts[counts > 0]
         if fitted:
             chords = np.concatenate([self._seen, chords])
             counts = np.concatenate([self._seen_counts, counts])
             known = self.vocabulary_
         else:
             known = np.zeros((1, N_WORDS), np.uint64)  # the rest
-        self._seen, inverse = np.unique(_keys(chords), return_inverse=True)
-        self._seen = _unkeyed(self._seen)
+        self._seen, inverse = np.unique(chord_keys(chords), return_inverse=True)
+        self._seen = unkeyed(self._seen)
         self._seen_counts = np.bincount(inverse, weights=counts).astype(np.int64)
-        is_new = _find(known, self._seen) < 0
+        is_new = find(known, self._seen) < 0
         candidates = np.flatnonzero(is_new & (self._seen_counts >= self.min_count))
         by_count = candidates[np.argsort(-self._seen_counts[candidates], kind="stable")]
         if self.max_tokens is not None:
             by_count = by_count[: max(0, self.max_tokens - len(known))]
         self.vocabulary_ = np.concatenate([known, self._seen[by_count]])
         self.n_tokens_ = len(self.vocabulary_)
-        at = _find(self._seen, self.vocabulary_)
+        at = find(self._seen, self.vocabulary_)
         self.counts_ = np.zeros(self.n_tokens_, np.int64)
         self.counts_[at >= 0] = self._seen_counts[at[at >= 0]]
-        self.fs_ = rolls[0].fs
-        self.grid_: Grid = rolls[0].grid
+        self.fs_ = corpus.fs
+        self.grid_: Grid = corpus.grid
         return self
 
-    def transform(self, X: Sequence[Any]) -> list[ChordSequence]:
+    def transform(self, X: Pieces) -> list[ChordSequence]:
         """Turn rolls into tokens.
 
         Parameters
@@ -201,25 +281,58 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             If a chord is outside the vocabulary and ``unknown="error"``.
         """
         check_is_fitted(self, "vocabulary_")
-        rolls = self._rolls(X)
-        sequences = [encode(self.vocabulary_, roll) for roll in rolls]
-        n_unknown = sum(int((s.tokens >= self.n_tokens_).sum()) for s in sequences)
-        if n_unknown and self.unknown == "error":
-            i = next(i for i, s in enumerate(sequences) if len(s.extra))
-            raise InvalidInputError(
-                f"X[{i}] has a chord that the tokenizer does not know: pitches "
-                f'{chord_pitches(sequences[i].extra[0])}. Set unknown="keep" or "nearest", or fit '
-                "the tokenizer on music that has it."
-            )
-        if n_unknown and self.unknown == "nearest":
-            sequences = [self._to_nearest(s) for s in sequences]
-            warnings.warn(
-                f"{n_unknown} of {sum(map(len, sequences))} frames have a chord outside the "
-                "vocabulary; the nearest known chord stands in for it.",
-                DataLossWarning,
-                stacklevel=3,  # scikit-learn wraps transform
+        if isinstance(X, TokenCorpus):
+            corpus, tied = X, [np.zeros(N_WORDS, np.uint64)] * len(X.tokens)
+        else:
+            rolls = self._rolls(X)
+            corpus = TokenCorpus.of(rolls)
+            tied = [_pack_pitches(roll.notes["pitch"][roll.notes["tied"]]) for roll in rolls]
+        corpus = self.known(corpus)
+        rows = find(self.vocabulary_, corpus.chords).astype(np.int32)
+        sequences = []
+        for tokens, tempo_map, before in zip(corpus.tokens, corpus.tempo_maps, tied, strict=True):
+            ids, extra = rows[tokens], np.empty(0, np.int32)
+            unknown = ids < 0
+            if unknown.any():
+                extra, inverse = np.unique(tokens[unknown], return_inverse=True)
+                ids[unknown] = self.n_tokens_ + inverse
+            sequences.append(
+                ChordSequence(ids, corpus.chords[extra], corpus.fs, corpus.grid, tempo_map, before)
             )
         return sequences
+
+    def known(self, corpus: TokenCorpus) -> TokenCorpus:
+        """The corpus with the rule for unknown chords applied, as `unknown` says."""
+        if self.unknown == "keep":
+            return corpus
+        counts = corpus.counts()
+        unknown = np.flatnonzero((find(self.vocabulary_, corpus.chords) < 0) & (counts > 0))
+        if len(unknown) == 0:
+            return corpus
+        if self.unknown == "error":
+            i = next(i for i, t in enumerate(corpus.tokens) if np.isin(t, unknown).any())
+            first = corpus.chords[
+                np.unique(corpus.tokens[i][np.isin(corpus.tokens[i], unknown)])[0]
+            ]
+            raise InvalidInputError(
+                f"X[{i}] has a chord that the tokenizer does not know: pitches "
+                f'{chord_pitches(first)}. Set unknown="keep" or "nearest", or fit the tokenizer on '
+                "music that has it."
+            )
+        warnings.warn(
+            f"{counts[unknown].sum()} of {counts.sum()} frames have a chord outside the "
+            "vocabulary; the nearest known chord stands in for it.",
+            DataLossWarning,
+            stacklevel=4,  # scikit-learn wraps transform
+        )
+        chords = corpus.chords.copy()
+        for i in unknown.tolist():
+            differing = np.bitwise_count(self.vocabulary_ ^ chords[i]).astype(np.int64)
+            # Pitches first, strikes second, and the more frequent chord where both are equal.
+            cost = 256 * differing[:, :2].sum(1) + differing[:, 2:].sum(1)
+            closest = np.flatnonzero(cost == cost.min())
+            chords[i] = self.vocabulary_[closest[np.argmax(self.counts_[closest])]]
+        return TokenCorpus(corpus.tokens, chords, corpus.fs, corpus.grid, corpus.tempo_maps)
 
     def inverse_transform(self, X: Sequence[ChordSequence | np.ndarray]) -> list[PianoRoll]:
         """Turn tokens into rolls; total, whatever the order of the tokens.
@@ -262,7 +375,7 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             rolls.append(decode(self.vocabulary_, entry))
         return rolls
 
-    def coverage(self, X: Sequence[Any]) -> float:
+    def coverage(self, X: Pieces) -> float:
         """The share of all frames of X whose chord is in the vocabulary.
 
         Parameters
@@ -276,35 +389,16 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             Between 0 and 1.
         """
         check_is_fitted(self, "vocabulary_")
-        tokens = np.concatenate(
-            [
-                encode(self.vocabulary_, roll).tokens
-                for roll in as_rolls(X, fs=self.fs_, grid=self.grid_)
-            ]
-        )
-        return float(np.mean(tokens < self.n_tokens_)) if len(tokens) else 1.0
+        corpus = as_corpus(X, fs=self.fs_, grid=self.grid_)
+        counts = corpus.counts()
+        known = counts[find(self.vocabulary_, corpus.chords) >= 0].sum()
+        return float(known / counts.sum()) if counts.sum() else 1.0
 
     def _rolls(self, X: Sequence[Any]) -> list[PianoRoll]:
         """Rolls of any one grid; plain arrays get the grid of the corpus."""
         if isinstance(X, (list, tuple)) and any(isinstance(entry, PianoRoll) for entry in X):
             return as_rolls(X)
         return as_rolls(X, fs=self.fs_, grid=self.grid_)
-
-    def _to_nearest(self, sequence: ChordSequence) -> ChordSequence:
-        nearest = np.arange(self.n_tokens_ + len(sequence.extra), dtype=np.int32)
-        for i, chord in enumerate(sequence.extra):
-            differing = np.bitwise_count(self.vocabulary_ ^ chord).astype(np.int64)
-            # Pitches first, strikes second, and the more frequent chord where both are equal.
-            cost = 256 * differing[:, :2].sum(1) + differing[:, 2:].sum(1)
-            closest = np.flatnonzero(cost == cost.min())
-            nearest[self.n_tokens_ + i] = closest[np.argmax(self.counts_[closest])]
-        return ChordSequence(
-            nearest[sequence.tokens],
-            fs=sequence.fs,
-            grid=sequence.grid,
-            tempo_map=sequence.tempo_map,
-            before=sequence.before,
-        )
 
     def _check(self) -> None:
         for name in ("max_tokens", "min_count"):
@@ -349,38 +443,8 @@ def unpack(chords: np.ndarray) -> np.ndarray:
     return np.unpackbits(as_bytes, axis=-1, bitorder="little")
 
 
-def encode(vocabulary: np.ndarray, roll: PianoRoll) -> ChordSequence:
-    """Tokens of one roll over a vocabulary; every chord is kept.
-
-    Parameters
-    ----------
-    vocabulary : ndarray of uint64, shape (n_tokens, 4)
-        Bits of the known chords.
-    roll : PianoRoll
-        The piece.
-
-    Returns
-    -------
-    ChordSequence
-    """
-    starts, chords = _runs(roll)
-    tokens = _find(vocabulary, chords)
-    unknown = tokens < 0
-    extra, inverse = np.unique(_keys(chords[unknown]), return_inverse=True)
-    tokens[unknown] = len(vocabulary) + inverse
-    tied = roll.notes["pitch"][roll.notes["tied"]]
-    return ChordSequence(
-        np.repeat(tokens.astype(np.int32), np.diff(starts, append=len(roll))),
-        _unkeyed(extra),
-        roll.fs,
-        roll.grid,
-        roll.tempo_map,
-        _pack_pitches(tied),
-    )
-
-
 def decode(vocabulary: np.ndarray, sequence: ChordSequence) -> PianoRoll:
-    """The roll of one sequence of tokens; the reverse of `encode`, velocities 64."""
+    """The roll of one sequence of tokens over a vocabulary; velocities 64."""
     tokens = sequence.tokens
     table = np.concatenate([vocabulary, sequence.extra])
     # A chord held is one run; a chord that strikes again does so at each of its frames.
@@ -408,7 +472,7 @@ def decode(vocabulary: np.ndarray, sequence: ChordSequence) -> PianoRoll:
     return PianoRoll(notes, len(tokens), sequence.fs, sequence.grid, sequence.tempo_map)
 
 
-def _runs(roll: PianoRoll) -> tuple[np.ndarray, np.ndarray]:
+def chord_runs(roll: PianoRoll) -> tuple[np.ndarray, np.ndarray]:
     """Where the chord changes, and the chords: frames (n_runs,), bits (n_runs, 4).
 
     No plane is made. Notes of one pitch never overlap, so a running sum of each pitch's bit, added
@@ -443,18 +507,18 @@ def _pack_pitches(pitches: np.ndarray) -> np.ndarray:
     return np.packbits(plane, bitorder="little").view("<u8").astype(np.uint64)
 
 
-def _keys(chords: np.ndarray) -> np.ndarray:
-    """One sortable item a chord."""
-    return np.ascontiguousarray(chords, dtype=">u8").view(f"V{8 * N_WORDS}").ravel()
+def chord_keys(chords: np.ndarray) -> np.ndarray:
+    """One sortable item a chord, in the order of its words as numbers."""
+    return np.ascontiguousarray(chords, dtype=">u8").view(f"S{8 * N_WORDS}").ravel()
 
 
-def _unkeyed(keys: np.ndarray) -> np.ndarray:
+def unkeyed(keys: np.ndarray) -> np.ndarray:
     return keys.view(">u8").reshape(-1, N_WORDS).astype(np.uint64)
 
 
-def _find(table: np.ndarray, chords: np.ndarray) -> np.ndarray:
+def find(table: np.ndarray, chords: np.ndarray) -> np.ndarray:
     """Row of each chord in the table, -1 where it has none: int64, shape (len(chords),)."""
-    _, inverse = np.unique(_keys(np.concatenate([table, chords])), return_inverse=True)
+    _, inverse = np.unique(chord_keys(np.concatenate([table, chords])), return_inverse=True)
     row = np.full(inverse.max(initial=-1) + 1, -1, np.int64)
     row[inverse[: len(table)]] = np.arange(len(table))
     return row[inverse[len(table) :]]

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from pianolstm.exceptions import InvalidInputError
-from pianolstm.tokens import ChordSequence
+from pianolstm.tokens import ChordSequence, TokenCorpus
 
 START = -1
 """Input before the first frame of a piece."""
@@ -54,7 +54,7 @@ class WindowDataset:
 
     Parameters
     ----------
-    tokens : list of ChordSequence or array-like of int, shape (n_frames,)
+    tokens : list of ChordSequence or array-like of int, shape (n_frames,), or TokenStore
         One entry a piece.
     window_size : int, default=200
         Frames in a window.
@@ -63,6 +63,9 @@ class WindowDataset:
         for ``target="next"``.
     target : {"sequence", "next"}, default="sequence"
         Whether the target is the window one frame on, or the one frame after the window.
+    end : int, default=None
+        Token that `batches` gives as the target after a piece's last frame; None for no such
+        target.
 
     Examples
     --------
@@ -76,11 +79,12 @@ class WindowDataset:
 
     def __init__(
         self,
-        tokens: Sequence[ChordSequence | np.ndarray],
+        tokens: Sequence[ChordSequence | np.ndarray] | TokenCorpus,
         *,
         window_size: int = 200,
         stride: int | None = None,
         target: Literal["sequence", "next"] = "sequence",
+        end: int | None = None,
     ) -> None:
         if target not in ("sequence", "next"):
             raise InvalidInputError(f'target must be "sequence" or "next"; got {target!r}.')
@@ -92,6 +96,8 @@ class WindowDataset:
             raise InvalidInputError(
                 "tokens must be a list with one entry a piece; wrap it in a list: [tokens]."
             )
+        if isinstance(tokens, TokenCorpus):
+            tokens = tokens.tokens
         self.tokens = [np.asarray(t.tokens if isinstance(t, ChordSequence) else t) for t in tokens]
         for i, piece in enumerate(self.tokens):
             if piece.ndim != 1 or piece.dtype.kind not in "iu":
@@ -104,6 +110,7 @@ class WindowDataset:
         self.window_size = int(window_size)
         self.target: Literal["sequence", "next"] = target
         self.stride = int(stride or (window_size if target == "sequence" else 1))
+        self.end = end
         # A whole window needs one frame more than its size: the last target.
         counts = [max(0, (len(t) - 1 - window_size) // self.stride + 1) for t in self.tokens]
         self._first = np.cumsum([0, *counts])
@@ -146,7 +153,11 @@ class WindowDataset:
         parts = ([self.tokens[i] for i in part] for part in (kept, held))
         first, second = (
             WindowDataset(
-                part, window_size=self.window_size, stride=self.stride, target=self.target
+                part,
+                window_size=self.window_size,
+                stride=self.stride,
+                target=self.target,
+                end=self.end,
             )
             for part in parts
         )
@@ -228,15 +239,18 @@ class WindowDataset:
         """How many batches an epoch has at the most, whatever the phases."""
         step = self.window_size if self.target == "sequence" else self.stride
         extra = 1 if self.target == "sequence" else 0
-        n = sum(-(-len(t) // step) + extra for t in self.tokens if len(t))
+        n = sum(-(-length // step) + extra for length in self._lengths() if length)
         return -(-n // batch_size)
+
+    def _lengths(self) -> list[int]:
+        """Targets of each piece."""
+        return [len(t) + (self.end is not None) for t in self.tokens]
 
     def _places(self, rng: np.random.Generator | None) -> np.ndarray:
         """(piece, first target, end of targets) of each window of an epoch."""
         step = self.window_size if self.target == "sequence" else self.stride
         places = []
-        for i, tokens in enumerate(self.tokens):
-            n = len(tokens)
+        for i, n in enumerate(self._lengths()):
             phase = int(rng.integers(step)) if rng is not None else 0
             if self.target == "sequence":
                 edges = np.unique(np.clip(np.arange(phase - step, n + step, step), 0, n))
@@ -258,7 +272,10 @@ class WindowDataset:
         mask = np.zeros((batch_size, n_targets), bool)
         for row, (i, a, b) in enumerate(places.tolist()):
             tokens = self.tokens[i]
-            targets[row, : b - a] = tokens[a:b]
+            frames = tokens[a:b]
+            targets[row, : len(frames)] = frames
+            if self.end is not None and len(frames) < b - a:
+                targets[row, len(frames)] = self.end
             mask[row, : b - a] = True
             first = a - 1 if self.target == "sequence" else a - self.window_size
             column = 0 if self.target == "sequence" else max(0, -1 - first)

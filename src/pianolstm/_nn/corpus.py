@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pianolstm.tokens import ChordSequence, unpack
+from pianolstm.tokens import TokenCorpus, find, unpack
 
 ROW_MULTIPLE = 256
 """The vocabulary is padded to a multiple of this, so that few sizes are compiled."""
@@ -21,41 +21,32 @@ def n_rows(n_tokens: int) -> int:
     return -(-(n_tokens + 2) // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
-    """Pieces over one table of chords: the vocabulary, then chords outside it.
+    """Pieces as tokens, seen through a vocabulary.
 
     Attributes
     ----------
-    tokens : list of ndarray of int32
+    tokens : sequence of ndarray of int32, shape (n_frames,)
         One entry a piece; ids are rows of `chords`.
     chords : ndarray of uint64, shape (n_chords, 4)
         Bits of each id.
+    rows : ndarray of int32, shape (n_chords,)
+        The chord's number in the vocabulary, -1 where it is outside.
     n_tokens : int
-        Ids below it are the vocabulary.
+        Size of the vocabulary.
     """
 
-    tokens: list[np.ndarray]
+    tokens: Sequence[np.ndarray]
     chords: np.ndarray
+    rows: np.ndarray
     n_tokens: int
 
     @classmethod
-    def of(cls, vocabulary: np.ndarray, sequences: Sequence[ChordSequence]) -> Corpus:
-        """Give each piece's own chords ids in one common table."""
-        tables, tokens, n = [vocabulary], [], len(vocabulary)
-        for sequence in sequences:
-            offset = n - len(vocabulary)
-            known = sequence.tokens < len(vocabulary)
-            tokens.append(
-                sequence.tokens if known.all() else sequence.tokens + np.where(known, 0, offset)
-            )
-            tables.append(sequence.extra)
-            n += len(sequence.extra)
-        return cls(
-            [t.astype(np.int32, copy=False) for t in tokens],
-            np.concatenate(tables),
-            len(vocabulary),
-        )
+    def of(cls, vocabulary: np.ndarray, corpus: TokenCorpus) -> Corpus:
+        """See a corpus through a vocabulary."""
+        rows = find(vocabulary, corpus.chords).astype(np.int32)
+        return cls(corpus.tokens, corpus.chords, rows, len(vocabulary))
 
     @property
     def end(self) -> int:
@@ -66,10 +57,12 @@ class Corpus:
         """
         return len(self.chords)
 
-    @property
-    def n_unknown(self) -> int:
-        """Frames whose chord is outside the vocabulary."""
-        return sum(int((t >= self.n_tokens).sum()) for t in self.tokens)
+    def counts(self) -> np.ndarray:
+        """Frames of each id: int64, shape (n_chords,)."""
+        counts = np.zeros(len(self.chords), np.int64)
+        for tokens in self.tokens:
+            counts += np.bincount(tokens, minlength=len(counts))
+        return counts
 
     def longest_hold(self) -> int:
         """Most frames that a chord lasts before another follows; last chords of pieces aside."""
@@ -83,12 +76,13 @@ class Corpus:
         return int(followed.max() if len(followed) else np.concatenate(last).max())
 
     def begun_once(self) -> np.ndarray:
-        """Ids of vocabulary chords that the corpus begins just once."""
+        """Ids of vocabulary chords that the corpus begins just once, in the vocabulary's order."""
         begun = np.zeros(len(self.chords), np.int64)
         for tokens in self.tokens:
             changes = np.append(True, tokens[1:] != tokens[:-1])[: len(tokens)]
             begun += np.bincount(tokens[changes], minlength=len(begun))
-        return np.flatnonzero(begun[: self.n_tokens] == 1)
+        ids = np.flatnonzero((begun == 1) & (self.rows >= 0))
+        return ids[np.argsort(self.rows[ids])]
 
 
 class Reader:
@@ -103,9 +97,8 @@ class Reader:
     """
 
     def __init__(self, corpus: Corpus, hidden: np.ndarray | tuple[()] = ()) -> None:
-        rows = n_rows(corpus.n_tokens)
-        ids = np.arange(len(corpus.chords), dtype=np.int32)
-        outside = ids >= corpus.n_tokens
+        rows, ids = n_rows(corpus.n_tokens), corpus.rows
+        outside = ids < 0
         outside[np.asarray(hidden, np.int64)] = True
         # Two more entries, so that PAD (-2) and START (-1) index the last two.
         self._inputs = np.append(np.where(outside, rows, ids), [-2, -1]).astype(np.int32)
@@ -143,7 +136,7 @@ class PitchBernoulli:
     @classmethod
     def fit(cls, corpus: Corpus) -> PitchBernoulli:
         """Count over the frames of a corpus."""
-        frames = np.bincount(np.concatenate(corpus.tokens), minlength=len(corpus.chords))
+        frames = corpus.counts()
         sounding = frames @ unpack(corpus.chords)[:, :128].astype(np.float64)
         going_on, again = 0, 0
         for tokens in corpus.tokens:

@@ -92,7 +92,7 @@ def evaluate(
         )
     ]
     for piece, tokens in zip(pieces, corpus.tokens, strict=True):
-        unknown = np.flatnonzero(tokens[piece.frames] >= corpus.n_tokens)
+        unknown = np.flatnonzero(corpus.rows[tokens[piece.frames]] < 0)
         at = piece.frames[unknown]
         before = corpus.chords[tokens[np.maximum(at - 1, 0)]] * (at > 0)[:, None].astype(np.uint64)
         piece.log_p[unknown] += bernoulli.log_likelihood(corpus.chords[tokens[at]], before)

@@ -48,9 +48,9 @@ class _Compiling:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._on_event)
 
-    def _on_event(self, event: str, duration: float, /, **_: str | int) -> None:
+    def _on_event(self, event: str, duration_secs: float, **kwargs: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            self.seconds += duration
+            self.seconds += duration_secs
 
 
 _compiling = _Compiling()
@@ -130,10 +130,11 @@ class Trainer:
         # The Bi-LSTM reads a window for each target: an eighth of a window apart.
         self.target_stride = max(1, config.window_size // 8)
         self.dataset = WindowDataset(
-            [np.append(tokens, np.int32(corpus.end)) for tokens in corpus.tokens],
+            corpus.tokens,
             window_size=config.window_size,
             stride=None if config.is_causal else self.target_stride,
             target="sequence" if config.is_causal else "next",
+            end=corpus.end,
         )
         self.begun_once = corpus.begun_once()
         self.validation_seconds = 0.0
@@ -302,11 +303,8 @@ class Trainer:
     def _unknown_cost(self) -> float:
         """Mean nats of a hidden training chord's pitches, so that losses and scores compare."""
         corpus = self.corpus
-        ids = (
-            self.begun_once
-            if corpus.n_unknown == 0
-            else np.arange(corpus.n_tokens, len(corpus.chords))
-        )
+        unknown = np.flatnonzero((corpus.rows < 0) & (corpus.counts() > 0))
+        ids = unknown if len(unknown) else self.begun_once
         if len(ids) == 0:
             return 0.0
         chords = corpus.chords[ids]

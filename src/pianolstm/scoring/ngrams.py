@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from pianolstm._nn.corpus import Corpus, PitchBernoulli
 from pianolstm.exceptions import InvalidInputError
-from pianolstm.rolls import Grid, as_rolls
-from pianolstm.tokens import ChordTokenizer, encode
+from pianolstm.rolls import Grid
+from pianolstm.tokens import ChordTokenizer, Pieces, as_corpus
 
 
 class NgramBaseline(BaseEstimator):
@@ -51,7 +50,7 @@ class NgramBaseline(BaseEstimator):
     def __init__(self, *, order: int = 2) -> None:
         self.order = order
 
-    def fit(self, X: Sequence[Any], y: Any = None) -> NgramBaseline:
+    def fit(self, X: Pieces, y: Any = None) -> NgramBaseline:
         """Count the chords of a corpus.
 
         Parameters
@@ -67,22 +66,23 @@ class NgramBaseline(BaseEstimator):
         """
         if self.order not in (1, 2):
             raise InvalidInputError(f"order must be 1 or 2; got {self.order!r}.")
-        rolls = as_rolls(X)
-        self.fs_ = rolls[0].fs
-        self.grid_: Grid = rolls[0].grid
-        self.tokenizer_ = ChordTokenizer().fit(rolls)
-        corpus = self._corpus(rolls)
+        tokens = as_corpus(X)
+        self.fs_ = tokens.fs
+        self.grid_: Grid = tokens.grid
+        self.tokenizer_ = ChordTokenizer().fit(tokens)
+        corpus = Corpus.of(self.tokenizer_.vocabulary_, tokens)
         self._bernoulli = PitchBernoulli.fit(corpus)
         n = corpus.n_tokens
-        self._counts = np.bincount(np.concatenate(corpus.tokens), minlength=n)
-        pairs = np.concatenate([self._pairs(self._seen(tokens)) for tokens in corpus.tokens])
+        self._counts = np.zeros(n, np.int64)
+        np.add.at(self._counts, corpus.rows, corpus.counts())
+        pairs = np.concatenate([self._pairs(self._seen(corpus.rows[t])) for t in corpus.tokens])
         self._pair_keys, self._pair_counts = np.unique(pairs, return_counts=True)
         before = self._pair_keys // (n + 1)
         self._followed = np.bincount(before, weights=self._pair_counts, minlength=n + 2)
         self._followers = np.bincount(before, minlength=n + 2)
         return self
 
-    def score(self, X: Sequence[Any], y: Any = None) -> float:
+    def score(self, X: Pieces, y: Any = None) -> float:
         """Mean log-likelihood in nats per frame, over all frames of all pieces.
 
         Parameters
@@ -97,11 +97,12 @@ class NgramBaseline(BaseEstimator):
             Higher is better; at most 0.
         """
         check_is_fitted(self, "tokenizer_")
-        corpus = self._corpus(as_rolls(X, fs=self.fs_, grid=self.grid_))
+        tokens = as_corpus(X, fs=self.fs_, grid=self.grid_)
+        corpus = Corpus.of(self.tokenizer_.vocabulary_, tokens)
         n = corpus.n_tokens
         log_p = []
         for tokens in corpus.tokens:
-            ids = self._seen(tokens)
+            ids = self._seen(corpus.rows[tokens])
             p = self._unigram(ids)
             if self.order == 2:
                 keys = self._pairs(ids)
@@ -123,14 +124,11 @@ class NgramBaseline(BaseEstimator):
             log_p.append(piece)
         return float(np.concatenate(log_p).mean())
 
-    def _corpus(self, rolls: Sequence[Any]) -> Corpus:
-        vocabulary = self.tokenizer_.vocabulary_
-        return Corpus.of(vocabulary, [encode(vocabulary, roll) for roll in rolls])
-
-    def _seen(self, tokens: np.ndarray) -> np.ndarray:
-        """Ids, n_tokens for any chord that the training pieces lack (the rest may be one)."""
+    def _seen(self, rows: np.ndarray) -> np.ndarray:
+        """Rows, n_tokens for any chord that the training pieces lack (the rest may be one)."""
         n = self.tokenizer_.n_tokens_
-        return np.where(np.append(self._counts, 0)[np.minimum(tokens, n)] > 0, tokens, n)
+        rows = np.where(rows < 0, n, rows)
+        return np.where(np.append(self._counts, 0)[rows] > 0, rows, n)
 
     def _unigram(self, ids: np.ndarray) -> np.ndarray:
         """Probability of each id; id n_tokens is any chord outside the vocabulary."""
