@@ -6,8 +6,9 @@ the end of a whole track, events after the end of track, running status across s
 What is out of step (a data byte where a status must be, an event past the end of its track) is an
 error that tells the byte.
 
-A track is a chain: where an event ends, the next begins. Where each event *would* end is computed
-for all bytes of a block at once with NumPy; only the chain itself is followed byte by byte.
+A track is a chain: where an event ends, the next begins. Where each event *would* end is worked out
+for all bytes of a block at once, and the chain is followed by doubling: the first event gives the
+second, the first two give the next two, and so on. No Python loop runs over events.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 
 from pianolstm.exceptions import MidiError
 
-BLOCK = 1 << 16
-"""Bytes whose events are worked out at once, so that a large file needs little memory."""
+BLOCK = 1 << 15
+"""Bytes whose events are worked out at once: few enough for the processor's cache."""
 
 MAX_WRAPPING = 256
 """Bytes of another program's header (MacBinary has 128) in which a MIDI file may begin."""
@@ -93,28 +94,84 @@ def read_events(name: str, data: bytes) -> Events:
             "pianolstm.split_midi gives them one by one."
         )
     ticks_per_quarter, smpte_microseconds = _resolution(name, division)
-    read = [_read_track(f"{name}: track {i}", track) for i, track in enumerate(tracks)]
-    columns, tempi, names = zip(*read, strict=True)
-    tick, status, data1, data2 = (np.concatenate(c) for c in zip(*columns, strict=True))
-    tempo_tick, tempo = (np.concatenate(c) for c in zip(*tempi, strict=True))
+    # All tracks in one run of bytes; zeros after the end, so that looking ahead needs no care. The
+    # chains are what keeps tracks apart.
+    padded = np.frombuffer(b"".join(tracks) + bytes(16), np.uint8)
+    ends = np.cumsum([len(track) for track in tracks])
+    begins = ends - [len(track) for track in tracks]
+    chains = [
+        _chain(f"{name}: track {i}", padded, begin, end)
+        for i, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True))
+    ]
+    starts = np.concatenate(chains)
+    n_events = [len(chain) for chain in chains]
+    track = np.repeat(np.arange(len(tracks), dtype=np.int32), n_events)
+    first_event = np.cumsum(n_events) - n_events
+
+    def place(at: int) -> tuple[str, int]:
+        """Name of the track that a byte stands in, and the byte's number there."""
+        i = int(np.searchsorted(ends, at, side="right"))
+        return f"{name}: track {i}", int(at - begins[i])
+
+    delta, at = _variable_length(padded, starts)
+    tick = np.cumsum(delta)
+    tick -= (tick - delta)[np.minimum(first_event, len(tick) - 1)][track] if len(tick) else 0
+    status = padded[at]
+    explicit = status >= 0x80
+    # Running status: the last status of a channel message in the track goes on.
+    sets = explicit & (status < 0xF0)
+    last = np.maximum.accumulate(np.where(sets, np.arange(len(at)), -1))
+    missing = ~explicit & (last < first_event[track])
+    if missing.any():
+        at_byte = int(at[np.argmax(missing)])
+        where, i = place(at_byte)
+        raise MidiError(
+            f"{where}: expected a status byte at byte {i}, as none came before; got "
+            f"{padded[at_byte]:#04x}. The file is broken."
+        )
+    status = np.where(explicit, status, status[last]) if len(at) else status
+    first = at + explicit
+    is_channel = status < 0xF0
+    data1, data2 = padded[first], np.where(_N_DATA[status] == 2, padded[first + 1], 0)
+    wrong = is_channel & ((data1 | data2) >= 0x80)
+    if wrong.any():
+        at_byte = int(first[np.argmax(wrong)])
+        where, i = place(at_byte)
+        raise MidiError(
+            f"{where}: expected data bytes below 0x80 at byte {i}; got "
+            f"{bytes(padded[at_byte : at_byte + 2]).hex(' ')}. The file is broken."
+        )
+
+    meta = np.flatnonzero(status == META)
+    length, body = _variable_length(padded, at[meta] + 2)
+    which = padded[at[meta] + 1]
+    names = [""] * len(tracks)
+    for i in np.flatnonzero(which == TRACK_NAME).tolist():
+        text = bytes(padded[body[i] : body[i] + length[i]]).decode("latin-1").strip("\0 ")
+        names[track[meta[i]]] = names[track[meta[i]]] or text
+    is_tempo = (which == TEMPO) & (length >= 3)
+    begin = body[is_tempo]
+    tempo = padded[begin[:, None] + np.arange(3)] @ np.array([1 << 16, 1 << 8, 1])
+    tempo_tick = tick[meta[is_tempo]][tempo > 0]
+    tempo = tempo[tempo > 0]
     if smpte_microseconds is not None:
         tempo_tick, tempo = np.zeros(1, np.int64), np.array([smpte_microseconds])
     # Seconds are summed up in whole ticks times microseconds.
-    last = max(tick.max(initial=0), tempo_tick.max(initial=0))
-    if float(last) * float(tempo.max(initial=500_000)) > 2.0**62:
+    latest = max(tick.max(initial=0), tempo_tick.max(initial=0))
+    if float(latest) * float(tempo.max(initial=500_000)) > 2.0**62:
         raise MidiError(
-            f"{name}: an event at tick {last:,} is later than any music; the file is broken."
+            f"{name}: an event at tick {latest:,} is later than any music; the file is broken."
         )
     return Events(
-        tick=tick,
-        track=np.repeat(np.arange(len(tracks), dtype=np.int32), [len(c[0]) for c in columns]),
-        kind=status >> 4,
-        channel=status & 15,
-        data1=data1,
-        data2=data2,
+        tick=tick[is_channel],
+        track=track[is_channel],
+        kind=status[is_channel] >> 4,
+        channel=status[is_channel] & 15,
+        data1=data1[is_channel],
+        data2=data2[is_channel],
         tempo_tick=tempo_tick,
         tempo=tempo,
-        names=list(names),
+        names=names,
         ticks_per_quarter=ticks_per_quarter,
     )
 
@@ -193,97 +250,74 @@ def _resolution(name: str, division: int) -> tuple[int, int | None]:
     return per_second * ticks, microseconds
 
 
-def _read_track(
-    name: str, data: bytes
-) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, np.ndarray], str]:
-    """Columns (tick, status, data1, data2) of the channel events; tempi; the track's name."""
-    # Zeros after the end, so that looking ahead needs no care; the chain is checked instead.
-    padded = np.concatenate([np.frombuffer(data, np.uint8), np.zeros(16, np.uint8)])
-    starts = _chain(name, padded, len(data))
-    delta, at = _variable_length(padded, starts)
-    tick = np.cumsum(delta)
-    status = padded[at]
-    explicit = status >= 0x80
-    # Running status: the last status of a channel message goes on.
-    sets = explicit & (status < 0xF0)
-    last = np.maximum.accumulate(np.where(sets, np.arange(len(at)), 0))
-    status = np.where(explicit, status, status[last]) if len(at) else status
-    first = at + explicit
-    is_channel = status < 0xF0
-    data1, data2 = padded[first], np.where(_N_DATA[status] == 2, padded[first + 1], 0)
-    wrong = is_channel & ((data1 | data2) >= 0x80)
-    if wrong.any():
-        where = int(first[np.argmax(wrong)])
+def _chain(name: str, padded: np.ndarray, begin: int, end: int) -> np.ndarray:
+    """Where each event of a track begins: int64, shape (n_events,).
+
+    Before the first status byte a running one of two data bytes is assumed; who reads the events
+    must refuse that.
+    """
+    parts = [np.empty(0, np.int64)]
+    at, width = begin, 2
+    while at < end:
+        starts, at, width = _follow(padded, at, min(end, at + BLOCK), width)
+        parts.append(starts)
+    if at > end:
         raise MidiError(
-            f"{name}: expected data bytes below 0x80 at byte {where}; got "
-            f"{bytes(padded[where : where + 2]).hex(' ')}. The file is broken."
+            f"{name}: the event at byte {parts[-1][-1] - begin} goes on to byte {at - begin}, but "
+            f"the track ends at {end - begin}; it is cut short or broken."
         )
-    meta = np.flatnonzero(status == META)
-    length, body = _variable_length(padded, at[meta] + 2)
-    which = padded[at[meta] + 1]
-    track_name = ""
-    if (which == TRACK_NAME).any():
-        i = int(np.argmax(which == TRACK_NAME))
-        payload = data[int(body[i]) : int(body[i] + length[i])]
-        track_name = payload.decode("latin-1").strip("\0 ")
-    is_tempo = (which == TEMPO) & (length >= 3)
-    begin = body[is_tempo]
-    tempo = padded[begin[:, None] + np.arange(3)] @ np.array([1 << 16, 1 << 8, 1])
-    tempo_tick = tick[meta[is_tempo]]
-    valid = tempo > 0
-    columns = tuple(c[is_channel] for c in (tick, status, data1, data2))
-    return columns, (tempo_tick[valid], tempo[valid]), track_name
+    return np.concatenate(parts)
 
 
-def _chain(name: str, padded: np.ndarray, n: int) -> np.ndarray:
-    """Where each event of a track begins: int64, shape (n_events,)."""
-    starts: list[int] = []
-    begin = starts.append
-    at, width = 0, 0  # of the running status: its data bytes
-    while at < n:
-        base, stop = at, min(n, at + BLOCK)
-        ends, sets = _block(padded, base, stop)
-        while at < stop:
-            begin(at)
-            i = at - base
-            at = ends[i]
-            if at < 0:  # no status byte: as many data bytes as the status before it has
-                if width == 0:
-                    raise MidiError(
-                        f"{name}: expected a status byte at byte {-at}, as none came before; got "
-                        f"{padded[-at]:#04x}. The file is broken."
-                    )
-                at = width - at
-            else:
-                width = sets[i] or width
-    if at > n:
-        raise MidiError(
-            f"{name}: the event at byte {starts[-1]} goes on to byte {at}, but the track ends at "
-            f"{n}; it is cut short or broken."
-        )
-    return np.array(starts, np.int64)
+def _follow(padded: np.ndarray, first: int, last: int, width: int) -> tuple[np.ndarray, int, int]:
+    """The chain of events from byte `first`, as far as they begin before byte `last`.
 
-
-def _block(padded: np.ndarray, first: int, last: int) -> tuple[list[int], list[int]]:
-    """For each byte from first to last, were it the first of an event: where the event ends.
+    Parameters
+    ----------
+    width : int
+        Data bytes of the running status, 1 or 2.
 
     Returns
     -------
-    ends : list of int
-        First byte after the event; for an event without status byte, minus its first data byte.
-    sets : list of int
-        Data bytes of the running status that the event sets, 0 if it sets none.
+    starts : ndarray of int64
+        Where the events begin.
+    at, width : int
+        Where the next one begins, and the running status there.
     """
-    _, at = _variable_length(padded, np.arange(first, last))
-    status = padded[np.minimum(at, len(padded) - 1)]
-    n_data = _N_DATA[status]
-    ends = np.where(status < 0x80, -at, at + 1 + n_data)
+    n = last - first
+    goes_on = (padded[first : last + 2] >> 7).astype(np.int32)
+    two = goes_on[:n] & goes_on[1 : n + 1]
+    # Of the status, were an event to begin here; a fourth byte ends a delta time in any case.
+    at = np.arange(1, n + 1, dtype=np.int32) + goes_on[:n] + two + (two & goes_on[2 : n + 2])
+    status = padded[first : last + 4].take(at)
+    n_data = _N_DATA.take(status)
+    end = at + 1 + n_data
     own = np.flatnonzero(n_data == 255)
     if len(own):
-        length, body = _variable_length(padded, at[own] + np.where(status[own] == META, 2, 1))
-        ends[own] = body + length
-    sets = np.where((status >= 0x80) & (status < 0xF0), n_data, 0)
-    return ends.tolist(), sets.tolist()
+        told, body = _variable_length(padded, first + at[own] + np.where(status[own] == META, 2, 1))
+        end[own] = np.minimum(body + told - first, 2**30 - 1)
+    runs, sets = status < 0x80, (status >= 0x80) & (status < 0xF0)
+    # A node is a byte and a running status, 2 * byte + width - 1; two to a byte, and it leads to
+    # that of the next event. The last node stands for all that is past the end.
+    end *= 2
+    end += np.where(sets, n_data - 1, 0)
+    leads = np.empty((n, 2), np.int32)
+    leads[:, 0] = np.where(runs, 2 * at + 2, end)
+    leads[:, 1] = np.where(runs, 2 * at + 5, end + ~sets)
+    leads = leads.ravel()
+    ahead = np.empty(2 * n + 1, np.intp)
+    np.minimum(leads, 2 * n, out=ahead[:-1])
+    ahead[-1] = 2 * n
+    chain = np.array([width - 1])
+    while True:
+        following = ahead.take(chain)
+        if following[-1] == 2 * n:
+            chain = np.concatenate([chain, following[following < 2 * n]])
+            break
+        chain = np.concatenate([chain, following])
+        ahead = ahead.take(ahead)
+    byte, column = divmod(int(leads[chain[-1]]), 2)
+    return first + (chain >> 1), first + byte, column + 1
 
 
 def _variable_length(padded: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -291,14 +325,14 @@ def _variable_length(padded: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np
 
     Four bytes at the most; a fourth one ends it, whatever its top bit.
     """
-    value = np.zeros(len(at), np.int64)
-    end = at.astype(np.int64)
-    more = np.ones(len(at), bool)
-    for _ in range(4):
-        byte = padded[np.minimum(end, len(padded) - 1)]
-        value = np.where(more, value << 7 | (byte & 0x7F), value)
-        end = end + more
-        more &= byte >= 0x80
-        if not more.any():
+    byte = padded[np.minimum(at, len(padded) - 1)]
+    value, end = (byte & 0x7F).astype(np.int64), at.astype(np.int64) + 1
+    more = np.flatnonzero(byte >= 0x80)
+    for _ in range(3):
+        if len(more) == 0:
             break
+        byte = padded[np.minimum(end[more], len(padded) - 1)]
+        value[more] = value[more] << 7 | (byte & 0x7F)
+        end[more] += 1
+        more = more[byte >= 0x80]
     return value, end
