@@ -3,7 +3,6 @@
 import argparse
 import os
 import platform
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -59,9 +58,3 @@ def peak_mb(code: str, *argv: str) -> float:
         [sys.executable, "-c", code, *argv], check=True, capture_output=True, text=True
     ).stdout
     return int(out.split()[-1]) / (1024 if sys.platform != "darwin" else 1024**2)
-
-
-def limit(seconds: int, megabytes: int) -> None:
-    """Keep this process within time and memory, where the system can."""
-    resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))

@@ -1,7 +1,7 @@
 """Throw mutated MIDI files at the reader: nothing but notes or a MidiError may come of them.
 
 Bytes of real files (the folder of cases, and the smallest of the 86 pieces) are changed, cut out,
-doubled, moved and filled in at random, lengths and tempi among them.
+doubled, moved and filled in at random, anywhere, or within one track, whose length is then mended.
 """
 
 import random
@@ -48,6 +48,20 @@ def mutate(data, rng, others):
     return bytes(data)
 
 
+def mutate_track(data, rng, others):
+    """Mutate what is in one track and mend its length, so that the file stays whole around it."""
+    places, at = [], 14
+    while data[at : at + 4] == b"MTrk":
+        length = int.from_bytes(data[at + 4 : at + 8], "big")
+        places.append((at, at + 8 + length))
+        at += 8 + length
+    if not places:
+        return mutate(data, rng, others)
+    a, b = rng.choice(places)
+    track = mutate(data[a + 8 : b], rng, others)
+    return data[:a] + b"MTrk" + len(track).to_bytes(4, "big") + track + data[b:]
+
+
 def main():
     warnings.simplefilter("error")
     args = arguments(__doc__.splitlines()[0], mutations=20_000, seed=0)
@@ -58,7 +72,7 @@ def main():
     encoders = [pl.PianoRollEncoder(pedal=True), pl.PianoRollEncoder(fs=12, grid="beats")]
     read, refused, slowest, messages = 0, 0, 0.0, set()
     for n in range(args.mutations):
-        data = mutate(rng.choice(seeds), rng, seeds)
+        data = rng.choice((mutate, mutate_track))(rng.choice(seeds), rng, seeds)
         began = time.process_time()
         try:
             encoders[n % 2].transform([data])
