@@ -140,10 +140,44 @@ class TestLearning:
             model.partial_fit(rolls)
         assert model.history_["epoch"] == list(range(7))
         assert model.history_["loss"][-1] < model.history_["loss"][1]
-        n_tokens = model.tokenizer_.n_tokens_
-        model.partial_fit(pieces[2:])  # new chords are heard, and scored
+
+    def test_partial_fit_adds_the_chords_of_new_pieces(self, pieces):
+        model, rolls = tiny(), [cycle(96), cycle(96, 5)]
+        for _ in range(30):
+            model.partial_fit(rolls)
+        vocabulary, before = model.tokenizer_.vocabulary_, model.score(rolls)
+        assert model.tokenizer_.coverage(pieces) < 0.5
+        model._extend(TokenCorpus.of(pieces))
+        assert np.array_equal(model.tokenizer_.vocabulary_[: len(vocabulary)], vocabulary)
+        assert model.tokenizer_.coverage(pieces) == 1
+        # The new chords take a little of the probability, and nothing else has changed.
+        assert before - 0.2 < model.score(rolls) < before
+        scores = [model.score(pieces)]
+        for _ in range(5):
+            model.partial_fit(pieces)
+            scores.append(model.score(pieces))
+        assert scores[-1] > scores[0] + 0.5
+        new = {tuple(c) for c in model.tokenizer_.vocabulary_[len(vocabulary) :].tolist()}
+        written = TokenCorpus.of([model.generate(300, random_state=0)])
+        assert new & {tuple(c) for c in written.chords.tolist()}
+
+    def test_a_frozen_vocabulary_does_not_grow(self, pieces):
+        tokenizer = FrozenEstimator(pl.ChordTokenizer().fit(pieces[:2]))
+        model = tiny(tokenizer=tokenizer).partial_fit(pieces[:2]).partial_fit(pieces)
+        assert model.tokenizer_.n_tokens_ == tokenizer.estimator.n_tokens_
+        assert np.isfinite(model.score(pieces))
+
+    def test_warm_start_goes_on(self, pieces):
+        rolls = [cycle(96), cycle(96, 5)]
+        model = tiny(warm_start=True, early_stopping=False, max_epochs=10).fit(rolls)
+        n_tokens, learned = model.tokenizer_.n_tokens_, model.score(rolls)
+        model.set_params(max_epochs=2).fit(rolls)
+        assert model.history_["epoch"] == list(range(13))
+        assert model.score(rolls) > learned
         assert model.tokenizer_.n_tokens_ == n_tokens
-        assert np.isfinite(model.score(pieces[2:]))
+        model.fit(pieces)
+        assert model.tokenizer_.n_tokens_ > n_tokens
+        assert tiny(early_stopping=False).fit(pieces).fit(pieces).history_["epoch"] == [0, 1, 2]
 
     def test_time_budget_ends_in_a_validation(self, pieces):
         model = tiny(time_budget=3, max_epochs=10**6, n_iter_no_change=10**6).fit(pieces)
@@ -236,9 +270,13 @@ class TestLearning:
         assert len(model.generate(5)) == 5
 
     def test_a_loss_that_is_not_finite_stops_with_the_best_model(self, pieces):
-        with pytest.warns(ConvergenceWarning, match="The loss became nan"):
-            model = tiny(learning_rate=1e30, clip_norm=1e30, max_epochs=9).fit(pieces)
-        assert np.isfinite(model.score(pieces))
+        model = tiny(learning_rate=1e30, clip_norm=1e30, max_epochs=9)
+        match = r"The loss became (nan|inf) in step [2-9] of epoch 1; .* that of epoch 0\."
+        with pytest.raises(pl.PianoLSTMError, match=match):
+            model.fit(pieces)
+        untrained = tiny(time_budget=0).fit(pieces)
+        assert model.score(pieces) == untrained.score(pieces)
+        assert model.best_epoch_ == 0
 
     def test_verbose_shows_the_epochs(self, pieces, capsys):
         tiny(verbose=1).fit(pieces)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
 import secrets
 import statistics
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -20,11 +24,19 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from pianolstm._nn import networks
+from pianolstm._nn.checkpoints import Checkpoint
 from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader, n_rows, padded_vocabulary
 from pianolstm._nn.evaluation import evaluate
-from pianolstm._nn.model_files import fill_leaves, named_leaves, read_model, write_model
+from pianolstm._nn.model_files import (
+    fill_leaves,
+    named_leaves,
+    read_model,
+    with_nan,
+    without_nan,
+    write_model,
+)
 from pianolstm._nn.sampling import sample
-from pianolstm._nn.training import Epochs, Settings, Trainer, TrainState, seed_key
+from pianolstm._nn.training import Epochs, Progress, Settings, Trainer, TrainState, seed_key
 from pianolstm.callbacks import Callback, ProgressBar
 from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.midi import TempoMap
@@ -70,6 +82,17 @@ class SequenceGenerator(BaseEstimator):
         Share of the pieces held out; at least one. One piece alone is split in time.
     n_iter_no_change : int, default=10
         Epochs without a gain after which training stops.
+    warm_start : bool, default=False
+        Whether `fit` goes on from what an earlier call has learned, with the chords of new pieces
+        added to the vocabulary, instead of beginning anew.
+    checkpoint_dir : path, default=None
+        Folder in which `fit` keeps all that it has come to. Killed and called again with the same
+        settings and pieces, it goes on from there and ends as if nothing had happened, bit by bit
+        (on the same versions and device). Once it has ended, the next call begins anew.
+        ``SequenceGenerator.load(checkpoint_dir / "checkpoint.safetensors")`` gives the best model
+        so far.
+    checkpoint_minutes : float, default=None
+        Minutes from one checkpoint to the next within an epoch; None keeps one an epoch.
     time_budget : float, default=None
         Seconds that `fit` may take; it is used up to the last validation. None sets no limit.
     callbacks : list of pianolstm.callbacks.Callback, default=()
@@ -144,6 +167,9 @@ class SequenceGenerator(BaseEstimator):
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
+        warm_start: bool = False,
+        checkpoint_dir: str | PathLike[str] | None = None,
+        checkpoint_minutes: float | None = None,
         time_budget: float | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: int = 0,
@@ -162,13 +188,16 @@ class SequenceGenerator(BaseEstimator):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_minutes = checkpoint_minutes
         self.time_budget = time_budget
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
 
     def fit(self, X: Pieces, y: Any = None, *, X_val: Pieces | None = None) -> SequenceGenerator:
-        """Learn from rolls, from the start.
+        """Learn from rolls, from the start (unless ``warm_start``).
 
         Pieces are held out before anything is learned from the others, the vocabulary included.
         Ctrl-C ends the training with a warning and keeps the best model so far.
@@ -190,22 +219,31 @@ class SequenceGenerator(BaseEstimator):
         ------
         InvalidInputError
             If X is no list of pieces, or a parameter is out of range, or a piece alone is too
-            short to be split.
+            short to be split, or the checkpoint is that of another fit.
+        PianoLSTMError
+            If the loss is no longer finite; the best model before that is kept.
         """
         began = time.monotonic()
         self._check()
-        seed = as_seed(self.random_state)
+        checkpoint = self._checkpoint()
+        if self.random_state is None and checkpoint is not None and checkpoint.seed is not None:
+            seed = checkpoint.seed
+        else:
+            seed = as_seed(self.random_state)
         corpus = _not_empty(as_corpus(X))
         train, held_out, self.held_out_ = self._split(corpus, X_val, seed)
-        self._prepare(train, seed)
-        self._train(train, held_out, seed, began, max_epochs=self.max_epochs)
+        if self.warm_start and hasattr(self, "tokenizer_"):
+            self._extend(train)
+        else:
+            self._prepare(train, seed)
+        self._train(train, held_out, seed, began, self.max_epochs, checkpoint)
         return self
 
     def partial_fit(self, X: Pieces, y: Any = None) -> SequenceGenerator:
         """Go on learning: one more epoch, on these pieces alone.
 
-        The first call makes the vocabulary; later ones keep it, and hear new chords by their
-        pitches. Nothing is held out.
+        The first call makes the vocabulary; later ones add the chords of new pieces to it. What is
+        learned of the others stays. Nothing is held out, and no checkpoint is kept.
 
         Parameters
         ----------
@@ -228,7 +266,8 @@ class SequenceGenerator(BaseEstimator):
         else:
             seed = self._seed
             corpus = _not_empty(as_corpus(X, fs=self.fs_, grid=self.grid_))
-        self._train(corpus, None, seed, began, max_epochs=1)
+            self._extend(corpus)
+        self._train(corpus, None, seed, began, 1, None)
         return self
 
     def generate(
@@ -350,35 +389,7 @@ class SequenceGenerator(BaseEstimator):
             Where to; the suffix ``.safetensors`` is customary.
         """
         check_is_fitted(self, "tokenizer_")
-        settings = self.get_params(deep=False)
-        frozen = isinstance(settings.pop("tokenizer"), FrozenEstimator)
-        del settings["callbacks"]
-        if not isinstance(settings["random_state"], int):
-            settings["random_state"] = None
-        history = {
-            key: [None if math.isnan(v) else v for v in values]
-            for key, values in self.history_.items()
-        }
-        header = {
-            "settings": settings,
-            "tokenizer": self.tokenizer_.get_params(),
-            "tokenizer_is_frozen": frozen,
-            "history": history,
-            "best_epoch": self.best_epoch_,
-            "held_out": self.held_out_,
-            "fs": self.fs_,
-            "grid": self.grid_,
-            "microseconds_per_quarter": self._microseconds,
-            "seed": self._seed,
-            "epoch": self._state.epoch,
-            "pitch_again": self._bernoulli.again,
-            "longest_hold": self._longest_hold,
-        }
-        arrays = {f"params.{k}": np.asarray(v) for k, v in named_leaves(self._params).items()}
-        arrays["vocabulary"] = self.tokenizer_.vocabulary_
-        arrays["counts"] = self.tokenizer_.counts_
-        arrays["pitch_sounding"] = self._bernoulli.sounding
-        write_model(path, arrays, header)
+        write_model(path, *self._model_file(self._state, self._epochs.best_epoch))
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SequenceGenerator:
@@ -420,10 +431,8 @@ class SequenceGenerator(BaseEstimator):
             model._seed = header["seed"]
             model._longest_hold = header["longest_hold"]
             model._bernoulli = PitchBernoulli(arrays["pitch_sounding"], header["pitch_again"])
-            model.history_ = {
-                key: [float("nan") if v is None else v for v in values]
-                for key, values in header["history"].items()
-            }
+            model._epochs = Epochs(with_nan(header["history"]), header["best_epoch"])
+            model.history_ = model._epochs.history
             model.best_epoch_, model.held_out_ = header["best_epoch"], header["held_out"]
             epoch = header["epoch"]
         except (KeyError, TypeError) as error:
@@ -455,8 +464,9 @@ class SequenceGenerator(BaseEstimator):
             _check_number(name, getattr(self, name), low, high, whole=whole)
         if self.batch_size != "auto":
             _check_number("batch_size", self.batch_size, 1, None, whole=True)
-        if self.time_budget is not None:
-            _check_number("time_budget", self.time_budget, 0, None)
+        for name in ("time_budget", "checkpoint_minutes"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), 0, None)
         if self.arch.startswith("hybrid") and self.window_size % 2:
             raise InvalidInputError(
                 f"The hybrids pool by 2 and need an even window_size; got {self.window_size}, try "
@@ -513,48 +523,145 @@ class SequenceGenerator(BaseEstimator):
         self._epochs = Epochs()
         self.history_ = self._epochs.history
 
+    def _extend(self, train: TokenCorpus) -> None:
+        """Add the chords of more pieces to the vocabulary; what was learned stays."""
+        if isinstance(self.tokenizer, FrozenEstimator):
+            return
+        n_old = self.tokenizer_.n_tokens_
+        n_new = self.tokenizer_.partial_fit(train).n_tokens_
+        self._longest_hold = max(self._longest_hold, self._corpus(train).longest_hold())
+        if n_new == n_old:
+            return
+        state, rows = self._state, n_rows(n_new)
+        rarest = float(jnp.min(state.params["bias"][:n_old]))
+        self._set_state(
+            TrainState(
+                networks.grow(state.params, n_old, n_new, rows, rarest),
+                networks.grow(state.average, n_old, n_new, rows, rarest),
+                networks.grow(state.opt_state, n_old, n_new, rows, 0.0),
+                state.epoch,
+            )
+        )
+
     def _train(
         self,
         train: TokenCorpus,
         held_out: TokenCorpus | None,
         seed: int,
         began: float,
-        *,
         max_epochs: int,
+        checkpoint: Checkpoint | None,
     ) -> None:
-        vocabulary = self.tokenizer_.vocabulary_
-        if not hasattr(self, "_epochs"):  # loaded from a file
-            self._epochs = Epochs(self.history_, self.best_epoch_)
         callbacks = [*self.callbacks, *([ProgressBar()] if self.verbose else [])]
+        progress = Progress(self._state, replace(self._state), self._epochs)
+        patience = self.n_iter_no_change if self.early_stopping and held_out is not None else None
+        settings = Settings(
+            batch_size=self._batch_size(),
+            learning_rate=self.learning_rate,
+            clip_norm=self.clip_norm,
+            last_epoch=self._state.epoch + max_epochs,
+            n_iter_no_change=patience,
+            deadline=None if self.time_budget is None else began + self.time_budget,
+            seed=seed,
+            checkpoint_minutes=self.checkpoint_minutes,
+        )
+        save: Callable[[Progress], None] | None = None
+        if checkpoint is not None:
+            checkpoint.fingerprint = self._fingerprint(seed, train, held_out)
+            progress = checkpoint.resume(progress)
+            self._epochs = progress.epochs
+            self.history_ = self._epochs.history
+
+            save = partial(self._save_checkpoint, checkpoint)
+
         trainer = Trainer(
             self._config(),
-            self._state,
+            progress,
             self._vocabulary,
             self._corpus(train),
-            None if held_out is None else Corpus.of(vocabulary, held_out),
+            None if held_out is None else Corpus.of(self.tokenizer_.vocabulary_, held_out),
             self._bernoulli,
-            Settings(
-                batch_size=self._batch_size(),
-                learning_rate=self.learning_rate,
-                clip_norm=self.clip_norm,
-                max_epochs=max_epochs,
-                n_iter_no_change=self.n_iter_no_change if self.early_stopping else None,
-                deadline=None if self.time_budget is None else began + self.time_budget,
-                seed=seed,
-            ),
+            settings,
+            save,
         )
-        interrupted = trainer.train(self, self._epochs, callbacks)
-        self.best_epoch_ = self._epochs.best_epoch
-        self._set_state(trainer.state)
+        try:
+            interrupted = trainer.train(self, callbacks)
+        finally:
+            epoch = progress.state.epoch
+            self.best_epoch_ = self._epochs.best_epoch
+            self._set_state(replace(progress.best, epoch=epoch))
+        if checkpoint is not None and not interrupted:
+            self._save_checkpoint(checkpoint, progress, finished=True)
         for callback in callbacks:
             callback.on_fit_end(self)
         if interrupted:
             warnings.warn(
-                f"Training was interrupted in epoch {trainer.state.epoch + 1}; the best model so "
-                f"far (epoch {self.best_epoch_}) is kept and can be used.",
+                f"Training was interrupted in epoch {epoch + 1}; the best model so far (epoch "
+                f"{self.best_epoch_}) is kept and can be used.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+    def _save_checkpoint(
+        self, checkpoint: Checkpoint, progress: Progress, *, finished: bool = False
+    ) -> None:
+        model = self._model_file(progress.best, progress.epochs.best_epoch)
+        checkpoint.write(progress, *model, finished=finished)
+
+    def _checkpoint(self) -> Checkpoint | None:
+        return None if self.checkpoint_dir is None else Checkpoint(Path(self.checkpoint_dir))
+
+    def _fingerprint(self, seed: int, train: TokenCorpus, held_out: TokenCorpus | None) -> str:
+        """A number of all that decides what training comes to."""
+        settings = self._settings()
+        for name in ("verbose", "time_budget", "checkpoint_dir", "checkpoint_minutes"):
+            del settings[name]
+        settings |= {"seed": seed, "tokenizer": self.tokenizer_.get_params()}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest.update(self.tokenizer_.vocabulary_.tobytes())
+        for leaf in jax.tree.leaves(self._state.params):  # those of a warm start among them
+            digest.update(np.asarray(leaf).tobytes())
+        for corpus in (train, held_out):
+            if corpus is not None:
+                digest.update(np.ascontiguousarray(corpus.chords).tobytes())
+                for tokens in corpus.tokens:
+                    digest.update(np.ascontiguousarray(tokens).tobytes())
+        return digest.hexdigest()
+
+    def _settings(self) -> dict[str, Any]:
+        """Parameters as JSON holds them; without callbacks and tokenizer."""
+        settings = self.get_params(deep=False)
+        del settings["callbacks"], settings["tokenizer"]
+        if not isinstance(settings["random_state"], int):
+            settings["random_state"] = None
+        if settings["checkpoint_dir"] is not None:
+            settings["checkpoint_dir"] = fspath(settings["checkpoint_dir"])
+        return settings
+
+    def _model_file(
+        self, state: TrainState, best_epoch: float
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and header of a model."""
+        header = {
+            "settings": self._settings(),
+            "tokenizer": self.tokenizer_.get_params(),
+            "tokenizer_is_frozen": isinstance(self.tokenizer, FrozenEstimator),
+            "history": without_nan(self._epochs.history),
+            "best_epoch": best_epoch,
+            "held_out": self.held_out_,
+            "fs": self.fs_,
+            "grid": self.grid_,
+            "microseconds_per_quarter": self._microseconds,
+            "seed": self._seed,
+            "epoch": state.epoch,
+            "pitch_again": self._bernoulli.again,
+            "longest_hold": self._longest_hold,
+        }
+        arrays = {f"params.{k}": np.asarray(v) for k, v in named_leaves(state.average).items()}
+        arrays["vocabulary"] = self.tokenizer_.vocabulary_
+        arrays["counts"] = self.tokenizer_.counts_
+        arrays["pitch_sounding"] = self._bernoulli.sounding
+        return arrays, header
 
     def _batch_size(self) -> int:
         if isinstance(self.batch_size, str):

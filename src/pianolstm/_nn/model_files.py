@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from os import PathLike, fspath
@@ -36,8 +37,11 @@ def write_model(path: str | PathLike[str], arrays: dict[str, np.ndarray], header
         "format_version": str(FORMAT_VERSION),
         "header": json.dumps(header, allow_nan=False),
     }
-    # safetensors silently misorders arrays that are not contiguous.
-    data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata)
+    # safetensors silently misorders arrays that are not contiguous; ascontiguousarray makes a
+    # number an array of one.
+    data = save(
+        {k: np.ascontiguousarray(v).reshape(np.shape(v)) for k, v in arrays.items()}, metadata
+    )
     try:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except FileNotFoundError:
@@ -93,6 +97,17 @@ def read_model(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[s
             "train again."
         )
     return arrays, json.loads(metadata["header"])
+
+
+def without_nan(history: dict[str, list[float]]) -> dict[str, list[float | None]]:
+    """A history as JSON holds it: None for NaN."""
+    return {k: [None if math.isnan(v) else v for v in values] for k, values in history.items()}
+
+
+def with_nan(history: dict[str, list[float | None]]) -> dict[str, list[float]]:
+    """The reverse of `without_nan`."""
+    nan = float("nan")
+    return {k: [nan if v is None else v for v in values] for k, values in history.items()}
 
 
 def named_leaves(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from sklearn.exceptions import ConvergenceWarning
 
 from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.losses import softmax_loss
 from pianolstm._nn.networks import NetworkConfig, Params, bind
 from pianolstm.callbacks import Callback
+from pianolstm.exceptions import PianoLSTMError
 from pianolstm.windows import WindowDataset
 
 HISTORY_KEYS = ("epoch", "loss", "val_loss", "accuracy", "seconds", "learning_rate")
@@ -78,10 +78,11 @@ class Settings:
     batch_size: int
     learning_rate: float
     clip_norm: float
-    max_epochs: int
+    last_epoch: int
     n_iter_no_change: int | None
     deadline: float | None
     seed: int
+    checkpoint_minutes: float | None = None
 
 
 @dataclass
@@ -95,13 +96,35 @@ class Epochs:
     best_loss: float = np.inf
 
 
+@dataclass
+class Progress:
+    """All that training has come to; what a checkpoint holds.
+
+    Attributes
+    ----------
+    state, best : TrainState
+        Where it is, and where the loss on the pieces held out was lowest.
+    epochs : Epochs
+    step : int
+        Steps of the epoch in progress that are done.
+    totals : ndarray of float64, shape (3,)
+        Their sums of loss, right guesses and weights.
+    """
+
+    state: TrainState
+    best: TrainState
+    epochs: Epochs
+    step: int = 0
+    totals: np.ndarray = field(default_factory=lambda: np.zeros(3))
+
+
 class Trainer:
     """Trains one network on one corpus.
 
     Parameters
     ----------
     config : NetworkConfig
-    state : TrainState
+    progress : Progress
         Where to start from; it is updated.
     vocabulary : Array of uint32, shape (n_rows, 8)
         Bits of the rows of the softmax.
@@ -112,19 +135,23 @@ class Trainer:
     bernoulli : PitchBernoulli
         Cost of chords outside the vocabulary.
     settings : Settings
+    save : callable, default=None
+        Called with the progress after each epoch, and every `checkpoint_minutes` within one.
     """
 
     def __init__(
         self,
         config: NetworkConfig,
-        state: TrainState,
+        progress: Progress,
         vocabulary: Array,
         corpus: Corpus,
         held_out: Corpus | None,
         bernoulli: PitchBernoulli,
         settings: Settings,
+        save: Callable[[Progress], None] | None = None,
     ) -> None:
-        self.config, self.state, self.settings = config, state, settings
+        self.config, self.progress, self.settings = config, progress, settings
+        self.save = save
         self.vocabulary, self.bernoulli = vocabulary, bernoulli
         self.corpus, self.held_out = corpus, held_out
         # The Bi-LSTM reads a window for each target: an eighth of a window apart.
@@ -141,65 +168,72 @@ class Trainer:
         # Typical cost of a training frame outside the vocabulary, beside being one.
         self.unknown_cost = self._unknown_cost()
 
-    def train(self, model: Any, epochs: Epochs, callbacks: Sequence[Callback]) -> bool:
-        """Train until a limit, early stopping, a callback or Ctrl-C; keep the best parameters.
+    def train(self, model: Any, callbacks: Sequence[Callback]) -> bool:
+        """Train until a limit, early stopping, a callback or Ctrl-C; `progress` has the outcome.
 
         Returns
         -------
         bool
             True if Ctrl-C ended it.
+
+        Raises
+        ------
+        PianoLSTMError
+            If the loss is no longer finite.
         """
-        began, settings = time.monotonic(), self.settings
-        best = replace(self.state)
-        interrupted = False
+        began, settings, progress = time.monotonic(), self.settings, self.progress
+        epochs = progress.epochs
+        self._saved = began
         try:
             if not epochs.history["epoch"]:
-                self._record(epochs, 0, self._untrained_loss(), float("nan"), began)
+                self._record(0, self._untrained_loss(), float("nan"), began)
             for callback in callbacks:
                 callback.on_fit_begin(model)
-            last = self.state.epoch + settings.max_epochs
-            while self.state.epoch < last:
+            while progress.state.epoch < settings.last_epoch and not self._is_stalled():
                 epoch_began = time.monotonic()
                 loss, accuracy, share = self._epoch(model, callbacks)
                 if share == 0:  # no time for a single step
                     break
-                if not np.isfinite(loss):
-                    warnings.warn(
-                        f"The loss became {loss} in epoch {self.state.epoch + 1}; training stopped "
-                        "and the best parameters before it are kept. Try a smaller learning_rate.",
-                        ConvergenceWarning,
-                        stacklevel=4,
-                    )
-                    break
-                epoch = self.state.epoch + (1 if share == 1 else round(share, 3))
-                if self._record(epochs, epoch, loss, accuracy, epoch_began):
-                    best = replace(self.state)
-                self.state.epoch += 1
+                epoch = progress.state.epoch + (1 if share == 1 else round(share, 3))
+                is_best = self._record(epoch, loss, accuracy, epoch_began)
+                progress.state.epoch += 1
+                progress.step, progress.totals = 0, np.zeros(3)
+                if is_best:
+                    progress.best = replace(progress.state)
+                self._checkpoint()
                 stop = [callback.on_epoch_end(model) for callback in callbacks]
-                patience = settings.n_iter_no_change
-                stalled = patience is not None and epoch - epochs.best_epoch >= patience
-                if any(stop) or stalled or share < 1:
+                if any(stop) or share < 1:
                     break
         except KeyboardInterrupt:
-            interrupted = True
             if len(epochs.history["epoch"]) <= 1:
                 # No epoch was finished: what was learned so far beats nothing.
-                best = replace(self.state)
-        self.state = replace(best, epoch=self.state.epoch)
-        return interrupted
+                progress.best = replace(progress.state)
+            return True
+        return False
+
+    def _is_stalled(self) -> bool:
+        """Whether too many epochs have gone by without a gain."""
+        patience, epochs = self.settings.n_iter_no_change, self.progress.epochs
+        return patience is not None and self.progress.state.epoch - epochs.best_epoch >= patience
+
+    def _checkpoint(self) -> None:
+        if self.save is not None:
+            self.save(self.progress)
+            self._saved = time.monotonic()
 
     def _epoch(self, model: Any, callbacks: Sequence[Callback]) -> tuple[float, float, float]:
         """One pass over the corpus: loss, accuracy, and the share of it that time allowed."""
-        settings, state = self.settings, self.state
-        deadline = settings.deadline
+        settings, progress, state = self.settings, self.progress, self.progress.state
+        deadline, minutes = settings.deadline, settings.checkpoint_minutes
         rng = np.random.default_rng((settings.seed, state.epoch))
         reader = self._reader(rng)
         key = jax.random.fold_in(seed_key(settings.seed), state.epoch)
         n_steps = self.dataset.n_batches(settings.batch_size)
-        totals = np.zeros(3)
         pending: tuple[Array, int] | None = None
         share = 1.0
-        for step, batch in enumerate(self.dataset.batches(settings.batch_size, random_state=rng)):
+        batches = self.dataset.batches(settings.batch_size, random_state=rng)
+        # Steps that a checkpoint has are drawn again, so that the others are as they would be.
+        for step, batch in itertools.islice(enumerate(batches), progress.step, None):
             if deadline is not None and time.monotonic() + self.validation_seconds > deadline:
                 share = min(step / n_steps, 0.999)
                 break
@@ -221,11 +255,15 @@ class Trainer:
             )
             # The sums of the step before are read while this one runs.
             if pending is not None:
-                totals += self._read_sums(*pending, n_steps, model, callbacks)
+                self._read_sums(*pending, n_steps, model, callbacks)
             pending = sums, step
+            if minutes is not None and time.monotonic() - self._saved > 60 * minutes:
+                self._read_sums(*pending, n_steps, model, callbacks)
+                pending, progress.step = None, step + 1
+                self._checkpoint()
         if pending is not None:
-            totals += self._read_sums(*pending, n_steps, model, callbacks)
-        loss, n_right, weight = totals
+            self._read_sums(*pending, n_steps, model, callbacks)
+        loss, n_right, weight = progress.totals
         return loss / max(weight, 1), n_right / max(weight, 1), share
 
     def _reader(self, rng: np.random.Generator) -> Reader:
@@ -234,17 +272,23 @@ class Trainer:
 
     def _read_sums(
         self, sums: Array, step: int, n_steps: int, model: Any, callbacks: Sequence[Callback]
-    ) -> np.ndarray:
+    ) -> None:
         values = np.asarray(sums, np.float64)
         values[0] += values[3] * self.unknown_cost
+        if not np.isfinite(values[0]):
+            epoch = self.progress.state.epoch + 1
+            raise PianoLSTMError(
+                f"The loss became {values[0]} in step {step + 1} of epoch {epoch}; training "
+                f"stopped, and the model is that of epoch {self.progress.epochs.best_epoch:g}. Try "
+                "a smaller learning_rate."
+            )
+        self.progress.totals = self.progress.totals + values[:3]
         for callback in callbacks:
             callback.on_batch_end(model, step, n_steps, float(values[0] / max(values[2], 1)))
-        return values[:3]
 
-    def _record(
-        self, epochs: Epochs, epoch: float, loss: float, accuracy: float, began: float
-    ) -> bool:
+    def _record(self, epoch: float, loss: float, accuracy: float, began: float) -> bool:
         """Validate, and write a row of the history; True if it is the best so far."""
+        epochs = self.progress.epochs
         val_loss = float("nan")
         if self.held_out is not None:
             val_loss, accuracy = self.validate()
@@ -271,7 +315,7 @@ class Trainer:
         assert self.held_out is not None
         pieces = evaluate(
             self.config,
-            self.state.average,
+            self.progress.state.average,
             self.vocabulary,
             self.held_out,
             self.bernoulli,
@@ -286,11 +330,12 @@ class Trainer:
 
     def _untrained_loss(self) -> float:
         """Loss of the first batch, before any step."""
-        reader = self._reader(np.random.default_rng((self.settings.seed, self.state.epoch)))
+        state = self.progress.state
+        reader = self._reader(np.random.default_rng((self.settings.seed, state.epoch)))
         batch = next(self.dataset.batches(self.settings.batch_size, shuffle=False))
         sums = batch_sums(
             self.config,
-            self.state.params,
+            state.params,
             self.vocabulary,
             np.int32(self.corpus.n_tokens),
             *reader.inputs(batch.inputs),

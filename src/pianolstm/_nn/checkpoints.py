@@ -1,0 +1,119 @@
+"""Checkpoints: all that training has come to, in one file, which is a model file too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pianolstm._nn.model_files import read_model, with_nan, without_nan, write_model
+from pianolstm._nn.training import Epochs, Progress, TrainState
+from pianolstm.exceptions import InvalidInputError
+
+NAME = "checkpoint.safetensors"
+
+
+class Checkpoint:
+    """The checkpoint of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first one is written.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Of the settings and the data of this fit; another's checkpoint is refused.
+    seed : int or None
+        Seed of the fit that was not finished, if there is one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self.fingerprint = ""
+        self._arrays: dict[str, np.ndarray] = {}
+        self._header: dict[str, Any] | None = None
+        if self.path.exists():
+            arrays, header = read_model(self.path)
+            training = header.get("training")
+            if training is not None and not training["finished"]:
+                self._arrays, self._header = arrays, header
+
+    @property
+    def seed(self) -> int | None:
+        return None if self._header is None else self._header["seed"]
+
+    def resume(self, progress: Progress) -> Progress:
+        """Where the fit that was not finished had come to; else the progress given.
+
+        Raises
+        ------
+        InvalidInputError
+            If it was another fit.
+        """
+        if self._header is None:
+            return progress
+        found = self._header["training"]
+        if found["fingerprint"] != self.fingerprint:
+            raise InvalidInputError(
+                f"{self.path} is the checkpoint of another fit, with other settings or pieces. "
+                "Give the same ones to go on, choose another checkpoint_dir, or delete the file."
+            )
+        state = self._state("state", progress.state, found["epoch"])
+        best = state
+        if not found["best_is_state"]:
+            best = self._state("best", progress.state, found["best_state_epoch"])
+        epochs = Epochs(
+            with_nan(self._header["history"]),
+            self._header["best_epoch"],
+            float("inf") if found["best_loss"] is None else found["best_loss"],
+        )
+        self._arrays = {}
+        return Progress(state, replace(best), epochs, found["step"], np.array(found["totals"]))
+
+    def write(
+        self,
+        progress: Progress,
+        arrays: dict[str, np.ndarray],
+        header: dict[str, Any],
+        *,
+        finished: bool,
+    ) -> None:
+        """Keep the progress, beside the best model so far, in place of what was kept before."""
+        best_is_state = progress.best.params is progress.state.params
+        arrays = dict(arrays)
+        if not finished:
+            arrays |= _flat("state", progress.state)
+            if not best_is_state:
+                arrays |= _flat("best", progress.best)
+        best_loss = progress.epochs.best_loss
+        training = {
+            "fingerprint": self.fingerprint,
+            "finished": finished,
+            "epoch": progress.state.epoch,
+            "step": progress.step,
+            "totals": progress.totals.tolist(),
+            "best_loss": best_loss if np.isfinite(best_loss) else None,
+            "best_is_state": best_is_state,
+            "best_state_epoch": progress.best.epoch,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        header = {**header, "history": without_nan(progress.epochs.history), "training": training}
+        write_model(self.path, arrays, header)
+
+    def _state(self, name: str, like: TrainState, epoch: int) -> TrainState:
+        tree = like.params, like.average, like.opt_state
+        leaves, structure = jax.tree.flatten(tree)
+        found = [jnp.asarray(self._arrays[f"{name}.{i}"]) for i in range(len(leaves))]
+        params, average, opt_state = jax.tree.unflatten(structure, found)
+        return TrainState(params, average, opt_state, epoch)
+
+
+def _flat(name: str, state: TrainState) -> dict[str, np.ndarray]:
+    leaves = jax.tree.leaves((state.params, state.average, state.opt_state))
+    return {f"{name}.{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
