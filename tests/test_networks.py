@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pianolstm._nn import networks
+from pianolstm._nn import networks, training
 from pianolstm._nn.corpus import Corpus, PitchBernoulli, padded_vocabulary
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.networks import ARCHITECTURES, NetworkConfig, bind, initialise
@@ -217,3 +217,36 @@ def test_padding_is_never_chosen(goes_on):
     impossible[[0, 1, 2, 3, 4, 255] + ([] if goes_on else [254])] = False
     np.testing.assert_array_equal(np.asarray(bias) == networks.NEVER, impossible)
     assert np.all(np.asarray(bias)[~impossible] == 0)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_gradients_equal_finite_differences_in_float64(arch):
+    """Of the whole loss: chord vectors, layers, softmax in chunks."""
+    with jax.enable_x64(True):
+        config, params = make(arch, window_size=6)
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
+        ids, bits = frames(held=True, time=6)
+        rng = np.random.default_rng(2)
+        n_targets = 6 if config.is_causal else 1
+        targets = rng.integers(0, 200, (BATCH, n_targets)).astype(np.int32)
+        weights = rng.random((BATCH, n_targets))
+        vocabulary = rng.integers(0, 2**32, (256, 8)).astype(np.uint32)
+
+        @jax.jit
+        def loss(params):
+            batch = (vocabulary, np.int32(200), ids, bits, targets, weights)
+            return training._sums(config, params, *batch, None)[0]
+
+        gradient = jax.jit(jax.grad(loss))(params)
+        leaves, structure = jax.tree.flatten(params)
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            way = jax.tree.unflatten(structure, [rng.standard_normal(x.shape) for x in leaves])
+            ahead, behind = (
+                loss(jax.tree.map(lambda p, d, s=sign: p + s * 1e-6 * d, params, way))
+                for sign in (1, -1)
+            )
+            products = jax.tree.map(jnp.vdot, gradient, way)
+            along = sum(map(float, jax.tree.leaves(products)))
+            assert along == pytest.approx(float(ahead - behind) / 2e-6, rel=1e-6)
+            assert abs(along) > 1e-3

@@ -13,6 +13,10 @@ ROW_MULTIPLE = 256
 """The vocabulary is padded to a multiple of this, so that few sizes are compiled."""
 
 
+CHUNK = 1 << 14
+"""Chords whose bits are unpacked at once."""
+
+
 def n_rows(n_tokens: int) -> int:
     """Rows of the softmax for a vocabulary, padded.
 
@@ -137,7 +141,10 @@ class PitchBernoulli:
     def fit(cls, corpus: Corpus) -> PitchBernoulli:
         """Count over the frames of a corpus."""
         frames = corpus.counts()
-        sounding = frames @ unpack(corpus.chords)[:, :128].astype(np.float64)
+        sounding = np.zeros(128)
+        for a in range(0, len(frames), CHUNK):
+            part = slice(a, a + CHUNK)
+            sounding += frames[part] @ unpack(corpus.chords[part])[:, :128].astype(np.float64)
         going_on, again = 0, 0
         for tokens in corpus.tokens:
             chords = corpus.chords[tokens]

@@ -1,0 +1,228 @@
+"""Training throughput beside PyTorch, Keras as published, and what the machine's products allow.
+
+Batch 64, window 200, 4,300 tokens, embedding 128, 2 layers of 256 units, every position a target,
+Adam, clipping, no dropout; the whole step, input to updated parameters. All run in turn, several
+times, in one process; figures are medians of the steps.
+
+- torch: `torch.nn.LSTM`, a linear output over the tokens, cross entropy
+- ours, the same: an embedding, this library's LSTM layers and its softmax over 256 features
+- ours, low rank: the library's `stacked` network as it is (chord vectors from pitches, dense layer,
+  output of rank 128)
+- Keras: the published model, one target a window of one-hot softmax
+
+The limit is the time of our own multiply-adds at the rate of a large product in the same run.
+"""
+
+import statistics
+import sys
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from common import arguments, publish
+from pianolstm._nn.losses import softmax_loss
+from pianolstm._nn.lstm import LSTMLayer
+from pianolstm._nn.networks import NetworkConfig, initialise
+from pianolstm._nn.training import TrainState, optimizer, train_step
+
+BATCH, TIME, TOKENS, EMBEDDING, UNITS = 64, 200, 4300, 128, 256
+TARGETS = BATCH * TIME
+
+
+class Plain(nnx.Module):
+    """The architecture of the torch row, of this library's parts."""
+
+    def __init__(self, rngs):
+        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (TOKENS, EMBEDDING)))
+        self.lower = LSTMLayer(EMBEDDING, UNITS, rngs=rngs)
+        self.upper = LSTMLayer(UNITS, UNITS, rngs=rngs)
+        self.table = nnx.Param(0.05 * jax.random.normal(rngs.params(), (TOKENS, UNITS)))
+        self.bias = nnx.Param(jnp.zeros(TOKENS))
+
+    def loss(self, ids, targets):
+        x = self.embedding[...][ids]
+        for layer in (self.lower, self.upper):
+            x, _ = layer(x, layer.initial_carry(BATCH))
+        loss, _ = softmax_loss(
+            x.reshape(-1, UNITS),
+            self.table[...],
+            self.bias[...],
+            targets.reshape(-1),
+            jnp.ones(TARGETS),
+        )
+        return loss / TARGETS
+
+
+def data():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, TOKENS, (BATCH, TIME + 1)).astype(np.int32)
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def ours_plain():
+    graph, state = nnx.split(Plain(nnx.Rngs(0)))
+    params = nnx.to_pure_dict(state)
+    moments = optimizer(0.0, 0.0).init(params)
+
+    @jax.jit
+    def step(params, moments, ids, targets):
+        def loss(params):
+            fresh = jax.tree.map(lambda leaf: leaf, state)
+            nnx.replace_by_pure_dict(fresh, params)
+            return nnx.merge(graph, fresh).loss(ids, targets)
+
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, moments = optimizer(1e-3, 1.0).update(gradients, moments, params)
+        return optax.apply_updates(params, updates), moments, value
+
+    ids, targets = data()
+    holder = [params, moments]
+
+    def run():
+        holder[0], holder[1], value = step(*holder, ids, targets)
+        value.block_until_ready()
+
+    # Products: input, recurrent and output, forward and twice backward.
+    layers = EMBEDDING * 4 * UNITS + 3 * UNITS * 4 * UNITS
+    return run, 3 * TARGETS * (layers + UNITS * TOKENS)
+
+
+def ours_low_rank():
+    rows = -(-(TOKENS + 2) // 256) * 256
+    config = NetworkConfig("stacked", rows, UNITS, EMBEDDING, 0.0, TIME)
+    state = TrainState.begin(initialise(config, jax.random.key(0), np.zeros(rows, np.float32)))
+    rng = np.random.default_rng(0)
+    words = np.zeros((rows, 8), np.uint32)
+    for row in words[:TOKENS]:
+        for pitch in rng.choice(np.arange(21, 109), 4, replace=False):
+            row[pitch // 32] |= np.uint32(1) << np.uint32(pitch % 32)
+    vocabulary = jnp.asarray(words)
+    ids, targets = data()
+    rest = (ids, words[ids], targets, np.ones(ids.shape, np.float32), jax.random.key(1))
+    holder = [state.params, state.average, state.opt_state]
+
+    def run():
+        *holder[:], sums = train_step(
+            config,
+            *holder,
+            vocabulary,
+            np.int32(TOKENS),
+            *rest,
+            np.float32(1e-3),
+            np.float32(1.0),
+        )
+        sums.block_until_ready()
+
+    layers = EMBEDDING * 4 * UNITS + 3 * UNITS * 4 * UNITS
+    dense = UNITS * UNITS + UNITS * EMBEDDING
+    pitches = 256 * EMBEDDING  # the chords' vectors from their pitches; no gradient of the bits
+    frames = 3 * TARGETS * (layers + dense + EMBEDDING * rows) + 2 * TARGETS * pitches
+    return run, frames + 2 * rows * pitches
+
+
+def theirs_torch():
+    import torch
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = torch.nn.Embedding(TOKENS, EMBEDDING)
+            self.lstm = torch.nn.LSTM(EMBEDDING, UNITS, num_layers=2, batch_first=True)
+            self.output = torch.nn.Linear(UNITS, TOKENS)
+
+        def forward(self, ids):
+            return self.output(self.lstm(self.embedding(ids))[0])
+
+    network = Network()
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
+    ids, targets = (torch.from_numpy(x.astype(np.int64)) for x in data())
+
+    def run():
+        adam.zero_grad()
+        logits = network(ids)
+        torch.nn.functional.cross_entropy(
+            logits.reshape(-1, TOKENS), targets.reshape(-1)
+        ).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        adam.step()
+
+    return run
+
+
+def theirs_keras():
+    """The published stacked network: a window of numbers in, one one-hot target out."""
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    layers = [
+        keras.layers.Input((TIME, 1)),
+        keras.layers.LSTM(UNITS, return_sequences=True),
+        keras.layers.LSTM(UNITS),
+        keras.layers.Dense(UNITS, activation="relu"),
+        keras.layers.Dense(TOKENS, activation="softmax"),
+    ]
+    network = keras.Sequential(layers)
+    network.compile(loss="categorical_crossentropy", optimizer="adam")
+    ids, targets = data()
+    x = ids[..., None].astype(np.float32) / TOKENS
+    y = np.zeros((BATCH, TOKENS), np.float32)
+    y[np.arange(BATCH), targets[:, -1]] = 1
+    return partial(network.train_on_batch, x, y)
+
+
+def matrix_rate():
+    """Multiply-adds a second of a large float32 product."""
+    a, b = (jnp.ones((2048, 2048)) for _ in range(2))
+    product = jax.jit(jnp.matmul)
+    product(a, b).block_until_ready()
+
+    def run():
+        product(a, b).block_until_ready()
+
+    return run, 2048**3
+
+
+def main():
+    args = arguments(__doc__.splitlines()[0], repeats=7)
+    rows, counts = {}, {}
+    rows["matrix product"], counts["matrix product"] = matrix_rate()
+    rows["ours, the same"], counts["ours, the same"] = ours_plain()
+    rows["ours, low rank"], counts["ours, low rank"] = ours_low_rank()
+    for name, make in (("torch", theirs_torch), ("Keras, as published", theirs_keras)):
+        try:
+            rows[name] = make()
+        except ImportError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    times = {name: [] for name in rows}
+    for repeat in range(args.repeats + 1):
+        for name, run in rows.items():
+            began = time.perf_counter()
+            run()
+            if repeat:  # the first compiles
+                times[name].append(time.perf_counter() - began)
+    seconds = {name: statistics.median(t) for name, t in times.items()}
+    rate = counts["matrix product"] / seconds["matrix product"]
+    lines = [
+        f"matrix product: {2 * rate / 1e9:.0f} GFLOP/s",
+        "",
+        f"{'':<22}{'targets/s':>10}{'of torch':>10}{'of limit':>10}",
+    ]
+    for name in rows:
+        if name == "matrix product":
+            continue
+        per_second = (BATCH if name.startswith("Keras") else TARGETS) / seconds[name]
+        of_torch = TARGETS / seconds["torch"] if "torch" in seconds else float("nan")
+        limit = counts[name] / rate / seconds[name] if name in counts else float("nan")
+        lines.append(f"{name:<22}{per_second:>10,.0f}{per_second / of_torch:>10.2f}{limit:>10.2f}")
+    publish(args, "training", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
