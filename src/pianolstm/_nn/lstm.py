@@ -84,10 +84,10 @@ class LSTMLayer(nnx.Module):
             return h[:, None], carry
         bias = self.cell.dense_h.bias
         assert bias is not None
-        gates = x @ self.cell.dense_i.kernel[...] + bias[...]
+        # Time first before the product: the inputs are a fraction of the gates.
+        gates = jnp.swapaxes(x, 0, 1) @ self.cell.dense_i.kernel[...] + bias[...]
         if valid is not None:
-            gates = jnp.where(valid[..., None], gates, BLANK)
-        gates = jnp.swapaxes(gates, 0, 1)  # (time, batch, 4 * units)
+            gates = jnp.where(valid.T[..., None], gates, BLANK)
         outputs, carry = _scan(gates, self.cell.dense_h.kernel[...], carry, reverse)
         return jnp.swapaxes(outputs, 0, 1), carry
 
