@@ -103,6 +103,7 @@ def test_the_checkpoint_is_the_best_model_so_far(tmp_path, pieces, undisturbed):
     n = len(loaded.history_["epoch"])
     assert 1 < n < 4
     assert loaded.history_["val_loss"] == undisturbed.history_["val_loss"][:n]
+    assert loaded.checkpoint_dir is None  # a folder of the machine that trained it
     held_out = [pieces[i] for i in loaded.held_out_]
     assert -loaded.score(held_out) == pytest.approx(min(loaded.history_["val_loss"]), abs=1e-4)
 

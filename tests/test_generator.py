@@ -177,6 +177,20 @@ class TestLearning:
         assert model.tokenizer_.n_tokens_ == n_tokens
         model.fit(pieces)
         assert model.tokenizer_.n_tokens_ > n_tokens
+
+    def test_warm_start_after_early_stopping_learns_again(self, pieces):
+        """The patience of the fit before, and its losses on other pieces, don't count."""
+        model = tiny(warm_start=True, learning_rate=0.0, max_epochs=9, n_iter_no_change=2)
+        model.fit(pieces[:3])
+        assert model.history_["epoch"] == [0, 1, 2]  # nothing gained twice: stopped
+        model.set_params(learning_rate=0.01, max_epochs=4)
+        before = model.fit(pieces, X_val=[cycle(96)]).score([cycle(96)])
+        assert model.history_["epoch"] == [0, 1, 2, 3, 4, 5, 6]
+        assert -before == pytest.approx(min(model.history_["val_loss"][3:]), abs=1e-5)
+        # What it begins with is the bar: a fit that only spoils it gives it back.
+        model.set_params(learning_rate=1.0, max_epochs=2).fit(pieces, X_val=[cycle(96)])
+        assert min(model.history_["val_loss"][-2:]) > -before + 0.5
+        assert model.score([cycle(96)]) == before
         assert tiny(early_stopping=False).fit(pieces).fit(pieces).history_["epoch"] == [0, 1, 2]
 
     def test_time_budget_ends_in_a_validation(self, pieces):
@@ -517,6 +531,8 @@ class TestBadInput:
             ({"validation_fraction": 2}, "validation_fraction must be between 0 and 1"),
             ({"n_iter_no_change": 0}, "n_iter_no_change must be at least 1"),
             ({"time_budget": -1}, "time_budget must be at least 0"),
+            ({"checkpoint_minutes": 5}, "checkpoint_minutes=5 needs a checkpoint_dir"),
+            ({"batch_size": "big"}, "batch_size must be a whole number; got 'big'"),
             ({"arch": "hybrid", "window_size": 25}, "even window_size; got 25, try 26"),
             ({"random_state": -1}, r"random_state must be an int from 0 .*got -1"),
             ({"random_state": "x"}, "random_state must be an int"),

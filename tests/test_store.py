@@ -408,6 +408,26 @@ def test_a_piece_whose_data_is_not_there_does_not_count(corpus, tmp_path, torn_f
     assert_holds(opened.write(paths), pieces, paths)
 
 
+@pytest.mark.parametrize("name", ["tokens.bin", "chords.bin", "pieces.jsonl"])
+def test_a_store_that_has_lost_a_file_is_written_anew(tmp_path, name):
+    pieces = some_rolls(2)
+    paths = written(tmp_path, pieces)
+    store = TokenStore(tmp_path / "store", encoder=ENCODERS["seconds"]).write(paths)
+    (store.path / name).unlink()
+    again = TokenStore(store.path)
+    assert len(again) == 0
+    assert_holds(again.write(paths), pieces, paths)
+
+
+def test_a_line_that_is_no_record_ends_the_store(tmp_path):
+    pieces = some_rolls(2)
+    paths = written(tmp_path, pieces)
+    store = TokenStore(tmp_path / "store", encoder=ENCODERS["seconds"]).write(paths[:1])
+    with open(store.path / "pieces.jsonl", "ab") as file:
+        file.write(b"5\n")
+    assert_holds(TokenStore(store.path).write(paths), pieces, paths)
+
+
 def test_a_store_whose_first_chord_was_not_yet_on_disk(tmp_path):
     pieces = some_rolls(2)
     paths = written(tmp_path, pieces)

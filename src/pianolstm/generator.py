@@ -234,6 +234,7 @@ class SequenceGenerator(BaseEstimator):
         train, held_out, self.held_out_ = self._split(corpus, X_val, seed)
         if self.warm_start and hasattr(self, "tokenizer_"):
             self._extend(train)
+            self._epochs.best_loss = float("inf")
         else:
             self._prepare(train, seed)
         self._train(train, held_out, seed, began, self.max_epochs, checkpoint)
@@ -379,9 +380,9 @@ class SequenceGenerator(BaseEstimator):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one ``.safetensors`` file.
 
-        The file holds parameters, vocabulary, settings and history; callbacks and the optimiser's
-        moments are not kept. It is written under another name first, so that a crash leaves the
-        old file whole.
+        The file holds parameters, vocabulary, settings and history; callbacks, the checkpoints'
+        folder and the optimiser's moments are not kept. It is written under another name first, so
+        that a crash leaves the old file whole.
 
         Parameters
         ----------
@@ -467,6 +468,10 @@ class SequenceGenerator(BaseEstimator):
         for name in ("time_budget", "checkpoint_minutes"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), 0, None)
+        if self.checkpoint_minutes is not None and self.checkpoint_dir is None:
+            raise InvalidInputError(
+                f"checkpoint_minutes={self.checkpoint_minutes} needs a checkpoint_dir to write to."
+            )
         if self.arch.startswith("hybrid") and self.window_size % 2:
             raise InvalidInputError(
                 f"The hybrids pool by 2 and need an even window_size; got {self.window_size}, try "
@@ -563,7 +568,7 @@ class SequenceGenerator(BaseEstimator):
             n_iter_no_change=patience,
             deadline=None if self.time_budget is None else began + self.time_budget,
             seed=seed,
-            checkpoint_minutes=self.checkpoint_minutes,
+            checkpoint_minutes=None if checkpoint is None else self.checkpoint_minutes,
         )
         save: Callable[[Progress], None] | None = None
         if checkpoint is not None:
@@ -571,7 +576,6 @@ class SequenceGenerator(BaseEstimator):
             progress = checkpoint.resume(progress)
             self._epochs = progress.epochs
             self.history_ = self._epochs.history
-
             save = partial(self._save_checkpoint, checkpoint)
 
         trainer = Trainer(
@@ -614,8 +618,7 @@ class SequenceGenerator(BaseEstimator):
     def _fingerprint(self, seed: int, train: TokenCorpus, held_out: TokenCorpus | None) -> str:
         """A number of all that decides what training comes to."""
         settings = self._settings()
-        for name in ("verbose", "time_budget", "checkpoint_dir", "checkpoint_minutes"):
-            del settings[name]
+        del settings["verbose"], settings["time_budget"]
         settings |= {"seed": seed, "tokenizer": self.tokenizer_.get_params()}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(self.tokenizer_.vocabulary_.tobytes())
@@ -629,13 +632,12 @@ class SequenceGenerator(BaseEstimator):
         return digest.hexdigest()
 
     def _settings(self) -> dict[str, Any]:
-        """Parameters as JSON holds them; without callbacks and tokenizer."""
+        """Parameters as JSON holds them; without the tokenizer and what belongs to this machine."""
         settings = self.get_params(deep=False)
-        del settings["callbacks"], settings["tokenizer"]
+        for name in ("tokenizer", "callbacks", "checkpoint_dir", "checkpoint_minutes"):
+            del settings[name]
         if not isinstance(settings["random_state"], int):
             settings["random_state"] = None
-        if settings["checkpoint_dir"] is not None:
-            settings["checkpoint_dir"] = fspath(settings["checkpoint_dir"])
         return settings
 
     def _model_file(

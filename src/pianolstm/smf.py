@@ -142,18 +142,9 @@ def read_events(name: str, data: bytes) -> Events:
             f"{bytes(padded[at_byte : at_byte + 2]).hex(' ')}. The file is broken."
         )
 
-    meta = np.flatnonzero(status == META)
-    length, body = _variable_length(padded, at[meta] + 2)
-    which = padded[at[meta] + 1]
     names = [""] * len(tracks)
-    for i in np.flatnonzero(which == TRACK_NAME).tolist():
-        text = bytes(padded[body[i] : body[i] + length[i]]).decode("latin-1").strip("\0 ")
-        names[track[meta[i]]] = names[track[meta[i]]] or text
-    is_tempo = (which == TEMPO) & (length >= 3)
-    begin = body[is_tempo]
-    tempo = padded[begin[:, None] + np.arange(3)] @ np.array([1 << 16, 1 << 8, 1])
-    tempo_tick = tick[meta[is_tempo]][tempo > 0]
-    tempo = tempo[tempo > 0]
+    metas = np.flatnonzero(status == META)
+    tempo_tick, tempo = _read_metas(padded, at[metas], tick[metas], track[metas], names)
     if smpte_microseconds is not None:
         tempo_tick, tempo = np.zeros(1, np.int64), np.array([smpte_microseconds])
     # Seconds are summed up in whole ticks times microseconds.
@@ -318,6 +309,20 @@ def _follow(padded: np.ndarray, first: int, last: int, width: int) -> tuple[np.n
         ahead = ahead.take(ahead)
     byte, column = divmod(int(leads[chain[-1]]), 2)
     return first + (chain >> 1), first + byte, column + 1
+
+
+def _read_metas(
+    padded: np.ndarray, at: np.ndarray, tick: np.ndarray, track: np.ndarray, names: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ticks and values of the tempi among meta events that stand at these bytes; fills in names."""
+    which = padded[at + 1]
+    length, body = _variable_length(padded, at + 2)
+    for i in np.flatnonzero(which == TRACK_NAME).tolist():
+        text = bytes(padded[body[i] : body[i] + length[i]]).decode("latin-1").strip("\0 ")
+        names[track[i]] = names[track[i]] or text
+    is_tempo = (which == TEMPO) & (length >= 3)
+    tempo = padded[body[is_tempo][:, None] + np.arange(3)] @ np.array([1 << 16, 1 << 8, 1])
+    return tick[is_tempo][tempo > 0], tempo[tempo > 0]
 
 
 def _variable_length(padded: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -245,6 +245,8 @@ class TokenStore(TokenCorpus):
             temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
             temporary.replace(self.path / SETTINGS)
         self._open()
+        for name in (TOKENS, CHORDS, PIECES):
+            (self.path / name).touch()  # should one be gone
         os.truncate(self.path / TOKENS, 4 * self._n_frames)
         os.truncate(self.path / CHORDS, 8 * N_WORDS * len(self.chords))
         os.truncate(self.path / PIECES, self._n_bytes)
@@ -262,15 +264,16 @@ class TokenStore(TokenCorpus):
             for line in self._lines():
                 try:
                     piece = json.loads(line)
-                except ValueError:
+                    end, n = piece["first"] + piece["frames"], piece["chords"]
+                    tempo_map = _tempo_map(piece["tempo"])
+                except (ValueError, KeyError, TypeError):
                     break
-                whole = line.endswith(b"\n") and piece["first"] + piece["frames"] <= held
-                if not whole or piece["chords"] > held_chords:
+                if not line.endswith(b"\n") or end > held or n > held_chords:
                     break
                 self.sources.append(piece["source"])
-                self.tempo_maps.append(_tempo_map(piece["tempo"]))
-                ends.append(piece["first"] + piece["frames"])
-                n_chords = piece["chords"]
+                self.tempo_maps.append(tempo_map)
+                ends.append(end)
+                n_chords = n
                 self._n_bytes += len(line)
         self._n_frames = ends[-1]
         tokens = _mapped(self.path / TOKENS, "<i4", (self._n_frames,))

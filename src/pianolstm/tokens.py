@@ -102,16 +102,21 @@ class TokenCorpus:
 
     def counts(self) -> np.ndarray:
         """Frames of each chord: int64, shape (n_chords,)."""
-        counts = np.zeros(len(self.chords), np.int64)
-        for tokens in self.tokens:
-            counts += np.bincount(tokens, minlength=len(counts))
-        return counts
+        return count_frames(self.tokens, len(self.chords))
 
     def take(self, pieces: Sequence[int]) -> TokenCorpus:
         """Some of the pieces, by their numbers."""
         tokens = [self.tokens[i] for i in pieces]
         maps = [self.tempo_maps[i] for i in pieces]
         return TokenCorpus(tokens, self.chords, self.fs, self.grid, maps)
+
+
+def count_frames(tokens: Sequence[np.ndarray], n: int) -> np.ndarray:
+    """Frames of each id below n over all pieces, read piece by piece: int64, shape (n,)."""
+    counts = np.zeros(n, np.int64)
+    for piece in tokens:
+        counts += np.bincount(piece, minlength=n)
+    return counts
 
 
 Pieces: TypeAlias = "Sequence[Any] | TokenCorpus"
@@ -266,7 +271,7 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list of PianoRoll or array-like of shape (n_frames, 128)
+        X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
             One entry a piece.
 
         Returns
@@ -326,10 +331,9 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
         if len(unknown) == 0:
             return corpus
         if self.unknown == "error":
-            i = next(i for i, t in enumerate(corpus.tokens) if np.isin(t, unknown).any())
-            first = corpus.chords[
-                np.unique(corpus.tokens[i][np.isin(corpus.tokens[i], unknown)])[0]
-            ]
+            found = (np.intersect1d(tokens, unknown) for tokens in corpus.tokens)
+            i, ids = next((i, ids) for i, ids in enumerate(found) if len(ids))
+            first = corpus.chords[ids[0]]
             raise InvalidInputError(
                 f"X[{i}] has a chord that the tokenizer does not know: pitches "
                 f'{chord_pitches(first)}. Set unknown="keep" or "nearest", or fit the tokenizer on '
@@ -396,7 +400,7 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list of PianoRoll or array-like of shape (n_frames, 128)
+        X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
             One entry a piece.
 
         Returns
@@ -539,6 +543,7 @@ def chord_keys(chords: np.ndarray) -> np.ndarray:
 
 
 def unkeyed(keys: np.ndarray) -> np.ndarray:
+    """The chords of keys: uint64, shape (n, 4)."""
     return keys.view(">u8").reshape(-1, N_WORDS).astype(np.uint64)
 
 

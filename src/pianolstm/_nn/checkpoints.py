@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pianolstm._nn.model_files import read_model, with_nan, without_nan, write_model
+from pianolstm._nn.model_files import read_model, with_nan, write_model
 from pianolstm._nn.training import Epochs, Progress, TrainState
 from pianolstm.exceptions import InvalidInputError
 
@@ -103,8 +103,7 @@ class Checkpoint:
             "best_state_epoch": progress.best.epoch,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        header = {**header, "history": without_nan(progress.epochs.history), "training": training}
-        write_model(self.path, arrays, header)
+        write_model(self.path, arrays, {**header, "training": training})
 
     def _state(self, name: str, like: TrainState, epoch: int) -> TrainState:
         tree = like.params, like.average, like.opt_state

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pianolstm.tokens import TokenCorpus, find, unpack
+from pianolstm.tokens import TokenCorpus, count_frames, find, unpack
 
 ROW_MULTIPLE = 256
 """The vocabulary is padded to a multiple of this, so that few sizes are compiled."""
@@ -63,10 +63,7 @@ class Corpus:
 
     def counts(self) -> np.ndarray:
         """Frames of each id: int64, shape (n_chords,)."""
-        counts = np.zeros(len(self.chords), np.int64)
-        for tokens in self.tokens:
-            counts += np.bincount(tokens, minlength=len(counts))
-        return counts
+        return count_frames(self.tokens, len(self.chords))
 
     def longest_hold(self) -> int:
         """Most frames that a chord lasts before another follows; last chords of pieces aside."""

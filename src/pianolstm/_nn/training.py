@@ -187,6 +187,10 @@ class Trainer:
         try:
             if not epochs.history["epoch"]:
                 self._record(0, self._untrained_loss(), float("nan"), began)
+            elif self.held_out is not None and np.isinf(epochs.best_loss):
+                # It goes on from another fit, whose losses may be of other pieces.
+                epochs.best_loss, _ = self.validate()
+                epochs.best_epoch = progress.state.epoch
             for callback in callbacks:
                 callback.on_fit_begin(model)
             while progress.state.epoch < settings.last_epoch and not self._is_stalled():
