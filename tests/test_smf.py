@@ -381,6 +381,19 @@ def test_the_size_of_a_block_does_not_matter(tracks, block):
         assert found(reference.running_midi_bytes(tracks)) == expected(tracks)
 
 
+@pytest.mark.parametrize("block", range(1, 40))
+def test_running_status_goes_on_into_the_next_block(block, monkeypatch):
+    """Of two data bytes, then of one, then of two, however they fall on the blocks."""
+    monkeypatch.setattr(smf, "BLOCK", block)
+    status = [0x90] * 5 + [0xC3] * 5 + [0xB1] * 4 + [0xD0] * 2 + [0x81] * 3
+    messages = [
+        bytes([x, 30 + i, 70 - i][: 2 if 0xC0 <= x < 0xE0 else 3]) for i, x in enumerate(status)
+    ]
+    ticks = np.cumsum([[0, 5, 200, 20_000, 3_000_000][i % 5] for i in range(len(status))]).tolist()
+    tracks = [list(zip(ticks, messages, strict=True)), [(7, bytes([0x92, 1, 2]))]]
+    assert found(reference.running_midi_bytes(tracks)) == expected(tracks)
+
+
 def test_a_track_larger_than_a_block():
     n = smf.BLOCK  # three bytes each in running status: three blocks
     events = [(3 * i, bytes([0x90, i % 128, i % 7])) for i in range(n)]

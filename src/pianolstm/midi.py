@@ -567,8 +567,8 @@ def _tempo_map(events: smf.Events) -> TempoMap:
 
 def _parts(events: smf.Events) -> list[_Part]:
     """The parts of a file that hold notes, by track, then by channel and program."""
-    lane = events.track.astype(np.int64) * 16 + events.channel
-    order = np.argsort(lane, kind="stable")
+    lane = events.track * np.int64(16) + events.channel
+    order = np.argsort(_narrow(lane), kind="stable")
     lane, kind = lane[order], events.kind[order]
     tick, data1, data2 = events.tick[order], events.data1[order], events.data2[order]
     # The program in force: the last change before on the lane, 0 if there was none.
@@ -578,11 +578,13 @@ def _parts(events: smf.Events) -> list[_Part]:
     program = np.where(kind[change] == smf.PROGRAM, data1[change], 0) if len(at) else at
     is_on = (kind == smf.NOTE_ON) & (data2 > 0)
     is_off = (kind == smf.NOTE_OFF) | (kind == smf.NOTE_ON) & (data2 == 0)
-    on, off = _pair(lane * 128 + data1, is_on, is_off)
+    release = _pair(lane * 128 + data1, is_on, is_off)
+    on = np.flatnonzero(release >= 0)
     # Notes of a part stand together, in the order of the file.
     part = lane[on] * 128 + program[on]
-    in_parts = np.lexsort((on, part))
-    on, off, part = on[in_parts], off[in_parts], part[in_parts]
+    in_parts = np.argsort(part, kind="stable")
+    on, part = on[in_parts], part[in_parts]
+    off = release[on]
     bounds = np.append(np.flatnonzero(np.append(True, part[1:] != part[:-1])), len(part))
     is_marker = (kind == smf.CONTROL) & (data1 == ALL_NOTES_OFF)
     markers = dict(zip(lane[is_marker].tolist(), tick[is_marker].tolist(), strict=True))
@@ -607,8 +609,13 @@ def _parts(events: smf.Events) -> list[_Part]:
     return parts
 
 
-def _pair(key: np.ndarray, is_on: np.ndarray, is_off: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Onsets and the release of each: of one key, the first to begin is the first to end.
+def _narrow(key: np.ndarray) -> np.ndarray:
+    """The key in 16 bits where it fits, for NumPy then sorts by counting."""
+    return key.astype(np.uint16) if key.max(initial=0) < 1 << 16 else key
+
+
+def _pair(key: np.ndarray, is_on: np.ndarray, is_off: np.ndarray) -> np.ndarray:
+    """The release of each onset: of one key, the first to begin is the first to end.
 
     Parameters
     ----------
@@ -618,14 +625,15 @@ def _pair(key: np.ndarray, is_on: np.ndarray, is_off: np.ndarray) -> tuple[np.nd
 
     Returns
     -------
-    on, off : ndarray of int64, shape (n_notes,)
-        Indices of events. A release where nothing sounds and an onset without release are left
-        out.
+    release : ndarray of int64, shape (n_events,)
+        Index of the event that ends the note which this one begins; -1 for a release, for an onset
+        without one, and for other events.
     """
+    release = np.full(len(key), -1)
     events = np.flatnonzero(is_on | is_off)
-    events = events[np.argsort(key[events], kind="stable")]
+    events = events[np.argsort(_narrow(key[events]), kind="stable")]
     if len(events) == 0:
-        return events, events
+        return release
     begins = np.flatnonzero(np.append(True, np.diff(key[events]) != 0))
     group = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(events)))
     # Running sum of +1 and -1 in each group. A release is void where the sum falls to a new low
@@ -642,9 +650,10 @@ def _pair(key: np.ndarray, is_on: np.ndarray, is_off: np.ndarray) -> tuple[np.nd
     on, off = events[valid & (step > 0)], events[valid & (step < 0)]
     group_on, group_off = group[valid & (step > 0)], group[valid & (step < 0)]
     # The k-th onset of a group goes with its k-th release.
-    rank = np.arange(len(on)) - np.searchsorted(group_on, group_on)
-    n_off = np.bincount(group_off, minlength=len(begins))
-    return on[rank < n_off[group_on]], off
+    n_on, n_off = (np.bincount(g, minlength=len(begins)) for g in (group_on, group_off))
+    rank = np.arange(len(on)) - (np.cumsum(n_on) - n_on)[group_on]
+    release[on[rank < n_off[group_on]]] = off
+    return release
 
 
 def _held_by_pedal(

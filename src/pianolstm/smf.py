@@ -19,7 +19,7 @@ import numpy as np
 
 from pianolstm.exceptions import MidiError
 
-BLOCK = 1 << 15
+BLOCK = 1 << 13
 """Bytes whose events are worked out at once: few enough for the processor's cache."""
 
 MAX_WRAPPING = 256
@@ -38,6 +38,16 @@ _N_DATA[0x80:0xC0] = _N_DATA[0xE0:0xF0] = 2
 _N_DATA[0xC0:0xE0] = 1
 _N_DATA[[SYSEX, ESCAPE, META]] = 255
 _N_DATA[[0xF1, 0xF3]], _N_DATA[0xF2] = 1, 2
+
+# How far an event goes on from its status byte (in a running status: from its first data byte): in
+# bytes; and in nodes of `_follow`, two to a byte, after a status of one data byte and of two.
+_LEADS = {1: 1 + _N_DATA[:, None].astype(np.intp)}
+_LEADS[2] = 2 * _LEADS[1] + [0, 1]
+_LEADS[1][:0x80], _LEADS[2][:0x80] = 2, [2 * 1 + 0, 2 * 2 + 1]
+_LEADS[2][0x80:0xF0] = 2 * _LEADS[1][0x80:0xF0] + _N_DATA[0x80:0xF0, None] - 1
+
+# Bytes of a delta time, by the top bits of its first three, the first lowest; four at the most.
+_DELTA_LENGTH = np.array([1, 2, 1, 3, 1, 2, 1, 4])
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,19 +109,25 @@ def read_events(name: str, data: bytes) -> Events:
     padded = np.frombuffer(b"".join(tracks) + bytes(16), np.uint8)
     ends = np.cumsum([len(track) for track in tracks])
     begins = ends - [len(track) for track in tracks]
-    chains = [
-        _chain(f"{name}: track {i}", padded, begin, end)
-        for i, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True))
-    ]
-    starts = np.concatenate(chains)
-    n_events = [len(chain) for chain in chains]
+    starts, end = _chain(padded, int(ends[-1]))
+    first_event = np.searchsorted(starts, begins)
+    n_events = np.diff(first_event, append=len(starts))
     track = np.repeat(np.arange(len(tracks), dtype=np.int32), n_events)
-    first_event = np.cumsum(n_events) - n_events
 
     def place(at: int) -> tuple[str, int]:
         """Name of the track that a byte stands in, and the byte's number there."""
         i = int(np.searchsorted(ends, at, side="right"))
         return f"{name}: track {i}", int(at - begins[i])
+
+    is_end = np.append(starts, end)[first_event + n_events] == ends
+    if not is_end.all():
+        i = int(np.argmin(is_end))
+        n = int(first_event[i] + n_events[i])
+        raise MidiError(
+            f"{name}: track {i}: the event at byte {starts[n - 1] - begins[i]} goes on to byte "
+            f"{np.append(starts, end)[n] - begins[i]}, but the track ends at {len(tracks[i])}; it "
+            "is cut short or broken."
+        )
 
     delta, at = _variable_length(padded, starts)
     tick = np.cumsum(delta)
@@ -241,23 +257,26 @@ def _resolution(name: str, division: int) -> tuple[int, int | None]:
     return per_second * ticks, microseconds
 
 
-def _chain(name: str, padded: np.ndarray, begin: int, end: int) -> np.ndarray:
-    """Where each event of a track begins: int64, shape (n_events,).
+def _chain(padded: np.ndarray, n_bytes: int) -> tuple[np.ndarray, int]:
+    """Where each event of a run of bytes begins, and where the last one ends.
 
-    Before the first status byte a running one of two data bytes is assumed; who reads the events
-    must refuse that.
+    Tracks stand one after another, so the end of one leads to the beginning of the next. Before
+    the first status byte a running one of two data bytes is assumed; who reads the events must
+    refuse that.
+
+    Parameters
+    ----------
+    padded : ndarray of uint8
+        The tracks, and 16 zeros.
+    n_bytes : int
+        Bytes of all tracks.
     """
     parts = [np.empty(0, np.int64)]
-    at, width = begin, 2
-    while at < end:
-        starts, at, width = _follow(padded, at, min(end, at + BLOCK), width)
+    at, width = 0, 2
+    while at < n_bytes:
+        starts, at, width = _follow(padded, at, min(n_bytes, at + BLOCK), width)
         parts.append(starts)
-    if at > end:
-        raise MidiError(
-            f"{name}: the event at byte {parts[-1][-1] - begin} goes on to byte {at - begin}, but "
-            f"the track ends at {end - begin}; it is cut short or broken."
-        )
-    return np.concatenate(parts)
+    return np.concatenate(parts), at
 
 
 def _follow(padded: np.ndarray, first: int, last: int, width: int) -> tuple[np.ndarray, int, int]:
@@ -276,39 +295,31 @@ def _follow(padded: np.ndarray, first: int, last: int, width: int) -> tuple[np.n
         Where the next one begins, and the running status there.
     """
     n = last - first
-    goes_on = (padded[first : last + 2] >> 7).astype(np.int32)
-    two = goes_on[:n] & goes_on[1 : n + 1]
-    # Of the status, were an event to begin here; a fourth byte ends a delta time in any case.
-    at = np.arange(1, n + 1, dtype=np.int32) + goes_on[:n] + two + (two & goes_on[2 : n + 2])
-    status = padded[first : last + 4].take(at)
-    n_data = _N_DATA.take(status)
-    end = at + 1 + n_data
-    own = np.flatnonzero(n_data == 255)
+    goes_on = padded[first : last + 2] >> 7
+    goes_on = goes_on[:n] | goes_on[1 : n + 1] << 1 | goes_on[2:] << 2
+    ahead = padded[first : last + 4]
+    # Of the status, were an event to begin here.
+    at = np.arange(n) + _DELTA_LENGTH.take(goes_on)
+    status = ahead.take(at)
+    # A node is a byte and a running status, and leads to that of the next event: k nodes to a byte,
+    # for two of the running status, or one where it stays. The last node stands for all that is
+    # past the end.
+    k = 1 if width == 2 and not (ahead & 0xE0 == PROGRAM << 4).any() else 2
+    leads = _LEADS[k].take(status, axis=0)
+    leads += k * at[:, None]
+    own = np.flatnonzero(_N_DATA.take(status) == 255)
     if len(own):
         told, body = _variable_length(padded, first + at[own] + np.where(status[own] == META, 2, 1))
-        end[own] = np.minimum(body + told - first, 2**30 - 1)
-    runs, sets = status < 0x80, (status >= 0x80) & (status < 0xF0)
-    # A node is a byte and a running status, 2 * byte + width - 1; two to a byte, and it leads to
-    # that of the next event. The last node stands for all that is past the end.
-    end *= 2
-    end += np.where(sets, n_data - 1, 0)
-    leads = np.empty((n, 2), np.int32)
-    leads[:, 0] = np.where(runs, 2 * at + 2, end)
-    leads[:, 1] = np.where(runs, 2 * at + 5, end + ~sets)
+        leads[own] = k * (body + told - first)[:, None] + np.arange(k)
     leads = leads.ravel()
-    ahead = np.empty(2 * n + 1, np.intp)
-    np.minimum(leads, 2 * n, out=ahead[:-1])
-    ahead[-1] = 2 * n
-    chain = np.array([width - 1])
-    while True:
-        following = ahead.take(chain)
-        if following[-1] == 2 * n:
-            chain = np.concatenate([chain, following[following < 2 * n]])
-            break
-        chain = np.concatenate([chain, following])
-        ahead = ahead.take(ahead)
-    byte, column = divmod(int(leads[chain[-1]]), 2)
-    return first + (chain >> 1), first + byte, column + 1
+    step = np.append(np.minimum(leads, k * n), k * n)
+    chain = np.array([(width - 1) % k])
+    while chain[-1] < k * n:
+        chain = np.concatenate([chain, step.take(chain)])
+        step = step.take(step)
+    chain = chain[: np.searchsorted(chain, k * n)]
+    byte, column = divmod(int(leads[chain[-1]]), k)
+    return first + chain // k, first + byte, column + 3 - k
 
 
 def _read_metas(

@@ -252,16 +252,15 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             known = np.zeros((1, N_WORDS), np.uint64)  # the rest
         self._seen, inverse = unique_chords(chords)
         self._seen_counts = np.bincount(inverse, weights=counts).astype(np.int64)
-        is_new = find(known, self._seen) < 0
-        candidates = np.flatnonzero(is_new & (self._seen_counts >= self.min_count))
+        row = find(known, self._seen)
+        candidates = np.flatnonzero((row < 0) & (self._seen_counts >= self.min_count))
         by_count = candidates[np.argsort(-self._seen_counts[candidates], kind="stable")]
         if self.max_tokens is not None:
             by_count = by_count[: max(0, self.max_tokens - len(known))]
         self.vocabulary_ = np.concatenate([known, self._seen[by_count]])
         self.n_tokens_ = len(self.vocabulary_)
-        at = find(self._seen, self.vocabulary_)
-        self.counts_ = np.zeros(self.n_tokens_, np.int64)
-        self.counts_[at >= 0] = self._seen_counts[at[at >= 0]]
+        self.counts_ = np.append(np.zeros(len(known), np.int64), self._seen_counts[by_count])
+        self.counts_[row[row >= 0]] = self._seen_counts[row >= 0]
         self.fs_ = corpus.fs
         self.grid_: Grid = corpus.grid
         return self
@@ -504,7 +503,7 @@ def chord_runs(roll: PianoRoll) -> tuple[np.ndarray, np.ndarray]:
     start, end = notes["start"].astype(np.int64), notes["end"].astype(np.int64)
     word = (notes["pitch"] >> 6).astype(np.int64)
     bit = np.uint64(1) << (notes["pitch"] & 63).astype(np.uint64)
-    by_pitch = np.lexsort((start, notes["pitch"]))
+    by_pitch = np.argsort(notes["pitch"], kind="stable")  # they stand in the order of time
     again = np.zeros(len(notes), bool)
     again[by_pitch[1:]] = (notes["pitch"][by_pitch[1:]] == notes["pitch"][by_pitch[:-1]]) & (
         start[by_pitch[1:]] == end[by_pitch[:-1]]
@@ -557,8 +556,12 @@ def unique_chords(chords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for word in chords.T:
         hashes = (hashes ^ word) * np.uint64(0x9E3779B97F4A7C15)
         hashes ^= hashes >> np.uint64(29)
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    table = chords[first]
+    order = np.argsort(hashes)
+    hashes = hashes[order]
+    is_first = np.append(True, hashes[1:] != hashes[:-1])[: len(order)]
+    table = chords[order[is_first]]
+    inverse = np.empty(len(order), np.int64)
+    inverse[order] = np.cumsum(is_first) - 1
     if not np.array_equal(table[inverse], chords):
         keys, inverse = np.unique(chord_keys(chords), return_inverse=True)
         return unkeyed(keys), inverse
