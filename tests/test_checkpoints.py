@@ -1,5 +1,6 @@
 """Checkpoints: what a kill costs, and what is refused."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import pianolstm as pl
@@ -77,6 +79,30 @@ def test_a_killed_fit_ends_as_if_nothing_had_happened(
             model(tmp_path, checkpoint_minutes=minutes, callbacks=[Kill(after)]).fit(pieces)
     assert_same(model(tmp_path, checkpoint_minutes=minutes).fit(pieces), undisturbed)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+
+
+def halving(step):
+    return 0.01 * 0.5 ** (step // 10)
+
+
+def test_schedule_optimiser_and_transpositions_go_on_too(tmp_path, pieces):
+    changes = {
+        "optimizer": functools.partial(optax.adamw, weight_decay=0.01),
+        "learning_rate": halving,
+        "augment": 4,
+    }
+    undisturbed = model(None, **changes).fit(pieces)
+    with pytest.raises(Killed):
+        model(tmp_path, callbacks=[Kill(25)], checkpoint_minutes=0, **changes).fit(pieces)
+    for other in (
+        {"learning_rate": lambda step: halving(step + 1)},
+        {"optimizer": functools.partial(optax.adamw, weight_decay=0.02)},
+        {"augment": 3},
+    ):
+        with pytest.raises(pl.InvalidInputError, match="the checkpoint of another fit"):
+            model(tmp_path, **{**changes, **other}).fit(pieces)
+    assert_same(model(tmp_path, **changes).fit(pieces), undisturbed)
+    assert undisturbed.history_["learning_rate"][-1] < 0.01 / 4
 
 
 def test_a_kill_costs_one_checkpoint_at_the_most(tmp_path, pieces):
@@ -185,7 +211,7 @@ def test_a_grown_vocabulary_keeps_what_was_learned():
         "bias": jnp.arange(256.0),
         "body": {"bias": jnp.arange(256.0)},  # as long as the vocabulary, but not of it
     }
-    grown = networks.grow(tree, n_old=3, n_new=260, n_rows=512, bias=-7.0)
+    grown = networks.grow(tree, n_old=3, n_new=260, rows_before=256, n_rows=512, bias=-7.0)
     assert grown["bias"].tolist() == [0, 1, 2, *[-7] * 257, *[0] * 250, 254, 255]
     own = grown["chords_out"]["own"]
     assert own.shape == (512, 2)
@@ -195,6 +221,6 @@ def test_a_grown_vocabulary_keeps_what_was_learned():
     assert grown["body"]["bias"].tolist() == tree["body"]["bias"].tolist()
     assert grown["chords_in"]["pitch"].shape == (256, 2)
     # Moments of the optimiser have the names of their parameters.
-    state = TrainState.begin({"bias": jnp.ones(256), "dense": jnp.ones(256)})
-    moments = networks.grow(state.opt_state, 3, 260, 512, 0.0)[1].mu
+    state = TrainState.begin({"bias": jnp.ones(256), "dense": jnp.ones(256)}, optax.adam)
+    moments = networks.grow(state.opt_state, 3, 260, 256, 512, 0.0)[1][0].mu
     assert moments["bias"].shape == (512,) and moments["dense"].shape == (256,)

@@ -15,9 +15,11 @@ from pianolstm._nn.corpus import (
     Corpus,
     PitchBernoulli,
     Reader,
+    Transpositions,
     as_words,
     n_rows,
     padded_vocabulary,
+    transpose_chords,
 )
 from pianolstm.tokens import TokenCorpus
 from pianolstm.windows import PAD, START
@@ -109,6 +111,52 @@ def test_hidden_chords_are_read_as_others():
     assert ids.tolist() == [0, rows, 2, START, PAD]
     assert np.array_equal(words, plain.inputs(np.array([0, 5, 2, START, PAD]))[1])  # still heard
     assert reader.targets(np.array([0, 5, 2, 1])).tolist() == [0, rows - 1, 2, rows - 1]
+
+
+@given(rolls(fs=20, grid="seconds", min_notes=1), st.integers(-60, 60))
+def test_chords_transposed_are_those_of_a_roll_transposed(roll, steps):
+    pitch = roll.notes["pitch"].astype(int)
+    steps = int(np.clip(steps, -pitch.min(), 127 - pitch.max()))
+    plain, moved = (
+        Corpus.of(VOCABULARY, TokenCorpus.of([r])) for r in (roll, roll.transpose(steps))
+    )
+    chords = transpose_chords(plain.chords[plain.tokens[0]], steps)
+    assert np.array_equal(chords, moved.chords[moved.tokens[0]])
+
+
+def test_pieces_are_transposed_within_the_range_of_the_corpus():
+    pieces = [[5, 2], [0, 0], [3], [5, 1]]  # pitches 60 to 64, none, 70, 5 to 60
+    transpositions = Transpositions(make(pieces), 4)
+    assert transpositions.lowest.tolist() == [-4, -4, -4, 0]
+    assert transpositions.highest.tolist() == [4, 4, 0, 4]
+    drawn = np.array([transpositions.draw(np.random.default_rng(i)) for i in range(200)])
+    assert [np.unique(column).tolist() for column in drawn.T] == [
+        list(range(-4, 5)),
+        list(range(-4, 5)),  # of rests
+        list(range(-4, 1)),
+        list(range(5)),
+    ]
+
+
+def test_a_reader_of_transposed_pieces_by_hand():
+    vocabulary = np.array([chord(), chord(60), chord(60, 64), chord(62), chord(58, 62)])
+    corpus, rows = make(vocabulary=vocabulary), n_rows(5)
+    transpositions = Transpositions(corpus, 2)
+    transpositions.draw = lambda rng: np.array([2, 0, -2])
+    reader = Reader(corpus, np.array([5]), transpositions)
+    batch, pieces = np.array([[START, 5], [5, 2], [2, 1], [0, PAD]]), np.array([0, 1, 2, 0])
+    ids, words = reader.inputs(batch, pieces)
+    # 60 up by 2 is 62; 60 itself is hidden; 60 and 64 down by 2 are known; the rest stays a rest.
+    assert ids.tolist() == [[START, 3], [rows, 2], [4, rows], [0, PAD]]
+    moved = np.array([[chord(), chord(62)], [chord(60), chord(60, 64)]])
+    assert np.array_equal(words[:2].reshape(-1, 8), as_words(moved.reshape(-1, 4)))
+    assert np.array_equal(words[2], as_words(np.array([chord(58, 62), chord(3)])))
+    assert not words[3].any()
+    # The end of a piece stays what it is. 60 and 64 up by 2 is no target, for nobody wrote it; 5
+    # was an unknown chord before.
+    targets = reader.targets(np.array([[6, 2], [5, 5], [5, 1]]), np.array([0, 1, 2]))
+    assert targets.tolist() == [[rows - 2, -1], [rows - 1, rows - 1], [-1, rows - 1]]
+    assert reader.targets(np.array([2, 6])).tolist() == [2, rows - 2]  # as it was written
 
 
 @pytest.mark.parametrize(("n_tokens", "rows"), [(1, 256), (254, 256), (255, 512), (4300, 4352)])

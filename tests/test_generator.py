@@ -1,10 +1,13 @@
 """SequenceGenerator: what it learns, writes, scores, keeps and refuses."""
 
+import functools
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
+import optax
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -59,6 +62,20 @@ def pieces():
 @pytest.fixture(scope="module")
 def fitted(pieces):
     return tiny().fit(pieces)
+
+
+@pytest.fixture
+def compiled():
+    """Names of events of the compiler, as they happen."""
+    events = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 class TestLearning:
@@ -129,10 +146,78 @@ class TestLearning:
         assert again.history_["loss"] == fitted.history_["loss"]
         assert other.history_["loss"] != fitted.history_["loss"]
 
-    def test_a_clone_compiles_nothing_anew(self, pieces, fitted):
-        before = training.train_step._cache_size()
-        clone(fitted).set_params(learning_rate=0.003, clip_norm=0.5, random_state=5).fit(pieces)
-        assert training.train_step._cache_size() == before
+    def test_nothing_is_compiled_twice(self, pieces, compiled):
+        """Not after the first step and validation, and not at all for a clone's fit."""
+
+        class Watch(pl.callbacks.Callback):
+            def on_epoch_end(self, model):
+                counts.append(len(compiled))
+
+        counts = []
+        decayed = functools.partial(optax.adamw, weight_decay=0.015)
+        model = tiny(units=9, optimizer=decayed, augment=2, max_epochs=3, callbacks=[Watch()])
+        model.fit(pieces)
+        assert 0 < counts[0] == counts[-1]
+        after_one = len(compiled)
+        again = clone(model).set_params(
+            learning_rate=lambda step: 0.01 / (1 + step), clip_norm=0.5, random_state=5, augment=1
+        )
+        again.fit(pieces)
+        assert len(compiled) == after_one
+
+    def test_optimisers_are_those_of_optax(self, pieces, fitted):
+        of_optax = tiny(optimizer=optax.adam, learning_rate=lambda step: 0.01).fit(pieces)
+        assert of_optax.history_["val_loss"] == fitted.history_["val_loss"]
+        losses = {tuple(fitted.history_["val_loss"])}
+        for optimizer in ("adamw", "rmsprop", "sgd", functools.partial(optax.sgd, momentum=0.9)):
+            model = tiny(optimizer=optimizer, learning_rate=0.02).fit(pieces)
+            assert model.history_["val_loss"][-1] < model.history_["val_loss"][0]
+            losses.add(tuple(model.history_["val_loss"]))
+        assert len(losses) == 5
+
+    def test_a_schedule_counts_steps(self, pieces):
+        def schedule(step):
+            steps.append(step)
+            return 0.01 if step < 5 else 0.0
+
+        steps, dataset = [], pl.WindowDataset([[0]], window_size=24)
+        model = tiny(learning_rate=schedule, max_epochs=4, n_iter_no_change=9).fit(pieces)
+        n = (max(steps) + 1) // 4
+        assert len(dataset.tokens) == 1 and n > 5 and set(steps) == set(range(4 * n))
+        assert model.history_["learning_rate"] == [0.01, 0, 0, 0, 0]
+        # The parameters stand still from the fifth step on, their average comes nearer.
+        moves = -np.diff(model.history_["val_loss"])
+        assert moves[0] > 5 * abs(moves[-1])
+
+    def test_transposition_teaches_other_keys(self):
+        """What is validated is as it was written; what is learned is heard in other keys."""
+        low, high = cycle(200), cycle(200).transpose(3)
+        # All chords of the other key are known, not their order.
+        rng = np.random.default_rng(0)
+        plane = np.asarray(high) > 0
+        known = pl.PianoRoll.from_array(plane[rng.permutation(200)])
+        models = [
+            small(augment=n, max_epochs=12, early_stopping=False).fit([low] * 3 + [known])
+            for n in (0, 3)
+        ]
+        plain, moved = (model.score([high]) for model in models)
+        assert moved > plain + 1
+        assert moved > -1.5
+
+    def test_validation_is_as_it_was_written(self, pieces):
+        plain, moved = (tiny(augment=n, max_epochs=1).fit(pieces).history_ for n in (0, 5))
+        assert plain["val_loss"][0] == moved["val_loss"][0]
+        assert plain["val_loss"][1] != moved["val_loss"][1]
+
+    @pytest.mark.parametrize("optimizer", [optax.rmsprop, optax.adafactor, optax.lion])
+    def test_any_optimisers_state_grows_with_the_vocabulary(self, optimizer):
+        model = tiny(optimizer=optimizer, tokenizer=pl.ChordTokenizer(max_tokens=600))
+        rng = np.random.default_rng(0)
+        for n in (20, 300):
+            chords = rng.random((2 * n, 128)) < 0.04
+            model.partial_fit([pl.PianoRoll.from_array(np.repeat(chords, 2, axis=0))])
+        assert np.isfinite(model.history_["loss"]).all()
+        assert model.tokenizer_.n_tokens_ > 512
 
     def test_partial_fit_goes_on(self, pieces):
         model, rolls = tiny(), [cycle(96), cycle(96, 5)]
@@ -316,12 +401,12 @@ class TestScoring:
             (sequence,) = tokenizer.transform([prime])
             tokens = np.append(sequence.tokens, chord).astype(np.int32)
             rows = np.arange(tokenizer.n_tokens_)
-            corpus = training.Corpus([tokens], tokenizer.vocabulary_, rows, len(rows))
+            corpus = training.Corpus([tokens], tokenizer.vocabulary_, rows, tokenizer.vocabulary_)
             total += np.exp(self._last(fitted, corpus))
         unknown = np.array([[1 << 3, 1 << 9, 0, 0]], np.uint64)
         chords = np.concatenate([tokenizer.vocabulary_, unknown])
         tokens[-1] = tokenizer.n_tokens_
-        corpus = training.Corpus([tokens], chords, np.append(rows, -1), len(rows))
+        corpus = training.Corpus([tokens], chords, np.append(rows, -1), tokenizer.vocabulary_)
         spelled = fitted._bernoulli.log_likelihood(unknown, chords[tokens[-2:-1]])
         total += np.exp(self._last(fitted, corpus) - spelled[0])
         assert total == pytest.approx(1, abs=1e-5)
@@ -531,6 +616,16 @@ class TestBadInput:
             ({"validation_fraction": 2}, "validation_fraction must be between 0 and 1"),
             ({"n_iter_no_change": 0}, "n_iter_no_change must be at least 1"),
             ({"time_budget": -1}, "time_budget must be at least 0"),
+            ({"augment": 1.5}, "augment must be a whole number; got 1.5"),
+            ({"augment": 61}, "augment must be between 0 and 60; got 61"),
+            ({"learning_rate": "fast"}, "learning_rate must be a finite number; got 'fast'"),
+            ({"learning_rate": lambda step: -1.0 * step}, "the schedule gave -1.0 at step 1"),
+            ({"learning_rate": lambda step: float("nan")}, "the schedule gave nan at step 0"),
+            ({"optimizer": "adm"}, "optimizer must be one of adam, .*callable.*; got 'adm'"),
+            (
+                {"optimizer": lambda rate: optax.adam(2 * rate)},
+                "can't be pickled .*functools",
+            ),
             ({"checkpoint_minutes": 5}, "checkpoint_minutes=5 needs a checkpoint_dir"),
             ({"batch_size": "big"}, "batch_size must be a whole number; got 'big'"),
             ({"arch": "hybrid", "window_size": 25}, "even window_size; got 25, try 26"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import secrets
 import statistics
 import time
@@ -36,7 +37,16 @@ from pianolstm._nn.model_files import (
     write_model,
 )
 from pianolstm._nn.sampling import sample
-from pianolstm._nn.training import Epochs, Progress, Settings, Trainer, TrainState, seed_key
+from pianolstm._nn.training import (
+    OPTIMIZERS,
+    Epochs,
+    OptimizerFactory,
+    Progress,
+    Settings,
+    Trainer,
+    TrainState,
+    seed_key,
+)
 from pianolstm.callbacks import Callback, ProgressBar
 from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.midi import TempoMap
@@ -45,6 +55,14 @@ from pianolstm.tokens import ChordSequence, ChordTokenizer, Pieces, TokenCorpus,
 from pianolstm.windows import split_pieces
 
 RandomState = int | np.random.Generator | None
+
+MAX_TRANSPOSITION = 60
+"""Semitones: five octaves."""
+
+SCHEDULE_STEPS = (0, *(2**k for k in range(21)))
+"""Steps at which schedules are compared, to tell one fit from another."""
+
+_factories: dict[bytes, OptimizerFactory] = {}
 
 
 class SequenceGenerator(BaseEstimator):
@@ -67,12 +85,21 @@ class SequenceGenerator(BaseEstimator):
         Width of the chords' vectors, in and out.
     dropout : float, default=0.2
         Share of features set to zero in training, with one mask a window.
-    learning_rate : float, default=0.002
-        Step size of Adam.
+    optimizer : {"adam", "adamw", "rmsprop", "sgd"} or callable, default="adam"
+        Optax's optimiser of that name. A callable takes the learning rate and returns an
+        ``optax.GradientTransformation``, e.g. ``optax.lion`` or
+        ``functools.partial(optax.adamw, weight_decay=1e-3)``.
+    learning_rate : float or callable, default=0.002
+        Step size. A schedule takes the number of steps before, 0 at first, and returns a float,
+        as those of Optax do, e.g. ``optax.cosine_decay_schedule(0.002, decay_steps=5000)``.
     clip_norm : float, default=1.0
         Longest gradient; a longer one is scaled down to it.
     batch_size : int or "auto", default="auto"
         Windows in a step. "auto" is 16, and 64 for the Bi-LSTM, whose windows have one target each.
+    augment : int, default=0
+        Most semitones by which a training piece is transposed, up or down, anew in each epoch;
+        within the range of pitches of the training pieces. 0 leaves them as they are. A chord that
+        this takes out of the vocabulary is read, but is no target.
     max_epochs : int, default=100
         Passes over the training pieces at the most.
     early_stopping : bool, default=True
@@ -160,9 +187,11 @@ class SequenceGenerator(BaseEstimator):
         units: int = 256,
         embedding: int = 128,
         dropout: float = 0.2,
-        learning_rate: float = 0.002,
+        optimizer: str | OptimizerFactory = "adam",
+        learning_rate: float | Callable[[int], float] = 0.002,
         clip_norm: float = 1.0,
         batch_size: int | Literal["auto"] = "auto",
+        augment: int = 0,
         max_epochs: int = 100,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
@@ -181,9 +210,11 @@ class SequenceGenerator(BaseEstimator):
         self.units = units
         self.embedding = embedding
         self.dropout = dropout
+        self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.clip_norm = clip_norm
         self.batch_size = batch_size
+        self.augment = augment
         self.max_epochs = max_epochs
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -380,9 +411,9 @@ class SequenceGenerator(BaseEstimator):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one ``.safetensors`` file.
 
-        The file holds parameters, vocabulary, settings and history; callbacks, the checkpoints'
-        folder and the optimiser's moments are not kept. It is written under another name first, so
-        that a crash leaves the old file whole.
+        The file holds parameters, vocabulary, settings and history; callbacks, an optimiser or a
+        schedule given as code, the checkpoints' folder and the optimiser's moments are not kept. It
+        is written under another name first, so that a crash leaves the old file whole.
 
         Parameters
         ----------
@@ -443,7 +474,7 @@ class SequenceGenerator(BaseEstimator):
         expected = jax.eval_shape(model._initial_params)
         named = {k.removeprefix("params."): v for k, v in arrays.items()}
         params = jax.tree.map(jnp.asarray, fill_leaves(expected, named, fspath(path)))
-        model._set_state(TrainState.begin(params, epoch))
+        model._set_state(TrainState.begin(params, model._optimizer(), epoch))
         return model
 
     def _check(self) -> None:
@@ -456,8 +487,8 @@ class SequenceGenerator(BaseEstimator):
             ("units", 1, None, True),
             ("embedding", 1, None, True),
             ("dropout", 0, 0.95, False),
-            ("learning_rate", 0, None, False),
             ("clip_norm", 0, None, False),
+            ("augment", 0, MAX_TRANSPOSITION, True),
             ("max_epochs", 1, None, True),
             ("validation_fraction", 0, 1, False),
             ("n_iter_no_change", 1, None, True),
@@ -465,6 +496,13 @@ class SequenceGenerator(BaseEstimator):
             _check_number(name, getattr(self, name), low, high, whole=whole)
         if self.batch_size != "auto":
             _check_number("batch_size", self.batch_size, 1, None, whole=True)
+        if not callable(self.learning_rate):
+            _check_number("learning_rate", self.learning_rate, 0, None)
+        if self.optimizer not in OPTIMIZERS and not callable(self.optimizer):
+            raise InvalidInputError(
+                f"optimizer must be one of {', '.join(OPTIMIZERS)}, or a callable that takes the "
+                f"learning rate; got {self.optimizer!r}."
+            )
         for name in ("time_budget", "checkpoint_minutes"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), 0, None)
@@ -524,7 +562,7 @@ class SequenceGenerator(BaseEstimator):
         self._bernoulli = PitchBernoulli.fit(corpus)
         self._longest_hold = corpus.longest_hold()
         params = self._initial_params(corpus)
-        self._set_state(TrainState.begin(params))
+        self._set_state(TrainState.begin(params, self._optimizer()))
         self._epochs = Epochs()
         self.history_ = self._epochs.history
 
@@ -537,14 +575,15 @@ class SequenceGenerator(BaseEstimator):
         self._longest_hold = max(self._longest_hold, self._corpus(train).longest_hold())
         if n_new == n_old:
             return
-        state, rows = self._state, n_rows(n_new)
+        state, rows_before, rows = self._state, n_rows(n_old), n_rows(n_new)
         rarest = float(jnp.min(state.params["bias"][:n_old]))
         self._set_state(
             TrainState(
-                networks.grow(state.params, n_old, n_new, rows, rarest),
-                networks.grow(state.average, n_old, n_new, rows, rarest),
-                networks.grow(state.opt_state, n_old, n_new, rows, 0.0),
+                networks.grow(state.params, n_old, n_new, rows_before, rows, rarest),
+                networks.grow(state.average, n_old, n_new, rows_before, rows, rarest),
+                networks.grow(state.opt_state, n_old, n_new, rows_before, rows, 0.0),
                 state.epoch,
+                state.n_steps,
             )
         )
 
@@ -562,12 +601,14 @@ class SequenceGenerator(BaseEstimator):
         patience = self.n_iter_no_change if self.early_stopping and held_out is not None else None
         settings = Settings(
             batch_size=self._batch_size(),
-            learning_rate=self.learning_rate,
+            optimizer=self._optimizer(),
+            learning_rate=self._rate_at,
             clip_norm=self.clip_norm,
             last_epoch=self._state.epoch + max_epochs,
             n_iter_no_change=patience,
             deadline=None if self.time_budget is None else began + self.time_budget,
             seed=seed,
+            augment=int(self.augment),
             checkpoint_minutes=None if checkpoint is None else self.checkpoint_minutes,
         )
         save: Callable[[Progress], None] | None = None
@@ -620,6 +661,10 @@ class SequenceGenerator(BaseEstimator):
         settings = self._settings()
         del settings["verbose"], settings["time_budget"]
         settings |= {"seed": seed, "tokenizer": self.tokenizer_.get_params()}
+        if callable(self.optimizer):
+            settings["optimizer"] = pickle.dumps(self.optimizer).hex()
+        if callable(self.learning_rate):
+            settings["learning_rate"] = [self._rate_at(step) for step in SCHEDULE_STEPS]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(self.tokenizer_.vocabulary_.tobytes())
         for leaf in jax.tree.leaves(self._state.params):  # those of a warm start among them
@@ -632,13 +677,13 @@ class SequenceGenerator(BaseEstimator):
         return digest.hexdigest()
 
     def _settings(self) -> dict[str, Any]:
-        """Parameters as JSON holds them; without the tokenizer and what belongs to this machine."""
+        """Parameters as JSON holds them; without code, and without what belongs to this machine."""
         settings = self.get_params(deep=False)
         for name in ("tokenizer", "callbacks", "checkpoint_dir", "checkpoint_minutes"):
             del settings[name]
         if not isinstance(settings["random_state"], int):
             settings["random_state"] = None
-        return settings
+        return {name: value for name, value in settings.items() if not callable(value)}
 
     def _model_file(
         self, state: TrainState, best_epoch: float
@@ -664,6 +709,29 @@ class SequenceGenerator(BaseEstimator):
         arrays["counts"] = self.tokenizer_.counts_
         arrays["pitch_sounding"] = self._bernoulli.sounding
         return arrays, header
+
+    def _optimizer(self) -> OptimizerFactory:
+        """Makes the optimiser; one object for all that are alike, so that they compile once."""
+        if isinstance(self.optimizer, str):
+            return OPTIMIZERS[self.optimizer]
+        try:
+            return _factories.setdefault(pickle.dumps(self.optimizer), self.optimizer)
+        except Exception as error:  # each type has its own
+            raise InvalidInputError(
+                f"optimizer={self.optimizer!r} can't be pickled ({error}); give a function of a "
+                "module, or a functools.partial of one."
+            ) from None
+
+    def _rate_at(self, step: int) -> float:
+        """Learning rate after so many steps."""
+        rate = self.learning_rate
+        rate = float(rate(step)) if callable(rate) else float(rate)
+        if not 0 <= rate < np.inf:
+            raise InvalidInputError(
+                f"learning_rate must be a finite number of at least 0; the schedule gave {rate} at "
+                f"step {step}."
+            )
+        return rate
 
     def _batch_size(self) -> int:
         if isinstance(self.batch_size, str):

@@ -38,11 +38,14 @@ class WindowBatch:
         window (``target="next"``; n_targets = 1). 0 where `mask` is False.
     mask : ndarray of bool, shape (batch, n_targets)
         False where there is no target.
+    pieces : ndarray of int64, shape (batch,)
+        Number of the piece that each window is of; 0 where a row only fills the batch.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     mask: np.ndarray
+    pieces: np.ndarray
 
 
 class WindowDataset:
@@ -270,6 +273,8 @@ class WindowDataset:
         inputs = np.full((batch_size, self.window_size), PAD, np.int32)
         targets = np.zeros((batch_size, n_targets), np.int32)
         mask = np.zeros((batch_size, n_targets), bool)
+        pieces = np.zeros(batch_size, np.int64)
+        pieces[: len(places)] = places[:, 0]
         for row, (i, a, b) in enumerate(places.tolist()):
             tokens = self.tokens[i]
             frames = tokens[a:b]
@@ -284,7 +289,7 @@ class WindowDataset:
                 column, first = column + 1, 0
             stop = b - 1
             inputs[row, column : column + stop - first] = tokens[first:stop]
-        return WindowBatch(inputs, targets, mask)
+        return WindowBatch(inputs, targets, mask, pieces)
 
 
 def split_pieces(

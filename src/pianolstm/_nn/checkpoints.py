@@ -64,10 +64,12 @@ class Checkpoint:
                 f"{self.path} is the checkpoint of another fit, with other settings or pieces. "
                 "Give the same ones to go on, choose another checkpoint_dir, or delete the file."
             )
-        state = self._state("state", progress.state, found["epoch"])
+        state = self._state("state", progress.state, found["epoch"], found["n_steps"])
         best = state
         if not found["best_is_state"]:
-            best = self._state("best", progress.state, found["best_state_epoch"])
+            best = self._state(
+                "best", progress.state, found["best_state_epoch"], found["best_state_n_steps"]
+            )
         epochs = Epochs(
             with_nan(self._header["history"]),
             self._header["best_epoch"],
@@ -96,21 +98,23 @@ class Checkpoint:
             "fingerprint": self.fingerprint,
             "finished": finished,
             "epoch": progress.state.epoch,
+            "n_steps": progress.state.n_steps,
             "step": progress.step,
             "totals": progress.totals.tolist(),
             "best_loss": best_loss if np.isfinite(best_loss) else None,
             "best_is_state": best_is_state,
             "best_state_epoch": progress.best.epoch,
+            "best_state_n_steps": progress.best.n_steps,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_model(self.path, arrays, {**header, "training": training})
 
-    def _state(self, name: str, like: TrainState, epoch: int) -> TrainState:
+    def _state(self, name: str, like: TrainState, epoch: int, n_steps: int) -> TrainState:
         tree = like.params, like.average, like.opt_state
         leaves, structure = jax.tree.flatten(tree)
         found = [jnp.asarray(self._arrays[f"{name}.{i}"]) for i in range(len(leaves))]
         params, average, opt_state = jax.tree.unflatten(structure, found)
-        return TrainState(params, average, opt_state, epoch)
+        return TrainState(params, average, opt_state, epoch, n_steps)
 
 
 def _flat(name: str, state: TrainState) -> dict[str, np.ndarray]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pianolstm.tokens import TokenCorpus, count_frames, find, unpack
+from pianolstm.rolls import N_PITCHES
+from pianolstm.tokens import N_WORDS, TokenCorpus, count_frames, find, unpack
 
 ROW_MULTIPLE = 256
 """The vocabulary is padded to a multiple of this, so that few sizes are compiled."""
@@ -37,20 +38,25 @@ class Corpus:
         Bits of each id.
     rows : ndarray of int32, shape (n_chords,)
         The chord's number in the vocabulary, -1 where it is outside.
-    n_tokens : int
-        Size of the vocabulary.
+    vocabulary : ndarray of uint64, shape (n_tokens, 4)
+        Bits of the vocabulary's chords.
     """
 
     tokens: Sequence[np.ndarray]
     chords: np.ndarray
     rows: np.ndarray
-    n_tokens: int
+    vocabulary: np.ndarray
 
     @classmethod
     def of(cls, vocabulary: np.ndarray, corpus: TokenCorpus) -> Corpus:
         """See a corpus through a vocabulary."""
         rows = find(vocabulary, corpus.chords).astype(np.int32)
-        return cls(corpus.tokens, corpus.chords, rows, len(vocabulary))
+        return cls(corpus.tokens, corpus.chords, rows, vocabulary)
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary."""
+        return len(self.vocabulary)
 
     @property
     def end(self) -> int:
@@ -95,24 +101,139 @@ class Reader:
         The table of chords.
     hidden : ndarray of int, default=()
         Ids treated as chords outside the vocabulary.
+    transpositions : Transpositions, default=None
+        How far pieces may be transposed; None not at all.
+    rng : numpy.random.Generator, default=None
+        Draws how far each one is.
     """
 
-    def __init__(self, corpus: Corpus, hidden: np.ndarray | tuple[()] = ()) -> None:
-        rows, ids = n_rows(corpus.n_tokens), corpus.rows
-        outside = ids < 0
-        outside[np.asarray(hidden, np.int64)] = True
+    def __init__(
+        self,
+        corpus: Corpus,
+        hidden: np.ndarray | tuple[()] = (),
+        transpositions: Transpositions | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        rows = n_rows(corpus.n_tokens)
+        if transpositions is None:
+            transpositions = Transpositions(corpus, 0)
+        table = transpositions.rows
+        is_hidden = np.zeros(corpus.n_tokens + 1, bool)
+        is_hidden[corpus.rows[np.asarray(hidden, np.int64)]] = True
+        outside = (table < 0) | is_hidden[table]
+        targets = np.where(outside, rows - 1, table)
+        # Nobody wrote a chord that only a transposition takes out of the vocabulary: it is heard,
+        # but how often such chords come is not to be learned from it.
+        targets[(table < 0) & (corpus.rows >= 0)] = -1
         # Two more entries, so that PAD (-2) and START (-1) index the last two.
-        self._inputs = np.append(np.where(outside, rows, ids), [-2, -1]).astype(np.int32)
-        self._targets = np.append(np.where(outside, rows - 1, ids), rows - 2).astype(np.int32)
-        self._words = np.concatenate([as_words(corpus.chords), np.zeros((2, 8), np.uint32)])
+        self._inputs = _with_ends(np.where(outside, rows, table), [-2, -1])
+        self._targets = _with_ends(targets, [rows - 2])
+        self._chords = np.concatenate([corpus.chords, np.zeros((2, N_WORDS), np.uint64)])
+        self._words = as_words(self._chords)
+        self._steps, self._limit = transpositions.draw(rng), transpositions.limit
 
-    def inputs(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids as the network counts them, and bits (…, 8); other chords have no id of its rows."""
-        return self._inputs[ids], self._words[ids]
+    def inputs(
+        self, ids: np.ndarray, pieces: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids as the network counts them, and bits (…, 8); other chords have no id of its rows.
 
-    def targets(self, ids: np.ndarray) -> np.ndarray:
-        """Rows of the softmax of ids, `Corpus.end` among them."""
-        return self._targets[ids]
+        Parameters
+        ----------
+        ids : ndarray of int, shape (…)
+        pieces : ndarray of int, shape (len(ids),), default=None
+            The piece of each row of ids; None takes the chords as they were written.
+        """
+        bits = self._words[ids]
+        if pieces is not None:
+            steps = self._steps[pieces]
+            for step in np.unique(steps[steps != 0]):
+                same = steps == step
+                chords = transpose_chords(self._chords[ids[same]], int(step))
+                bits[same] = as_words(chords).reshape(*chords.shape[:-1], -1)
+        return self._inputs[self._row(ids, pieces), ids], bits
+
+    def targets(self, ids: np.ndarray, pieces: np.ndarray | None = None) -> np.ndarray:
+        """Rows of the softmax of ids, `Corpus.end` among them; -1 where there is no target."""
+        return self._targets[self._row(ids, pieces), ids]
+
+    def _row(self, ids: np.ndarray, pieces: np.ndarray | None) -> np.ndarray | int:
+        """Which row of the tables each row of ids is read from."""
+        if pieces is None:
+            return self._limit
+        return self._limit + self._steps[pieces].reshape(-1, *[1] * (ids.ndim - 1))
+
+
+def _with_ends(table: np.ndarray, ends: list[int]) -> np.ndarray:
+    columns = np.broadcast_to(ends, (len(table), len(ends)))
+    return np.concatenate([table, columns], axis=1).astype(np.int32)
+
+
+class Transpositions:
+    """How far each piece of a corpus may be transposed, and what its chords become.
+
+    A piece keeps within the range of pitches that the corpus has.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    limit : int
+        Most semitones, up or down.
+
+    Attributes
+    ----------
+    limit : int
+    rows : ndarray of int32, shape (2 * limit + 1, n_chords)
+        The row of each chord in the vocabulary, -1 where it is outside, from `limit` semitones down
+        to `limit` up.
+    lowest, highest : ndarray of int64, shape (n_pieces,)
+        Most semitones that each piece may go down (0 or less) and up.
+    """
+
+    def __init__(self, corpus: Corpus, limit: int) -> None:
+        self.limit = limit
+        n_pieces = len(corpus.tokens)
+        self.lowest, self.highest = np.zeros((2, n_pieces), np.int64)
+        if limit == 0:
+            self.rows = corpus.rows[None]
+            return
+        self.rows = np.stack(
+            [
+                find(corpus.vocabulary, transpose_chords(corpus.chords, step)).astype(np.int32)
+                for step in range(-limit, limit + 1)
+            ]
+        )
+        spans = np.full((n_pieces, 2), [N_PITCHES, -1])
+        for i, tokens in enumerate(corpus.tokens):
+            chord = np.bitwise_or.reduce(corpus.chords[np.unique(tokens)])
+            pitches = np.flatnonzero(unpack(chord[None])[0, :N_PITCHES])
+            if len(pitches):
+                spans[i] = pitches[0], pitches[-1]
+        low, high = spans[:, 0], spans[:, 1]
+        self.lowest = np.maximum(-limit, np.minimum(0, low.min() - low))
+        self.highest = np.minimum(limit, np.maximum(0, high.max() - high))
+
+    def draw(self, rng: np.random.Generator | None) -> np.ndarray:
+        """Semitones for each piece: int64, shape (n_pieces,)."""
+        if rng is None or self.limit == 0:
+            return np.zeros(len(self.lowest), np.int64)
+        return rng.integers(self.lowest, self.highest, endpoint=True)
+
+
+def transpose_chords(chords: np.ndarray, steps: int) -> np.ndarray:
+    """Chords some semitones higher (lower, if negative): uint64, shape (…, 4).
+
+    Pitches that leave 0 to 127 are lost.
+    """
+    if steps == 0:
+        return chords
+    low, high = chords[..., 0::2], chords[..., 1::2]  # of the pitches sounding, of those struck
+    moved, rest = np.uint64(abs(steps)), np.uint64(64 - abs(steps))
+    shifted = np.empty_like(chords)
+    if steps > 0:
+        shifted[..., 0::2], shifted[..., 1::2] = low << moved, high << moved | low >> rest
+    else:
+        shifted[..., 0::2], shifted[..., 1::2] = low >> moved | high << rest, high >> moved
+    return shifted
 
 
 class PitchBernoulli:

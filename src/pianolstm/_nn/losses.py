@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-CHUNK_LOGITS = 2**22
-"""Logits held at once: 16 MB, whatever the batch and the vocabulary."""
+CHUNK_LOGITS = 2**21
+"""Logits held at once: 8 MB, whatever the batch and the vocabulary."""
 
 Sums: TypeAlias = tuple[Array, Array]
 
@@ -41,40 +41,36 @@ def softmax_loss(
         Weighted count of rows whose target has the highest logit; it has no gradient.
     """
 
-    table = jnp.column_stack([table, bias])
-
     def chunk(sums: Sums, rows: tuple[Array, ...]) -> tuple[Sums, None]:
         x, target, weight = rows
-        loss, n_right, *_ = _chunk_loss(x, table, target, weight)
+        loss, n_right, *_ = _chunk_loss(x, table, bias, target, weight)
         return (sums[0] + loss, sums[1] + n_right), None
 
     start = jnp.zeros(()), jnp.zeros(())
-    return lax.scan(chunk, start, _chunks(table, _with_one(features), targets, weights))[0]
+    return lax.scan(chunk, start, _chunks(table, features, targets, weights))[0]
 
 
 def _softmax_loss_fwd(
     features: Array, table: Array, bias: Array, targets: Array, weights: Array
 ) -> tuple[Sums, tuple]:
-    table = jnp.column_stack([table, bias])
-
     def chunk(carry: tuple, rows: tuple[Array, ...]) -> tuple[tuple, Array]:
-        (loss, n_right), d_table = carry
+        (loss, n_right), d_table, d_bias = carry
         x, target, weight = rows
-        chunk_loss, chunk_right, exps, total = _chunk_loss(x, table, target, weight)
+        chunk_loss, chunk_right, exps, total = _chunk_loss(x, table, bias, target, weight)
         # The gradient of the logits is exps * scale less the weight at the target; both parts go
         # through the products on their own, so that it is never written down.
-        scale = (weight / total)[:, None]
-        d_table = d_table + exps.T @ (x * scale)
-        d_table = d_table.at[target].add(-weight[:, None] * x)
-        d_x = (exps @ table) * scale - weight[:, None] * table[target]
-        return ((loss + chunk_loss, n_right + chunk_right), d_table), d_x
+        scale = weight / total
+        weight_x = weight[:, None] * x
+        d_table = (d_table + exps.T @ (x * scale[:, None])).at[target].add(-weight_x)
+        d_bias = (d_bias + scale @ exps).at[target].add(-weight)
+        d_x = (exps @ table) * scale[:, None] - weight[:, None] * table[target]
+        return ((loss + chunk_loss, n_right + chunk_right), d_table, d_bias), d_x
 
-    start = (jnp.zeros(()), jnp.zeros(())), jnp.zeros_like(table)
-    (sums, d_table), d_features = lax.scan(
-        chunk, start, _chunks(table, _with_one(features), targets, weights)
+    start = (jnp.zeros(()), jnp.zeros(())), jnp.zeros_like(table), jnp.zeros_like(bias)
+    (sums, d_table, d_bias), d_features = lax.scan(
+        chunk, start, _chunks(table, features, targets, weights)
     )
-    d_features = d_features.reshape(-1, table.shape[1])[: len(features), :-1]
-    return sums, (d_features, d_table[:, :-1], d_table[:, -1])
+    return sums, (d_features.reshape(-1, table.shape[1])[: len(features)], d_table, d_bias)
 
 
 def _softmax_loss_bwd(gradients: tuple[Array, Array, Array], cotangents: Sums) -> tuple:
@@ -102,35 +98,28 @@ def log_likelihoods(
     right : Array of bool, shape (n,)
     """
 
-    table = jnp.column_stack([table, bias])
-
     def chunk(rows: tuple[Array, ...]) -> tuple[Array, Array]:
         x, target = rows
-        logits = x @ table.T
+        logits = x @ table.T + bias
         at_target = _at(logits, target)
         return at_target - jax.nn.logsumexp(logits, axis=-1), at_target >= jnp.max(logits, axis=-1)
 
     n = len(features)
-    log_p, right = lax.map(chunk, _chunks(table, _with_one(features), targets))
+    log_p, right = lax.map(chunk, _chunks(table, features, targets))
     return log_p.reshape(-1)[:n], right.reshape(-1)[:n]
 
 
 def _chunk_loss(
-    x: Array, table: Array, target: Array, weight: Array
+    x: Array, table: Array, bias: Array, target: Array, weight: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Loss and right guesses of a chunk; exps of its logits less their maximum, and their sums."""
-    logits = x @ table.T
+    logits = x @ table.T + bias
     highest = jnp.max(logits, axis=-1)
     at_target = _at(logits, target)
     exps = jnp.exp(logits - highest[:, None])
     total = jnp.sum(exps, axis=-1)
     loss = jnp.sum(weight * (jnp.log(total) + highest - at_target))
     return loss, jnp.sum(weight * (at_target >= highest)), exps, total
-
-
-def _with_one(features: Array) -> Array:
-    """A column of ones at the end, which takes the bias: one product fewer to write."""
-    return jnp.pad(features, [(0, 0), (0, 1)], constant_values=1)
 
 
 def _at(logits: Array, target: Array) -> Array:
@@ -140,7 +129,9 @@ def _at(logits: Array, target: Array) -> Array:
 def _chunks(table: Array, *arrays: Array) -> tuple[Array, ...]:
     """Arrays (n, …) as (n_chunks, rows, …), filled with zeros at the end."""
     n = len(arrays[0])
-    rows = min(n, max(1, CHUNK_LOGITS // len(table)))
-    n_chunks = -(-n // rows)
+    fewest = -(-n * len(table) // CHUNK_LOGITS)
+    # A few chunks more are cheaper than rows of zeros.
+    n_chunks = next((k for k in range(fewest, fewest + fewest // 4 + 1) if n % k == 0), fewest)
+    rows = -(-n // n_chunks)
     filled = [jnp.pad(a, [(0, n_chunks * rows - n)] + [(0, 0)] * (a.ndim - 1)) for a in arrays]
     return tuple(a.reshape(n_chunks, rows, *a.shape[1:]) for a in filled)

@@ -1,9 +1,11 @@
 """The LSTM layer: the parameters of a Flax cell on a schedule made for training.
 
-The inputs of all steps are projected in one product before the scan. The backward pass carries
-only what depends on the carry (the gradients of h and c); the gradient of the recurrent kernel is
-one product over all steps after it, where automatic differentiation would add up one small product
-a step.
+Time goes by in chunks of some steps. Forwards, the inputs of a chunk are projected in one product
+before its steps are taken. Backwards, all factors that do not depend on the gradients carried are
+made for a chunk at once, its steps carry the gradients of c and h alone, and the gradients of the
+kernels are one product each after them, where automatic differentiation would add up one small
+product a step. What a chunk needs stays in the cache; only outputs, cells and activated gates go to
+memory.
 
 Conventions
 -----------
@@ -26,8 +28,8 @@ from jax.core import Tracer
 Carry: TypeAlias = tuple[Array, Array]
 """Cell state c and output h, each (batch, units), as in Flax."""
 
-UNROLL = 2
-"""Steps of the scan in one turn of its loop: more gain nothing and compile longer."""
+CHUNK_ROWS = 1280
+"""Rows (steps times batch) whose gates are made at once: they stay in the processor's cache."""
 
 BLANK = -1e9
 """Gate input that closes a gate."""
@@ -85,11 +87,12 @@ class LSTMLayer(nnx.Module):
         bias = self.cell.dense_h.bias
         assert bias is not None
         # Time first before the product: the inputs are a fraction of the gates.
-        gates = jnp.swapaxes(x, 0, 1) @ self.cell.dense_i.kernel[...] + bias[...]
-        if valid is not None:
-            gates = jnp.where(valid.T[..., None], gates, BLANK)
-        outputs, carry = _scan(gates, self.cell.dense_h.kernel[...], carry, reverse)
-        return jnp.swapaxes(outputs, 0, 1), carry
+        x, valid = jnp.swapaxes(x, 0, 1), None if valid is None else valid.T
+        if reverse:
+            x, valid = x[::-1], None if valid is None else valid[::-1]
+        kernel, recurrent = self.cell.dense_i.kernel[...], self.cell.dense_h.kernel[...]
+        outputs, carry = _run(x, valid, kernel, bias[...], recurrent, carry)
+        return jnp.swapaxes(outputs[::-1] if reverse else outputs, 0, 1), carry
 
     def initial_carry(self, batch: int) -> Carry:
         """A state of zeros."""
@@ -97,78 +100,129 @@ class LSTMLayer(nnx.Module):
         return zeros, zeros
 
 
-def _step(gates: Array, c: Array) -> tuple[Array, Array, tuple[Array, ...]]:
-    """Equations of the cell from its gates' inputs: new c, new h, activated gates."""
-    i, f, g, o = jnp.split(gates, 4, axis=-1)
-    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
-    c = f * c + i * g
-    return c, o * jnp.tanh(c), (i, f, g, o)
-
-
 @jax.custom_vjp
-def _forward_scan(gates: Array, kernel: Array, carry: Carry) -> tuple[Array, Carry]:
-    """Outputs (time, batch, units) and last carry, from the projected inputs."""
-
-    def step(carry: Carry, gates_t: Array) -> tuple[Carry, Array]:
-        c, h = carry
-        c, h, _ = _step(gates_t + h @ kernel, c)
-        return (c, h), h
-
-    carry, outputs = lax.scan(step, carry, gates, unroll=UNROLL)
+def _run(
+    x: Array, valid: Array | None, kernel: Array, bias: Array, recurrent: Array, carry: Carry
+) -> tuple[Array, Carry]:
+    """Outputs (time, batch, units) and last carry of inputs (time, batch, in_features)."""
+    (outputs, *_), carry = _forward(x, valid, kernel, bias, recurrent, carry, keep=False)
     return outputs, carry
 
 
-def _forward_scan_fwd(gates: Array, kernel: Array, carry: Carry) -> tuple:
-    def step(carry: Carry, gates_t: Array) -> tuple[Carry, tuple]:
-        c, h = carry
-        new_c, new_h, activated = _step(gates_t + h @ kernel, c)
-        return (new_c, new_h), (new_h, new_c, jnp.concatenate(activated, axis=-1))
-
-    last, (outputs, cells, activated) = lax.scan(step, carry, gates, unroll=UNROLL)
-    return (outputs, last), (kernel, carry, outputs, cells, activated)
+def _run_fwd(
+    x: Array, valid: Array | None, kernel: Array, bias: Array, recurrent: Array, carry: Carry
+) -> tuple:
+    kept, last = _forward(x, valid, kernel, bias, recurrent, carry, keep=True)
+    return (kept[0], last), (x, kernel, recurrent, carry, kept)
 
 
-def _forward_scan_bwd(residuals: tuple, cotangents: tuple) -> tuple:
-    kernel, (c0, h0), outputs, cells, activated = residuals
-    d_outputs, (d_c, d_h) = cotangents
-    before = jnp.concatenate([c0[None], cells[:-1]])
-    kernel_t = kernel.T
+def _forward(
+    x: Array,
+    valid: Array | None,
+    kernel: Array,
+    bias: Array,
+    recurrent: Array,
+    carry: Carry,
+    *,
+    keep: bool,
+) -> tuple[tuple[Array, ...], Carry]:
+    """Outputs of all steps, if `keep` also cells and activated gates; and the last carry."""
+    (time, batch, _), units = x.shape, recurrent.shape[0]
+    n = _chunk_length(time, batch)
+    scale = np.full(4 * units, 0.5, x.dtype)  # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2
+    scale[2 * units : 3 * units] = 1
 
-    def step(carry: Carry, step_t: tuple) -> tuple[Carry, Array]:
-        d_c, d_h = carry
-        d_out, c_before, c, gates = step_t
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        d_h = d_h + d_out
-        tanh_c = jnp.tanh(c)
-        d_c = d_c + d_h * o * (1 - tanh_c**2)
-        d_gates = jnp.concatenate(
-            [
-                d_c * g * i * (1 - i),
-                d_c * c_before * f * (1 - f),
-                d_c * i * (1 - g**2),
-                d_h * tanh_c * o * (1 - o),
-            ],
-            axis=-1,
+    def chunk(k: Array, state: tuple) -> tuple:
+        inputs = lax.dynamic_slice_in_dim(x, k * n, n)
+        gates = (_rows(inputs) @ kernel + bias).reshape(n, batch, -1)
+        if valid is not None:
+            now = lax.dynamic_slice_in_dim(valid, k * n, n)
+            gates = jnp.where(now[..., None], gates, BLANK)
+
+        def step(j: Array, state: tuple) -> tuple:
+            kept, (c, h) = state
+            activated = jnp.tanh((_at(gates, j) + h @ recurrent) * scale) * scale + (1 - scale)
+            i, f, g, o = jnp.split(activated, 4, axis=-1)
+            c = f * c + i * g
+            h = o * jnp.tanh(c)
+            new = (h, c, activated)[: len(kept)]
+            kept = tuple(
+                lax.dynamic_update_index_in_dim(a, value, k * n + j, 0)
+                for a, value in zip(kept, new, strict=True)
+            )
+            return kept, (c, h)
+
+        return lax.fori_loop(0, n, step, state)
+
+    widths = (units, units, 4 * units) if keep else (units,)
+    kept = tuple(jnp.zeros((time, batch, width), x.dtype) for width in widths)
+    return lax.fori_loop(0, time // n, chunk, (kept, carry))
+
+
+def _run_bwd(residuals: tuple, cotangents: tuple) -> tuple:
+    x, kernel, recurrent, (c0, h0), (outputs, cells, activated) = residuals
+    d_outputs, d_carry = cotangents
+    n = _chunk_length(*x.shape[:2])
+
+    def chunk(sums: tuple, arrays: tuple) -> tuple[tuple, Array]:
+        d_kernel, d_bias, d_recurrent, d_carry = sums
+        x, d_outputs, outputs, cells, activated, c_before, h_before = arrays
+        # All that does not depend on the gradients carried, for the whole chunk at once.
+        before = jnp.concatenate([c_before[None], cells[:-1]])
+        i, f, g, o = jnp.split(activated, 4, axis=-1)
+        tanh_c = jnp.tanh(cells)
+        slope = jnp.concatenate(
+            [g * i * (1 - i), before * f * (1 - f), i * (1 - g**2), tanh_c * o * (1 - o)], axis=-1
         )
-        return (d_c * f, d_gates @ kernel_t), d_gates
 
-    d_carry, d_gates = lax.scan(
-        step, (d_c, d_h), (d_outputs, before, cells, activated), reverse=True, unroll=UNROLL
-    )
-    h_before = jnp.concatenate([h0[None], outputs[:-1]])
-    units = h0.shape[-1]
-    d_kernel = h_before.reshape(-1, units).T @ d_gates.reshape(-1, 4 * units)
-    return d_gates, d_kernel, d_carry
+        def step(carry: Carry, now: tuple) -> tuple[Carry, Array]:
+            d_c, d_h = carry
+            slope, to_c, f, d_output = now
+            d_h = d_h + d_output
+            d_c = d_c + d_h * to_c
+            d_gates = slope * jnp.concatenate([d_c, d_c, d_c, d_h], axis=-1)
+            return (d_c * f, d_gates @ recurrent.T), d_gates
+
+        steps = slope, o * (1 - tanh_c**2), f, d_outputs
+        d_carry, d_gates = lax.scan(step, d_carry, steps, reverse=True)
+        d_gates = _rows(d_gates)
+        before = jnp.concatenate([h_before[None], outputs[:-1]])
+        sums = (
+            d_kernel + _rows(x).T @ d_gates,
+            d_bias + jnp.sum(d_gates, axis=0),
+            d_recurrent + _rows(before).T @ d_gates,
+            d_carry,
+        )
+        return sums, (d_gates @ kernel.T).reshape(x.shape)
+
+    chunks = [a.reshape(-1, n, *a.shape[1:]) for a in (x, d_outputs, outputs, cells, activated)]
+    ends = [
+        jnp.concatenate([first[None], a[n - 1 : -1 : n]])
+        for first, a in ((c0, cells), (h0, outputs))
+    ]
+    zeros = jnp.zeros_like(kernel), jnp.zeros_like(kernel[0]), jnp.zeros_like(recurrent)
+    sums, d_x = lax.scan(chunk, (*zeros, d_carry), (*chunks, *ends), reverse=True)
+    d_kernel, d_bias, d_recurrent, d_carry = sums
+    return d_x.reshape(x.shape), None, d_kernel, d_bias, d_recurrent, d_carry
 
 
-_forward_scan.defvjp(_forward_scan_fwd, _forward_scan_bwd)
+_run.defvjp(_run_fwd, _run_bwd)
 
 
-def _scan(gates: Array, kernel: Array, carry: Carry, reverse: bool) -> tuple[Array, Carry]:
-    if not reverse:
-        return _forward_scan(gates, kernel, carry)
-    outputs, carry = _forward_scan(gates[::-1], kernel, carry)
-    return outputs[::-1], carry
+def _chunk_length(time: int, batch: int) -> int:
+    """Steps of a chunk: a divisor of all steps, near `CHUNK_ROWS` rows."""
+    longest = max(1, min(time, CHUNK_ROWS // batch))
+    n = next(n for n in range(longest, 0, -1) if time % n == 0)
+    return n if 4 * n >= longest else time
+
+
+def _rows(a: Array) -> Array:
+    """One row a step and sequence. A product of matrices is faster than one of three axes."""
+    return a.reshape(-1, a.shape[-1])
+
+
+def _at(a: Array, i: Array) -> Array:
+    return lax.dynamic_index_in_dim(a, i, 0, keepdims=False)
 
 
 def from_numpy(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Any:

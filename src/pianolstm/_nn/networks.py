@@ -289,7 +289,7 @@ def initialise(config: NetworkConfig, key: Array, bias: Any) -> Params:
     return {**params, "bias": jnp.asarray(bias)}
 
 
-def grow(tree: Any, n_old: int, n_new: int, n_rows: int, bias: float) -> Any:
+def grow(tree: Any, n_old: int, n_new: int, rows_before: int, n_rows: int, bias: float) -> Any:
     """Parameters, or an optimiser's moments of them, for a vocabulary with more chords.
 
     Parameters
@@ -298,15 +298,16 @@ def grow(tree: Any, n_old: int, n_new: int, n_rows: int, bias: float) -> Any:
         Holds leaves by the names of the parameters.
     n_old, n_new : int
         Chords before and after; the old keep their rows, the last two rows stay the last two.
-    n_rows : int
-        Rows after.
+    rows_before, n_rows : int
+        Rows before and after.
     bias : float
         Bias of the new chords.
     """
 
     def resized(path: Any, leaf: Array) -> Array:
         name = tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
-        if name not in (("chords_in", "own"), ("chords_out", "own"), ("bias",)):
+        of_chords = name in (("chords_in", "own"), ("chords_out", "own"), ("bias",))
+        if not of_chords or leaf.shape[:1] != (rows_before,):
             return leaf
         rows = jnp.zeros((n_rows, *leaf.shape[1:]), leaf.dtype)
         rows = rows.at[:n_old].set(leaf[:n_old]).at[-2:].set(leaf[-2:])

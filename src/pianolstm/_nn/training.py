@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,13 @@ import numpy as np
 import optax
 from jax import Array
 
-from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader
+from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader, Transpositions
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.losses import softmax_loss
 from pianolstm._nn.networks import NetworkConfig, Params, bind
 from pianolstm.callbacks import Callback
 from pianolstm.exceptions import PianoLSTMError
-from pianolstm.windows import WindowDataset
+from pianolstm.windows import WindowBatch, WindowDataset
 
 HISTORY_KEYS = ("epoch", "loss", "val_loss", "accuracy", "seconds", "learning_rate")
 
@@ -39,6 +39,17 @@ AVERAGED = 0.99
 The average is what is validated, kept and used (Polyak and Juditsky 1992): single steps of Adam
 throw the loss of held-out music up and down, by 0.2 nats a frame on the chorales.
 """
+
+
+OptimizerFactory: TypeAlias = Callable[[Any], optax.GradientTransformation]
+"""Makes an optimiser of a learning rate, as optax's own functions do."""
+
+OPTIMIZERS: dict[str, OptimizerFactory] = {
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "rmsprop": optax.rmsprop,
+    "sgd": optax.sgd,
+}
 
 
 class _Compiling:
@@ -64,11 +75,12 @@ class TrainState:
     average: Params
     opt_state: Any
     epoch: int = 0
+    n_steps: int = 0
 
     @classmethod
-    def begin(cls, params: Params, epoch: int = 0) -> TrainState:
+    def begin(cls, params: Params, factory: OptimizerFactory, epoch: int = 0) -> TrainState:
         """State before a step."""
-        return cls(params, params, optimizer(0, 0).init(params), epoch)
+        return cls(params, params, optimizer(factory, 0.0, 0.0).init(params), epoch)
 
 
 @dataclass(frozen=True)
@@ -76,12 +88,14 @@ class Settings:
     """How to train; none of it is part of a compiled program. `deadline` is a monotonic time."""
 
     batch_size: int
-    learning_rate: float
+    optimizer: OptimizerFactory
+    learning_rate: Callable[[int], float]
     clip_norm: float
     last_epoch: int
     n_iter_no_change: int | None
     deadline: float | None
     seed: int
+    augment: int = 0
     checkpoint_minutes: float | None = None
 
 
@@ -164,6 +178,7 @@ class Trainer:
             end=corpus.end,
         )
         self.begun_once = corpus.begun_once()
+        self.transpositions = Transpositions(corpus, settings.augment)
         self.validation_seconds = 0.0
         # Typical cost of a training frame outside the vocabulary, beside being one.
         self.unknown_cost = self._unknown_cost()
@@ -241,22 +256,21 @@ class Trainer:
             if deadline is not None and time.monotonic() + self.validation_seconds > deadline:
                 share = min(step / n_steps, 0.999)
                 break
-            weights = batch.mask.astype(np.float32)
-            targets = np.where(batch.mask, reader.targets(batch.targets), 0)
             state.params, state.average, state.opt_state, sums = train_step(
                 self.config,
+                settings.optimizer,
                 state.params,
                 state.average,
                 state.opt_state,
+                np.int32(state.n_steps),
                 self.vocabulary,
                 np.int32(self.corpus.n_tokens),
-                *reader.inputs(batch.inputs),
-                targets,
-                weights,
+                *self._arrays(reader, batch),
                 jax.random.fold_in(key, step),
-                np.float32(settings.learning_rate),
+                np.float32(settings.learning_rate(state.n_steps)),
                 np.float32(settings.clip_norm),
             )
+            state.n_steps += 1
             # The sums of the step before are read while this one runs.
             if pending is not None:
                 self._read_sums(*pending, n_steps, model, callbacks)
@@ -271,8 +285,17 @@ class Trainer:
         return loss / max(weight, 1), n_right / max(weight, 1), share
 
     def _reader(self, rng: np.random.Generator) -> Reader:
-        """Reads the corpus with some of the chords begun once hidden."""
-        return Reader(self.corpus, self.begun_once[rng.random(len(self.begun_once)) < HIDDEN_SHARE])
+        """Reads the corpus with some of the chords begun once hidden, and each piece transposed."""
+        hidden = self.begun_once[rng.random(len(self.begun_once)) < HIDDEN_SHARE]
+        return Reader(self.corpus, hidden, self.transpositions, rng)
+
+    @staticmethod
+    def _arrays(reader: Reader, batch: WindowBatch) -> tuple[np.ndarray, ...]:
+        """Ids, bits, targets and weights of a batch."""
+        targets = reader.targets(batch.targets, batch.pieces)
+        is_target = batch.mask & (targets >= 0)
+        weights = is_target.astype(np.float32)
+        return *reader.inputs(batch.inputs, batch.pieces), np.where(is_target, targets, 0), weights
 
     def _read_sums(
         self, sums: Array, step: int, n_steps: int, model: Any, callbacks: Sequence[Callback]
@@ -302,7 +325,7 @@ class Trainer:
             val_loss,
             accuracy,
             time.monotonic() - began,
-            self.settings.learning_rate,
+            self.settings.learning_rate(max(0, self.progress.state.n_steps - 1)),
         )
         for key, value in zip(HISTORY_KEYS, row, strict=True):
             epochs.history[key].append(float(value))
@@ -342,9 +365,7 @@ class Trainer:
             state.params,
             self.vocabulary,
             np.int32(self.corpus.n_tokens),
-            *reader.inputs(batch.inputs),
-            np.where(batch.mask, reader.targets(batch.targets), 0),
-            batch.mask.astype(np.float32),
+            *self._arrays(reader, batch),
         )
         loss, _, weight, n_unknown = np.asarray(sums, np.float64)
         return (loss + n_unknown * self.unknown_cost) / weight
@@ -390,12 +411,14 @@ def batch_sums(config: NetworkConfig, params: Params, *batch: Array) -> Array:
     return _sums(config, params, *batch, key=None)[1]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=(0, 1))
 def train_step(
     config: NetworkConfig,
+    factory: OptimizerFactory,
     params: Params,
     average: Params,
     opt_state: Any,
+    n_steps: Array,
     vocabulary: Array,
     n_tokens: Array,
     ids: Array,
@@ -406,28 +429,30 @@ def train_step(
     learning_rate: Array,
     clip_norm: Array,
 ) -> tuple[Params, Params, Any, Array]:
-    """One step of Adam on one batch: parameters, their average, moments, sums as in `_sums`."""
+    """One step on one batch: parameters, their average, moments, sums as in `_sums`.
+
+    `n_steps` is how many came before it.
+    """
 
     def loss(params: Params) -> tuple[Array, Array]:
         return _sums(config, params, vocabulary, n_tokens, ids, bits, targets, weights, key)
 
     (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-    updates, opt_state = optimizer(learning_rate, clip_norm).update(gradients, opt_state, params)
+    steps = optimizer(factory, learning_rate, clip_norm)
+    updates, opt_state = steps.update(gradients, opt_state, params)
     params = jax.tree.map(jnp.add, params, updates)
-    n_steps = opt_state[1].count
-    kept = jnp.minimum(AVERAGED, (1 + n_steps) / (10 + n_steps))  # the first steps count less
-    average = jax.tree.map(lambda a, p: kept * a + (1 - kept) * p, average, params)
+    new = jnp.maximum(1 - AVERAGED, 9 / (11 + n_steps))  # the first steps count less
+    average = jax.tree.map(lambda a, p: a + new * (p - a), average, params)
     return params, average, opt_state, sums
 
 
 def optimizer(
-    learning_rate: float | Array, clip_norm: float | Array
+    factory: OptimizerFactory, learning_rate: float | Array, clip_norm: float | Array
 ) -> optax.GradientTransformation:
-    """Adam after clipping by the global norm; both numbers may be traced."""
+    """An optimiser after clipping by the global norm; both numbers may be traced."""
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),  # pyright: ignore[reportArgumentType]
-        optax.scale_by_adam(),
-        optax.scale(-learning_rate),  # pyright: ignore[reportArgumentType]
+        factory(learning_rate),
     )
 
 
