@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from pianolstm._nn import lstm
 from pianolstm._nn.lstm import LSTMLayer
 
-BATCH, TIME, FEATURES, UNITS = 3, 7, 5, 4
+BATCH, TIME, FEATURES, UNITS = 3, 8, 5, 4
 TOLERANCE = 1e-5
+
+
+@pytest.fixture(autouse=True, params=[1280, 4 * BATCH, 3 * BATCH, 1])
+def chunk_rows(request, monkeypatch):
+    """Chunks of 8, 4, 2 and 1 steps."""
+    monkeypatch.setattr(lstm, "CHUNK_ROWS", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -142,12 +149,28 @@ def test_reverse_runs_from_the_end(case):
 
 def test_invalid_steps_set_the_state_to_zero(case):
     layer, a = case
-    valid = jnp.array([[False] * 2 + [True] * 5, [True] * 7, [False] * 6 + [True]])
+    valid = jnp.array([[False] * 2 + [True] * 6, [True] * 8, [False] * 7 + [True]])
     ours, _ = layer(a["x"], layer.initial_carry(BATCH), valid=valid)
-    for row, skipped in enumerate((2, 0, 6)):
+    for row, skipped in enumerate((2, 0, 7)):
         alone, _ = layer(a["x"][row : row + 1, skipped:], layer.initial_carry(1))
         np.testing.assert_allclose(ours[row, skipped:], alone[0], atol=TOLERANCE)
         assert not np.any(np.asarray(ours[row, :skipped]))
+
+
+@pytest.mark.parametrize(
+    ("time", "batch", "rows", "steps"),
+    [
+        (200, 64, 1280, 20),
+        (200, 16, 1280, 50),  # 80 does not divide it
+        (200, 2000, 1280, 1),
+        (30, 1, 1280, 30),
+        (7, 3, 12, 7),  # a prime: 1 step at a time would be slower than all
+        (202, 64, 1280, 202),
+    ],
+)
+def test_chunks_divide_the_steps(time, batch, rows, steps, monkeypatch):
+    monkeypatch.setattr(lstm, "CHUNK_ROWS", rows)
+    assert lstm._chunk_length(time, batch) == steps
 
 
 def test_initial_parameters(case):

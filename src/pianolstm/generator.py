@@ -27,6 +27,7 @@ from sklearn.utils.validation import check_is_fitted
 from pianolstm._nn import networks
 from pianolstm._nn.checkpoints import Checkpoint
 from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader, n_rows, padded_vocabulary
+from pianolstm._nn.devices import agreed, is_first_process, on_one
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.model_files import (
     fill_leaves,
@@ -59,7 +60,7 @@ RandomState = int | np.random.Generator | None
 MAX_TRANSPOSITION = 60
 """Semitones: five octaves."""
 
-SCHEDULE_STEPS = (0, *(2**k for k in range(21)))
+SCHEDULE_STEPS = (*range(64), *(2**k for k in range(6, 21)))
 """Steps at which schedules are compared, to tell one fit from another."""
 
 _factories: dict[bytes, OptimizerFactory] = {}
@@ -260,7 +261,7 @@ class SequenceGenerator(BaseEstimator):
         if self.random_state is None and checkpoint is not None and checkpoint.seed is not None:
             seed = checkpoint.seed
         else:
-            seed = as_seed(self.random_state)
+            seed = agreed(as_seed(self.random_state))
         corpus = _not_empty(as_corpus(X))
         train, held_out, self.held_out_ = self._split(corpus, X_val, seed)
         if self.warm_start and hasattr(self, "tokenizer_"):
@@ -291,7 +292,7 @@ class SequenceGenerator(BaseEstimator):
         began = time.monotonic()
         self._check()
         if not hasattr(self, "tokenizer_"):
-            seed = as_seed(self.random_state)
+            seed = agreed(as_seed(self.random_state))
             corpus = _not_empty(as_corpus(X))
             self.held_out_ = []
             self._prepare(corpus, seed)
@@ -596,7 +597,8 @@ class SequenceGenerator(BaseEstimator):
         max_epochs: int,
         checkpoint: Checkpoint | None,
     ) -> None:
-        callbacks = [*self.callbacks, *([ProgressBar()] if self.verbose else [])]
+        is_shown = self.verbose and is_first_process()
+        callbacks = [*self.callbacks, *([ProgressBar()] if is_shown else [])]
         progress = Progress(self._state, replace(self._state), self._epochs)
         patience = self.n_iter_no_change if self.early_stopping and held_out is not None else None
         settings = Settings(
@@ -634,8 +636,10 @@ class SequenceGenerator(BaseEstimator):
         finally:
             epoch = progress.state.epoch
             self.best_epoch_ = self._epochs.best_epoch
-            self._set_state(replace(progress.best, epoch=epoch))
-        if checkpoint is not None and not interrupted:
+            best = progress.best
+            params, average, opt_state = on_one((best.params, best.average, best.opt_state))
+            self._set_state(TrainState(params, average, opt_state, epoch, best.n_steps))
+        if checkpoint is not None and not interrupted and is_first_process():
             self._save_checkpoint(checkpoint, progress, finished=True)
         for callback in callbacks:
             callback.on_fit_end(self)

@@ -213,7 +213,7 @@ def _chunk_length(time: int, batch: int) -> int:
     """Steps of a chunk: a divisor of all steps, near `CHUNK_ROWS` rows."""
     longest = max(1, min(time, CHUNK_ROWS // batch))
     n = next(n for n in range(longest, 0, -1) if time % n == 0)
-    return n if 4 * n >= longest else time
+    return n if 2 * n >= longest else time
 
 
 def _rows(a: Array) -> Array:

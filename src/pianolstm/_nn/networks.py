@@ -152,7 +152,8 @@ class HybridBody(nnx.Module):
         phases = pooled.reshape(batch, time // 2, 2, -1)
         phases = jnp.moveaxis(phases, 2, 0).reshape(2 * batch, time // 2, -1)
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), next_phase, other_phase)
-        h, both = self.recurrent(phases, both, valid, key)
+        keys = None if key is None else jnp.concatenate([key, _folded(key, 10)])
+        h, both = self.recurrent(phases, both, valid, keys)
         h = jnp.moveaxis(h.reshape(2, batch, time // 2, -1), 0, 2).reshape(batch, time, -1)
         next_phase = jax.tree.map(lambda leaf: leaf[:batch], both)
         other_phase = jax.tree.map(lambda leaf: leaf[batch:], both)
@@ -219,8 +220,8 @@ class ChordNetwork(nnx.Module):
             Its chord.
         carry : pytree
             From `initial_carry` or an earlier call.
-        key : Array, default=None
-            Draws dropout masks; None for none.
+        key : Array of keys, shape (batch,), default=None
+            Draw the dropout masks of each row; None for none.
 
         Returns
         -------
@@ -336,12 +337,13 @@ def drop(x: Array, rate: float, key: Array | None) -> Array:
     x : Array, shape (batch, time, features)
     rate : float
         Share of the features set to zero; the others are scaled up.
-    key : Array or None
-        Draws the mask; None for no dropout.
+    key : Array of keys, shape (batch,), or None
+        Draw the mask of each row, so that it is the same on whatever device the row is; None for no
+        dropout.
     """
     if key is None or rate == 0:
         return x
-    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, x.shape[2]))
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, (1, x.shape[2])))(key)
     return jnp.where(keep, x / (1 - rate), 0)
 
 
@@ -391,4 +393,8 @@ def _unpack(bits: Array) -> Array:
 
 
 def _fold(key: Array | None, data: int) -> Array | None:
-    return None if key is None else jax.random.fold_in(key, data)
+    return None if key is None else _folded(key, data)
+
+
+def _folded(key: Array, data: int) -> Array:
+    return jax.vmap(lambda k: jax.random.fold_in(k, data))(key)

@@ -16,6 +16,14 @@ import optax
 from jax import Array
 
 from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader, Transpositions
+from pianolstm._nn.devices import (
+    agreed,
+    is_first_process,
+    on_all,
+    on_one,
+    over_devices,
+    shared_out,
+)
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.losses import softmax_loss
 from pianolstm._nn.networks import NetworkConfig, Params, bind
@@ -32,6 +40,9 @@ A new piece begins unknown chords about as often as the corpus begins chords tha
 (Good 1953); hiding them teaches the network when to expect one. Half, so that they are learned too.
 """
 
+
+KEYS = "threefry2x32"
+"""Kind of the random keys: the same bits on all devices and versions."""
 
 AVERAGED = 0.99
 """Share of the running average of the parameters that a step keeps.
@@ -166,7 +177,10 @@ class Trainer:
     ) -> None:
         self.config, self.progress, self.settings = config, progress, settings
         self.save = save
-        self.vocabulary, self.bernoulli = vocabulary, bernoulli
+        self.vocabulary, self.bernoulli = on_all(vocabulary), bernoulli
+        for state in (progress.state, progress.best):
+            arrays = on_all((state.params, state.average, state.opt_state))
+            state.params, state.average, state.opt_state = arrays
         self.corpus, self.held_out = corpus, held_out
         # The Bi-LSTM reads a window for each target: an eighth of a window apart.
         self.target_stride = max(1, config.window_size // 8)
@@ -236,7 +250,7 @@ class Trainer:
         return patience is not None and self.progress.state.epoch - epochs.best_epoch >= patience
 
     def _checkpoint(self) -> None:
-        if self.save is not None:
+        if self.save is not None and is_first_process():
             self.save(self.progress)
             self._saved = time.monotonic()
 
@@ -253,7 +267,9 @@ class Trainer:
         batches = self.dataset.batches(settings.batch_size, random_state=rng)
         # Steps that a checkpoint has are drawn again, so that the others are as they would be.
         for step, batch in itertools.islice(enumerate(batches), progress.step, None):
-            if deadline is not None and time.monotonic() + self.validation_seconds > deadline:
+            if deadline is not None and agreed(
+                time.monotonic() + self.validation_seconds > deadline
+            ):
                 share = min(step / n_steps, 0.999)
                 break
             state.params, state.average, state.opt_state, sums = train_step(
@@ -266,7 +282,7 @@ class Trainer:
                 self.vocabulary,
                 np.int32(self.corpus.n_tokens),
                 *self._arrays(reader, batch),
-                jax.random.fold_in(key, step),
+                np.asarray(jax.random.key_data(jax.random.fold_in(key, step))),
                 np.float32(settings.learning_rate(state.n_steps)),
                 np.float32(settings.clip_norm),
             )
@@ -275,7 +291,7 @@ class Trainer:
             if pending is not None:
                 self._read_sums(*pending, n_steps, model, callbacks)
             pending = sums, step
-            if minutes is not None and time.monotonic() - self._saved > 60 * minutes:
+            if minutes is not None and agreed(time.monotonic() - self._saved > 60 * minutes):
                 self._read_sums(*pending, n_steps, model, callbacks)
                 pending, progress.step = None, step + 1
                 self._checkpoint()
@@ -295,7 +311,8 @@ class Trainer:
         targets = reader.targets(batch.targets, batch.pieces)
         is_target = batch.mask & (targets >= 0)
         weights = is_target.astype(np.float32)
-        return *reader.inputs(batch.inputs, batch.pieces), np.where(is_target, targets, 0), weights
+        inputs = reader.inputs(batch.inputs, batch.pieces)
+        return shared_out(*inputs, np.where(is_target, targets, 0), weights)
 
     def _read_sums(
         self, sums: Array, step: int, n_steps: int, model: Any, callbacks: Sequence[Callback]
@@ -342,8 +359,8 @@ class Trainer:
         assert self.held_out is not None
         pieces = evaluate(
             self.config,
-            self.progress.state.average,
-            self.vocabulary,
+            on_one(self.progress.state.average),
+            on_one(self.vocabulary),
             self.held_out,
             self.bernoulli,
             stride=self.target_stride,
@@ -392,7 +409,7 @@ def _sums(
     weights: Array,
     key: Array | None,
 ) -> tuple[Array, Array]:
-    """Loss per frame; and sums of loss, right guesses, weights, targets outside the vocabulary."""
+    """Sum of the loss; and sums of loss, right guesses, weights, targets outside the vocabulary."""
     network = bind(config, params)
     features, _ = network(ids, bits, network.initial_carry(ids.shape[0]), key)
     table, bias = network.output(vocabulary, n_tokens, goes_on=False)
@@ -402,13 +419,26 @@ def _sums(
     )
     weight = weights.sum()
     n_unknown = jnp.sum(weights * (targets == config.n_rows - 1))
-    return loss / weight, jnp.stack([loss, n_right, weight, n_unknown])
+    return loss, jnp.stack([loss, n_right, weight, n_unknown])
+
+
+def _gradients(config: NetworkConfig, params: Params, *arrays: Array) -> tuple[Array, Params]:
+    """Sums over a batch, as in `_sums`, and the gradients of its loss."""
+    loss = partial(_sums, config)
+    (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params, *arrays)
+    return sums, gradients
 
 
 @partial(jax.jit, static_argnums=0)
-def batch_sums(config: NetworkConfig, params: Params, *batch: Array) -> Array:
+def batch_sums(
+    config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array, *batch: Array
+) -> Array:
     """Sums over a batch, as in `_sums`, without dropout."""
-    return _sums(config, params, *batch, key=None)[1]
+
+    def sums(params: Params, *arrays: Array) -> Array:
+        return _sums(config, params, *arrays, key=None)[1]
+
+    return over_devices(sums, (params, vocabulary, n_tokens), batch)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -434,10 +464,13 @@ def train_step(
     `n_steps` is how many came before it.
     """
 
-    def loss(params: Params) -> tuple[Array, Array]:
-        return _sums(config, params, vocabulary, n_tokens, ids, bits, targets, weights, key)
-
-    (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    key = jax.random.wrap_key_data(key, impl=KEYS)
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(ids)))
+    batch = ids, bits, targets, weights, keys
+    sums, gradients = over_devices(
+        partial(_gradients, config), (params, vocabulary, n_tokens), batch
+    )
+    gradients = jax.tree.map(lambda g: g / sums[2], gradients)
     steps = optimizer(factory, learning_rate, clip_norm)
     updates, opt_state = steps.update(gradients, opt_state, params)
     params = jax.tree.map(jnp.add, params, updates)
@@ -458,4 +491,4 @@ def optimizer(
 
 def seed_key(seed: int) -> Array:
     """The key of a seed."""
-    return jax.random.key(seed, impl="threefry2x32")
+    return jax.random.key(seed, impl=KEYS)
