@@ -139,7 +139,7 @@ class SequenceGenerator(BaseEstimator):
         cut one short), ``loss`` and ``val_loss`` (nats per frame; NaN without pieces held out;
         the first ``loss`` is that of one batch), ``accuracy`` (share of the frames held out, or
         else of the training frames, whose chord was the most likely one), ``seconds`` (of that
-        epoch), ``learning_rate``.
+        epoch), ``learning_rate`` (of its last step).
     best_epoch_ : float
         The epoch whose parameters (a running average over the last hundred steps) are kept.
     n_parameters_ : int
