@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-CHUNK_LOGITS = 2**21
-"""Logits held at once: 8 MB, whatever the batch and the vocabulary."""
+CHUNK_LOGITS = 2**22
+"""Logits held at once: 16 MB, whatever the batch and the vocabulary."""
 
 Sums: TypeAlias = tuple[Array, Array]
 

@@ -455,16 +455,17 @@ def train_step(
     bits: Array,
     targets: Array,
     weights: Array,
-    key: Array,
+    key_data: Array,
     learning_rate: Array,
     clip_norm: Array,
 ) -> tuple[Params, Params, Any, Array]:
     """One step on one batch: parameters, their average, moments, sums as in `_sums`.
 
-    `n_steps` is how many came before it.
+    `n_steps` is how many came before it; `key_data` are the bits of a key, for keys themselves are
+    arrays of one process.
     """
 
-    key = jax.random.wrap_key_data(key, impl=KEYS)
+    key = jax.random.wrap_key_data(key_data, impl=KEYS)
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(ids)))
     batch = ids, bits, targets, weights, keys
     sums, gradients = over_devices(
