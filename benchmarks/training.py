@@ -106,7 +106,7 @@ def ours_low_rank():
             row[pitch // 32] |= np.uint32(1) << np.uint32(pitch % 32)
     vocabulary = jnp.asarray(words)
     ids, targets = data()
-    rest = (ids, words[ids], targets, np.ones(ids.shape, np.float32), np.zeros(2, np.uint32))
+    rest = (ids, words[ids], targets, np.ones(ids.shape, np.float32), np.zeros(3, np.uint32))
     holder = [state.params, state.average, state.opt_state]
 
     def run():

@@ -499,7 +499,8 @@ class SequenceGenerator(BaseEstimator):
             _check_number("batch_size", self.batch_size, 1, None, whole=True)
         if not callable(self.learning_rate):
             _check_number("learning_rate", self.learning_rate, 0, None)
-        if self.optimizer not in OPTIMIZERS and not callable(self.optimizer):
+        known = isinstance(self.optimizer, str) and self.optimizer in OPTIMIZERS
+        if not known and not callable(self.optimizer):
             raise InvalidInputError(
                 f"optimizer must be one of {', '.join(OPTIMIZERS)}, or a callable that takes the "
                 f"learning rate; got {self.optimizer!r}."
@@ -718,6 +719,12 @@ class SequenceGenerator(BaseEstimator):
         """Makes the optimiser; one object for all that are alike, so that they compile once."""
         if isinstance(self.optimizer, str):
             return OPTIMIZERS[self.optimizer]
+        made = self.optimizer(0.0)
+        if not hasattr(made, "init") or not hasattr(made, "update"):
+            raise InvalidInputError(
+                "optimizer must make an optax.GradientTransformation of the learning rate; "
+                f"{self.optimizer!r} made {made!r}."
+            )
         try:
             return _factories.setdefault(pickle.dumps(self.optimizer), self.optimizer)
         except Exception as error:  # each type has its own

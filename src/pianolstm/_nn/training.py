@@ -259,8 +259,7 @@ class Trainer:
         settings, progress, state = self.settings, self.progress, self.progress.state
         deadline, minutes = settings.deadline, settings.checkpoint_minutes
         rng = np.random.default_rng((settings.seed, state.epoch))
-        reader = self._reader(rng)
-        key = jax.random.fold_in(seed_key(settings.seed), state.epoch)
+        reader = self._reader(rng, self.transpositions)
         n_steps = self.dataset.n_batches(settings.batch_size)
         pending: tuple[Array, int] | None = None
         share = 1.0
@@ -282,7 +281,7 @@ class Trainer:
                 self.vocabulary,
                 np.int32(self.corpus.n_tokens),
                 *self._arrays(reader, batch),
-                np.asarray(jax.random.key_data(jax.random.fold_in(key, step))),
+                np.array([settings.seed, state.epoch, step], np.uint32),
                 np.float32(settings.learning_rate(state.n_steps)),
                 np.float32(settings.clip_norm),
             )
@@ -300,10 +299,10 @@ class Trainer:
         loss, n_right, weight = progress.totals
         return loss / max(weight, 1), n_right / max(weight, 1), share
 
-    def _reader(self, rng: np.random.Generator) -> Reader:
+    def _reader(self, rng: np.random.Generator, transpositions: Transpositions | None) -> Reader:
         """Reads the corpus with some of the chords begun once hidden, and each piece transposed."""
         hidden = self.begun_once[rng.random(len(self.begun_once)) < HIDDEN_SHARE]
-        return Reader(self.corpus, hidden, self.transpositions, rng)
+        return Reader(self.corpus, hidden, transpositions, rng)
 
     @staticmethod
     def _arrays(reader: Reader, batch: WindowBatch) -> tuple[np.ndarray, ...]:
@@ -375,7 +374,7 @@ class Trainer:
     def _untrained_loss(self) -> float:
         """Loss of the first batch, before any step."""
         state = self.progress.state
-        reader = self._reader(np.random.default_rng((self.settings.seed, state.epoch)))
+        reader = self._reader(np.random.default_rng((self.settings.seed, state.epoch)), None)
         batch = next(self.dataset.batches(self.settings.batch_size, shuffle=False))
         sums = batch_sums(
             self.config,
@@ -455,23 +454,24 @@ def train_step(
     bits: Array,
     targets: Array,
     weights: Array,
-    key_data: Array,
+    draw: Array,
     learning_rate: Array,
     clip_norm: Array,
 ) -> tuple[Params, Params, Any, Array]:
     """One step on one batch: parameters, their average, moments, sums as in `_sums`.
 
-    `n_steps` is how many came before it; `key_data` are the bits of a key, for keys themselves are
-    arrays of one process.
+    `n_steps` is how many came before it; `draw` are the numbers (seed, epoch, step) that the
+    dropout masks follow from.
     """
 
-    key = jax.random.wrap_key_data(key_data, impl=KEYS)
+    key = jax.random.fold_in(jax.random.fold_in(seed_key(draw[0]), draw[1]), draw[2])
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(ids)))
     batch = ids, bits, targets, weights, keys
     sums, gradients = over_devices(
         partial(_gradients, config), (params, vocabulary, n_tokens), batch
     )
-    gradients = jax.tree.map(lambda g: g / sums[2], gradients)
+    weight = jnp.maximum(sums[2], 1)  # a batch may have no target
+    gradients = jax.tree.map(lambda g: g / weight, gradients)
     steps = optimizer(factory, learning_rate, clip_norm)
     updates, opt_state = steps.update(gradients, opt_state, params)
     params = jax.tree.map(jnp.add, params, updates)
@@ -490,6 +490,6 @@ def optimizer(
     )
 
 
-def seed_key(seed: int) -> Array:
+def seed_key(seed: int | Array) -> Array:
     """The key of a seed."""
     return jax.random.key(seed, impl=KEYS)
