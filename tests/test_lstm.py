@@ -13,7 +13,7 @@ BATCH, TIME, FEATURES, UNITS = 3, 8, 5, 4
 TOLERANCE = 1e-5
 
 
-@pytest.fixture(autouse=True, params=[1280, 4 * BATCH, 3 * BATCH, 1])
+@pytest.fixture(params=[1280, 4 * BATCH, 3 * BATCH, 1])
 def chunk_rows(request, monkeypatch):
     """Chunks of 8, 4, 2 and 1 steps."""
     monkeypatch.setattr(lstm, "CHUNK_ROWS", request.param)
@@ -85,6 +85,7 @@ def parameters(layer):
     return tuple(np.asarray(a, np.float64) for a in arrays)
 
 
+@pytest.mark.usefixtures("chunk_rows")
 def test_forward_equals_flax_and_numpy(case):
     layer, a = case
     ours, (c, h) = layer(a["x"], (a["c"], a["h"]))
@@ -97,6 +98,7 @@ def test_forward_equals_flax_and_numpy(case):
         np.testing.assert_allclose(h, other_h, atol=TOLERANCE)
 
 
+@pytest.mark.usefixtures("chunk_rows")
 def test_gradient_equals_flax_and_numpy(case):
     layer, a = case
     graph, state = nnx.split(layer)
@@ -139,6 +141,7 @@ def test_one_step_is_the_cell(case):
     np.testing.assert_array_equal(carry, flax_carry)
 
 
+@pytest.mark.usefixtures("chunk_rows")
 def test_reverse_runs_from_the_end(case):
     layer, a = case
     ours, carry = layer(a["x"], (a["c"], a["h"]), reverse=True)
@@ -147,6 +150,7 @@ def test_reverse_runs_from_the_end(case):
     np.testing.assert_allclose(carry, turned_carry, atol=TOLERANCE)
 
 
+@pytest.mark.usefixtures("chunk_rows")
 def test_invalid_steps_set_the_state_to_zero(case):
     layer, a = case
     valid = jnp.array([[False] * 2 + [True] * 6, [True] * 8, [False] * 7 + [True]])
