@@ -174,6 +174,8 @@ class TestLearning:
             assert model.history_["val_loss"][-1] < model.history_["val_loss"][0]
             losses.add(tuple(model.history_["val_loss"]))
         assert len(losses) == 3
+        for name in ("adam", "adamw", "rmsprop", "sgd"):
+            assert pl.SequenceGenerator(optimizer=name)._optimizer() is getattr(optax, name)
 
     def test_a_schedule_counts_steps(self, pieces):
         class Count(pl.callbacks.Callback):

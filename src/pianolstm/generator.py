@@ -87,8 +87,8 @@ class SequenceGenerator(BaseEstimator):
     dropout : float, default=0.2
         Share of features set to zero in training, with one mask a window.
     optimizer : {"adam", "adamw", "rmsprop", "sgd"} or callable, default="adam"
-        Optax's optimiser of that name. A callable takes the learning rate and returns an
-        ``optax.GradientTransformation``, e.g. ``optax.lion`` or
+        Optax's optimiser of that name. A callable, which must be one that can be pickled, takes the
+        learning rate and returns an ``optax.GradientTransformation``, e.g. ``optax.lion`` or
         ``functools.partial(optax.adamw, weight_decay=1e-3)``.
     learning_rate : float or callable, default=0.002
         Step size. A schedule takes the number of steps before, 0 at first, and returns a float,
@@ -505,6 +505,9 @@ class SequenceGenerator(BaseEstimator):
                 f"optimizer must be one of {', '.join(OPTIMIZERS)}, or a callable that takes the "
                 f"learning rate; got {self.optimizer!r}."
             )
+        # What is wrong with them is told before any work.
+        self._optimizer()
+        self._rate_at(0)
         for name in ("time_budget", "checkpoint_minutes"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), 0, None)
