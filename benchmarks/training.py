@@ -5,14 +5,16 @@ Adam, clipping, no dropout; the whole step, input to updated parameters. All run
 times, in one process; figures are medians of the steps.
 
 - torch: `torch.nn.LSTM`, a linear output over the tokens, cross entropy
-- ours, the same: an embedding, this library's LSTM layers and its softmax over 256 features
+- ours, the same: an embedding, this library's LSTM layers and its softmax over 256 features; with
+  one device for JAX, and with a device for each core, as docs/howto.md shows
 - ours, low rank: the library's `stacked` network as it is (chord vectors from pitches, dense layer,
-  output of rank 128)
+  output of rank 128), with a device for each core
 - Keras: the published model, one target a window of one-hot softmax
 
 The limit is the time of our own multiply-adds at the rate of a large product in the same run.
 """
 
+import os
 import statistics
 import sys
 import time
@@ -25,6 +27,7 @@ import optax
 from flax import nnx
 
 from common import arguments, publish
+from pianolstm._nn.devices import on_all, over_devices, shared_out
 from pianolstm._nn.losses import softmax_loss
 from pianolstm._nn.lstm import LSTMLayer
 from pianolstm._nn.networks import NetworkConfig, initialise
@@ -48,13 +51,13 @@ class Plain(nnx.Module):
     def loss(self, ids, targets):
         x = self.embedding[...][ids]
         for layer in (self.lower, self.upper):
-            x, _ = layer(x, layer.initial_carry(BATCH))
+            x, _ = layer(x, layer.initial_carry(len(ids)))
         loss, _ = softmax_loss(
             x.reshape(-1, UNITS),
             self.table[...],
             self.bias[...],
             targets.reshape(-1),
-            jnp.ones(TARGETS),
+            jnp.ones(targets.size),
         )
         return loss / TARGETS
 
@@ -65,27 +68,35 @@ def data():
     return tokens[:, :-1], tokens[:, 1:]
 
 
-def ours_plain():
+def ours_plain(*, is_shared):
+    """One device has the batch, or (`is_shared`) each its rows of it."""
     graph, state = nnx.split(Plain(nnx.Rngs(0)))
     params = nnx.to_pure_dict(state)
     moments = optimizer(optax.adam, 0.0, 0.0).init(params)
 
-    @jax.jit
-    def step(params, moments, ids, targets):
+    def gradients(params, ids, targets):
         def loss(params):
             fresh = jax.tree.map(lambda leaf: leaf, state)
             nnx.replace_by_pure_dict(fresh, params)
             return nnx.merge(graph, fresh).loss(ids, targets)
 
-        value, gradients = jax.value_and_grad(loss)(params)
-        updates, moments = optimizer(optax.adam, 1e-3, 1.0).update(gradients, moments, params)
+        return jax.value_and_grad(loss)(params)
+
+    @jax.jit
+    def step(params, moments, *batch):
+        if is_shared:
+            value, grads = over_devices(gradients, (params,), batch)
+        else:
+            value, grads = gradients(params, *batch)
+        updates, moments = optimizer(optax.adam, 1e-3, 1.0).update(grads, moments, params)
         return optax.apply_updates(params, updates), moments, value
 
-    ids, targets = data()
-    holder = [params, moments]
+    arrays = data()
+    holder = list(on_all((params, moments)) if is_shared else (params, moments))
 
     def run():
-        holder[0], holder[1], value = step(*holder, ids, targets)
+        batch = shared_out(*arrays) if is_shared else arrays
+        holder[0], holder[1], value = step(*holder, *batch)
         value.block_until_ready()
 
     # Products: input, recurrent and output, forward and twice backward.
@@ -106,8 +117,9 @@ def ours_low_rank():
             row[pitch // 32] |= np.uint32(1) << np.uint32(pitch % 32)
     vocabulary = jnp.asarray(words)
     ids, targets = data()
-    rest = (ids, words[ids], targets, np.ones(ids.shape, np.float32), np.zeros(3, np.uint32))
-    holder = [state.params, state.average, state.opt_state]
+    arrays = ids, words[ids], targets, np.ones(ids.shape, np.float32)
+    holder = list(on_all((state.params, state.average, state.opt_state)))
+    vocabulary = on_all(vocabulary)
 
     def run():
         *holder[:], sums = train_step(
@@ -117,7 +129,8 @@ def ours_low_rank():
             np.int32(1000),
             vocabulary,
             np.int32(TOKENS),
-            *rest,
+            *shared_out(*arrays),
+            np.zeros(3, np.uint32),
             np.float32(1e-3),
             np.float32(1.0),
         )
@@ -196,10 +209,16 @@ def matrix_rate():
 
 def main():
     args = arguments(__doc__.splitlines()[0], repeats=7)
-    rows, counts = {}, {}
-    rows["matrix product"], counts["matrix product"] = matrix_rate()
-    rows["ours, the same"], counts["ours, the same"] = ours_plain()
-    rows["ours, low rank"], counts["ours, low rank"] = ours_low_rank()
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", n_cores)
+    made = {
+        "matrix product": matrix_rate(),
+        "ours, the same": ours_plain(is_shared=True),
+        "ours, one device": ours_plain(is_shared=False),
+        "ours, low rank": ours_low_rank(),
+    }
+    rows = {name: run for name, (run, _) in made.items()}
+    counts = {name: count for name, (_, count) in made.items()}
     for name, make in (("torch", theirs_torch), ("Keras, as published", theirs_keras)):
         try:
             rows[name] = make()
