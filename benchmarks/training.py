@@ -2,7 +2,8 @@
 
 Batch 64, window 200, 4,300 tokens, embedding 128, 2 layers of 256 units, every position a target,
 Adam, clipping, no dropout; the whole step, input to updated parameters. All run in turn, several
-times, in one process; figures are medians of the steps.
+times, each library in a process of its own; figures are medians of the steps, ratios medians over
+the rounds.
 
 - torch: `torch.nn.LSTM`, a linear output over the tokens, cross entropy
 - ours, the same: an embedding, this library's LSTM layers and its softmax over 256 features; with
@@ -14,8 +15,10 @@ times, in one process; figures are medians of the steps.
 The limit is the time of our own multiply-adds at the rate of a large product in the same run.
 """
 
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from functools import partial
@@ -35,7 +38,7 @@ from pianolstm._nn.training import TrainState, optimizer, train_step
 
 BATCH, TIME, TOKENS, EMBEDDING, UNITS = 64, 200, 4300, 128, 256
 TARGETS = BATCH * TIME
-N_PRODUCTS = 10
+N_PRODUCTS = 4
 
 
 class Plain(nnx.Module):
@@ -201,50 +204,97 @@ def matrix_rate():
     product = jax.jit(jnp.matmul)
 
     def run():
-        for _ in range(N_PRODUCTS):  # about as long as a step
+        for _ in range(N_PRODUCTS):
             product(a, b).block_until_ready()
 
     return run, N_PRODUCTS * 2048**3
 
 
-def main():
-    args = arguments(__doc__.splitlines()[0], repeats=7)
+def ours():
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jax.config.update("jax_num_cpu_devices", n_cores)
-    made = {
+    return {
         "matrix product": matrix_rate(),
         "ours, the same": ours_plain(is_shared=True),
         "ours, one device": ours_plain(is_shared=False),
         "ours, low rank": ours_low_rank(),
     }
-    rows = {name: run for name, (run, _) in made.items()}
-    counts = {name: count for name, (_, count) in made.items()}
-    for name, make in (("torch", theirs_torch), ("Keras, as published", theirs_keras)):
-        try:
-            rows[name] = make()
-        except ImportError as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
-    times = {name: [] for name in rows}
-    for repeat in range(args.repeats + 1):
-        for name, run in rows.items():
-            began = time.perf_counter()
-            run()
-            if repeat:  # the first compiles
-                times[name].append(time.perf_counter() - began)
-    seconds = {name: statistics.median(t) for name, t in times.items()}
-    rate = counts["matrix product"] / seconds["matrix product"]
+
+
+WORKERS = {
+    "ours": ours,
+    "torch": lambda: {"torch": (theirs_torch(), 0)},
+    "Keras": lambda: {"Keras, as published": (theirs_keras(), 0)},
+}
+
+
+def work(worker):
+    """In a process of its own: run the row named by each line that comes, and print its seconds."""
+    rows = WORKERS[worker]()
+    for run, _ in rows.values():
+        run()  # compiles
+    print(json.dumps({name: count for name, (_, count) in rows.items()}), flush=True)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        rows[line.strip()][0]()
+        print(time.perf_counter() - began, flush=True)
+
+
+def main():
+    args = arguments(__doc__.splitlines()[0], repeats=7, worker="")
+    if args.worker:
+        return work(args.worker)
+    processes, counts = {}, {}
+    for worker in WORKERS:
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--worker", worker],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        line = process.stdout.readline()
+        if not line:
+            print(f"{worker} is left out: {process.stderr.read()[-200:]}", file=sys.stderr)
+            continue
+        for name, count in json.loads(line).items():
+            processes[name], counts[name] = process, count
+    products, times, limits = [], {name: [] for name in processes}, {name: [] for name in processes}
+
+    def seconds_of(name):
+        processes[name].stdin.write(name + "\n")
+        return float(processes[name].stdout.readline())
+
+    del times["matrix product"]
+    for _ in range(args.repeats):
+        for name, seconds in times.items():
+            # The machine's speed changes within seconds: products just before and just after.
+            before = seconds_of("matrix product")
+            seconds.append(seconds_of(name))
+            products.append((before + seconds_of("matrix product")) / 2)
+            limits[name].append(products[-1] * counts[name] / counts["matrix product"])
+    for process in processes.values():
+        process.stdin.close()
+
+    def ratio(numerator, denominator):
+        """Median over the rounds: the machine's speed changes from one to the next."""
+        pairs = zip(numerator, denominator, strict=True)
+        return statistics.median(a / b for a, b in pairs)
+
+    rate = counts["matrix product"] / statistics.median(products)
     lines = [
         f"matrix product: {2 * rate / 1e9:.0f} GFLOP/s",
         "",
         f"{'':<22}{'targets/s':>10}{'of torch':>10}{'of limit':>10}",
     ]
-    for name in rows:
-        if name == "matrix product":
-            continue
-        per_second = (BATCH if name.startswith("Keras") else TARGETS) / seconds[name]
-        of_torch = TARGETS / seconds["torch"] if "torch" in seconds else float("nan")
-        limit = counts[name] / rate / seconds[name] if name in counts else float("nan")
-        lines.append(f"{name:<22}{per_second:>10,.0f}{per_second / of_torch:>10.2f}{limit:>10.2f}")
+    for name, seconds in times.items():
+        targets = BATCH if name.startswith("Keras") else TARGETS
+        per_second = targets / statistics.median(seconds)
+        torch = times.get("torch", [float("nan")] * args.repeats)
+        of_torch = ratio(torch, seconds) * targets / TARGETS
+        limit = f"{ratio(limits[name], seconds):.2f}" if counts[name] else ""
+        lines.append(f"{name:<22}{per_second:>10,.0f}{of_torch:>10.2f}{limit:>10}")
     publish(args, "training", "\n".join(lines))
 
 
