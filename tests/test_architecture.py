@@ -17,7 +17,7 @@ PACKAGE = Path(pianolstm.__file__).parent
 # A module imports only from those before it; those of one line are beside each other.
 ORDER = [
     {"exceptions"},
-    {"plotting", "audio"},
+    {"plotting", "audio", "checks"},
     {"smf"},
     {"midi"},
     {"rolls"},
@@ -27,6 +27,8 @@ ORDER = [
     {"windows"},
     {"constraints", "callbacks"},
     {"_nn"},
+    {"writing"},
+    {"streams"},
     {"generator"},
     {"scoring"},
     {"datasets"},

@@ -505,14 +505,116 @@ class TestGenerating:
         prime = pl.PianoRoll.from_notes([0], [4], [60], fs=4, grid="beats", tempo_map=slow)
         assert model.generate(8, prime=prime).seconds == pytest.approx(2 * 0.9)
 
-    def test_generating_compiles_once(self, pieces, fitted):
-        from pianolstm._nn import sampling
+    def test_generating_compiles_once(self, pieces, fitted, compiled):
+        c = pl.constraints
+        fitted.generate(5, prime=pieces[1][:3], n_candidates=2)
+        next(fitted.stream(constraints=c.PitchRange(0, 127)))
+        before = len(compiled)
+        rules = (None, c.MaxNotes(3), c.PitchRange(40, 90) & c.MaxSilence(1), c.Bass(pieces[0][:5]))
+        for i in range(50):
+            fitted.generate(
+                1 + 7 * i % 130,
+                n_pieces=1 + i % 11,
+                prime=pieces[1][: 5 * (i % 4)] if i % 2 else None,
+                temperature=0.1 * i,
+                top_k=None if i % 3 else 1 + i,
+                top_p=None if i % 5 else 0.9,
+                repetition_penalty=1 + i % 2,
+                constraints=rules[i % 4],
+                n_candidates=1 + i % 2,
+                random_state=i,
+            )
+        assert len(compiled) == before
 
-        fitted.generate(5)
-        before = sampling._block._cache_size()
-        for n in (1, 40, 300):
-            fitted.generate(n, prime=pieces[1][:n], temperature=0.1 * n, random_state=n)
-        assert sampling._block._cache_size() == before
+    def test_a_piece_of_many_is_the_piece_alone(self, pieces, fitted):
+        seeds = [4, 8, 15, 16, 23, 42, 5, 6, 7, 9]
+        primes = [pieces[i % 4][: 11 * i] for i in range(10)]
+        heat = [0.5 + 0.1 * i for i in range(10)]
+        many = fitted.generate(
+            70, n_pieces=10, prime=primes, temperature=heat, random_state=seeds, return_prime=True
+        )
+        for i in (0, 3, 9):
+            alone = fitted.generate(70, prime=primes[i], temperature=heat[i], random_state=seeds[i])
+            assert many[i][len(primes[i]) :] == alone
+        assert len({roll.notes.tobytes() for roll in many}) == 10
+
+    def test_pieces_of_one_seed_differ_and_the_first_is_that_of_a_single_call(self, fitted):
+        three = fitted.generate(60, n_pieces=3, random_state=3)
+        assert three[0] == fitted.generate(60, random_state=3)
+        assert three[0] != three[1] != three[2]
+
+    def test_eight_threads_at_once(self, fitted):
+        from concurrent.futures import ThreadPoolExecutor
+
+        seeds = list(range(16))
+        expected = [fitted.generate(90, random_state=seed) for seed in seeds]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda s: fitted.generate(90, random_state=s), seeds))
+        assert found == expected
+
+    def test_the_likeliest_candidate_is_chosen(self, pieces, fitted):
+        prime = pieces[0]
+
+        def nats(music):
+            whole = pl.PianoRoll.concatenate([prime, music])
+            return sum(fitted._log_likelihoods([whole])[0][len(prime) :])
+
+        seeds = [2, 3, 4]
+        ones = [fitted.generate(30, prime=prime, random_state=seed) for seed in seeds]
+        best = fitted.generate(30, n_pieces=3, prime=prime, random_state=seeds, n_candidates=6)
+        gains = [nats(b) - nats(one) for b, one in zip(best, ones, strict=True)]
+        assert min(gains) >= 0 < max(gains)
+        assert best[1] == fitted.generate(30, prime=prime, random_state=3, n_candidates=6)
+
+    def test_constraints_hold(self, pieces, fitted):
+        c = pl.constraints
+        melody = pieces[1][:40]
+        rule = c.Melody(melody, onsets=False) & c.MaxNotes(2)
+        music = fitted.generate(60, constraints=rule, random_state=1)
+        plane = np.asarray(music) > 0
+        assert plane.sum(1).max() == 2
+        highest = [np.flatnonzero(row).max(initial=-1) for row in plane[:40]]
+        asked = [np.flatnonzero(row).max(initial=-1) for row in np.asarray(melody)]
+        assert all(h == a for h, a in zip(highest, asked, strict=True) if a >= 0)
+        free = fitted.generate(60, random_state=1)
+        assert (np.asarray(free) > 0).sum(1).max() > 2
+
+    def test_return_prime(self, pieces, fitted):
+        prime = pieces[0][:40]
+        music = fitted.generate(30, prime=prime, random_state=6)
+        whole = fitted.generate(30, prime=prime, random_state=6, return_prime=True)
+        assert whole == pl.PianoRoll.concatenate([prime, music])
+        assert fitted.generate(30, random_state=6, return_prime=True) == fitted.generate(
+            30, random_state=6
+        )
+
+    def test_deadline(self, fitted):
+        whole = fitted.generate(2000, random_state=1)
+        part = fitted.generate(2000, random_state=1, deadline=0)
+        assert 0 < len(part) < 200
+        assert part == whole[: len(part)]
+        assert len(fitted.generate(70, random_state=1, deadline=60)) == 70
+
+    def test_a_bar_of_frames(self, fitted, capsys):
+        fitted.set_params(verbose=1)
+        try:
+            fitted.generate(10, n_pieces=3, random_state=0)
+        finally:
+            fitted.set_params(verbose=0)
+        assert "30/30" in capsys.readouterr().err
+
+    def test_copies_and_pickles_write_the_same(self, fitted):
+        import copy
+        import pickle
+
+        expected = fitted.generate(40, random_state=1)
+        assert copy.deepcopy(fitted).generate(40, random_state=1) == expected
+        assert pickle.loads(pickle.dumps(fitted)).generate(40, random_state=1) == expected
+
+    def test_what_was_learned_since_is_heard(self, pieces):
+        model = tiny().fit(pieces)
+        before = model.generate(60, random_state=1)
+        assert model.partial_fit(pieces).generate(60, random_state=1) != before
 
 
 class TestFiles:
@@ -707,6 +809,18 @@ class TestBadInput:
             ({"n_frames": 5, "prime": other_fs}, r"prime\[0\] has fs=10.*expected fs=20"),
             ({"n_frames": 5, "prime": beats}, r"prime\[0\] .*grid of beats; expected"),
             ({"n_frames": 5, "prime": np.zeros((128, 30))}, "time first"),
+            ({"n_frames": 5, "top_k": 0}, "top_k must be at least 1"),
+            ({"n_frames": 5, "top_p": 1.5}, "top_p must be between 0 and 1"),
+            ({"n_frames": 5, "top_p": 0}, "top_p must be above 0"),
+            ({"n_frames": 5, "repetition_penalty": 0.5}, "repetition_penalty must be at least 1"),
+            ({"n_frames": 5, "n_candidates": 0}, "n_candidates must be at least 1"),
+            ({"n_frames": 5, "deadline": -1}, "deadline must be at least 0"),
+            ({"n_frames": 5, "constraints": "C major"}, "constraints must be an object of"),
+            ({"n_frames": 5, "temperature": [1, 2]}, "temperature is a list, which needs n_pieces"),
+            ({"n_frames": 5, "n_pieces": 3, "top_k": [1, 2]}, "top_k has 2 entries for n_pieces=3"),
+            ({"n_frames": 5, "n_pieces": 2, "prime": pieces[:1]}, "prime has 1 entries"),
+            ({"n_frames": 5, "n_pieces": 2, "random_state": [1]}, "random_state has 1 entries"),
+            ({"n_frames": 5, "prime": pieces[:1]}, "prime is a list, which needs n_pieces=?"),
         ):
             with pytest.raises(pl.InvalidInputError, match=match):
                 fitted.generate(**arguments)

@@ -1,4 +1,4 @@
-"""Drawing: the stated distribution, and the same music however it is cut into blocks."""
+"""Drawing: the stated distribution, and the same music whatever stands beside it."""
 
 from functools import partial
 
@@ -8,13 +8,32 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pianolstm._nn import sampling
+from pianolstm._nn import lanes, sampling
+from pianolstm._nn.keys import seed_key
+from pianolstm._nn.lanes import Draw, Given, Piece, Writer, write_all
 from pianolstm._nn.networks import NEVER, NetworkConfig, bind, initialise
-from pianolstm._nn.training import seed_key
+from pianolstm._nn.stepping import LANES
+from pianolstm.constraints import Limits
+from pianolstm.exceptions import InvalidInputError
+from pianolstm.tokens import find
 from pianolstm.windows import START
 
 N_TOKENS = 30
 END = 254  # the last row but one
+N_ROWS = 768
+
+
+def rules(**changes):
+    """Rules of which `draw` reads some."""
+    fields = dict.fromkeys(sampling.Rules._fields)
+    fields |= {
+        "temperature": np.ones(LANES, np.float32),
+        "top_k": np.full(LANES, N_ROWS, np.int32),
+        "top_p": np.ones(LANES, np.float32),
+    }
+    for name, value in changes.items():
+        fields[name] = np.broadcast_to(value, LANES).astype(fields[name].dtype)
+    return sampling.Rules(**fields)
 
 
 def logits_over(rows, n_tokens, seed=0):
@@ -25,15 +44,49 @@ def logits_over(rows, n_tokens, seed=0):
     return logits
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
-def test_draws_have_the_stated_distribution(temperature):
-    logits = logits_over(768, 40)
+def drawn(logits, allowed, rules, uniforms):
+    """Tokens of many uniforms, eight at a time."""
+    batches = jnp.asarray(uniforms).reshape(-1, LANES)
+    wide = jnp.broadcast_to(logits, (LANES, len(logits)))
+    allowed = jnp.broadcast_to(allowed, wide.shape)
+    draw = jax.jit(lambda u: jax.lax.map(lambda u: sampling.draw(wide, allowed, rules, u), u))
+    return np.asarray(draw(batches)).ravel()
+
+
+def kept_by(p, top_k=None, top_p=None):
+    """The stated distribution, by sorting."""
+    if top_k is not None:
+        p = np.where(p >= np.sort(p)[::-1][top_k - 1], p, 0)
+    if top_p is not None:
+        order = np.argsort(-p)
+        needed = np.searchsorted(np.cumsum(p[order]) / p.sum(), top_p) + 1
+        p = np.where(p >= p[order[needed - 1]], p, 0)
+    return p / p.sum()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p", "is_masked"),
+    [
+        (1.0, None, None, False),
+        (0.5, None, None, False),
+        (1.7, None, None, True),
+        (1.0, 7, None, False),
+        (1.0, None, 0.8, False),
+        (1.3, 20, 0.6, True),
+    ],
+)
+def test_draws_have_the_stated_distribution(temperature, top_k, top_p, is_masked):
+    logits = logits_over(N_ROWS, 40)
+    allowed = np.ones(N_ROWS, bool)
+    if is_masked:
+        allowed[np.argsort(-logits)[[0, 3, 4, 11]]] = False
+    given = {"top_k": top_k, "top_p": top_p}
     uniforms = jax.random.uniform(jax.random.key(5), (100_000,))
-    draw = jax.jit(jax.vmap(sampling.draw, in_axes=(None, None, 0)))
-    tokens = np.asarray(draw(logits, temperature, uniforms))
-    p = np.exp(logits.astype(np.float64) / temperature)
-    p /= p.sum()
-    counts = np.bincount(tokens, minlength=768)
+    changes = {name: value for name, value in given.items() if value is not None}
+    tokens = drawn(logits, allowed, rules(temperature=temperature, **changes), uniforms)
+    p = np.where(allowed, np.exp(logits.astype(np.float64) / temperature), 0)
+    p = kept_by(p, **given)
+    counts = np.bincount(tokens, minlength=N_ROWS)
     assert counts[p == 0].sum() == 0
     often = p * len(tokens) >= 5
     observed = np.append(counts[often], counts[~often].sum())
@@ -43,44 +96,72 @@ def test_draws_have_the_stated_distribution(temperature):
 
 
 def test_draw_at_the_ends_of_the_uniform():
-    logits = logits_over(512, 6)
+    logits = logits_over(N_ROWS, 6)
     possible = np.flatnonzero(logits > NEVER)
-    for u, expected in ((0.0, possible[0]), (np.nextafter(np.float32(1), 0), possible[-1])):
-        assert sampling.draw(logits, jnp.float32(1), jnp.float32(u)) == expected
+    u = np.full(LANES, 0, np.float32)
+    u[1::2] = np.nextafter(np.float32(1), 0)
+    tokens = drawn(logits, np.ones(N_ROWS, bool), rules(), u)
+    assert tokens.tolist() == [possible[0], possible[-1]] * (LANES // 2)
 
 
-def test_temperature_zero_takes_the_most_likely():
-    logits = logits_over(512, 20)
-    for u in (0.0, 0.3, 0.99):
-        assert sampling.draw(logits, jnp.float32(0), jnp.float32(u)) == np.argmax(logits)
+def test_temperature_zero_takes_the_most_likely_allowed():
+    logits = logits_over(N_ROWS, 20)
+    allowed = np.ones(N_ROWS, bool)
+    allowed[np.argmax(logits)] = False
+    u = np.linspace(0, 0.99, LANES, dtype=np.float32)
+    second = np.argsort(-logits)[1]
+    tokens = drawn(logits, allowed, rules(temperature=0), u)
+    assert set(tokens.tolist()) == {second}
+    assert set(drawn(logits, allowed, rules(top_k=1), u).tolist()) == {second}
+
+
+def test_the_settings_of_a_lane_are_its_own():
+    rng = np.random.default_rng(3)
+    logits = np.stack([logits_over(N_ROWS, 300, seed) for seed in range(LANES)])
+    u = rng.random(LANES).astype(np.float32)
+    allowed = jnp.asarray(logits > NEVER)
+    mixed = rules(
+        temperature=[1, 0, 0.5, 1, 1, 2, 1, 1],
+        top_k=[N_ROWS, N_ROWS, 5, N_ROWS, 3, 9, 1, N_ROWS],
+        top_p=[1, 1, 1, 0.3, 1, 0.9, 1, 1],
+    )
+    together = np.asarray(sampling.draw(jnp.asarray(logits), allowed, mixed, u))
+    for lane in range(LANES):
+        alone = sampling.Rules(
+            *(None if a is None else np.broadcast_to(a[lane], LANES) for a in mixed)
+        )
+        assert sampling.draw(jnp.asarray(logits), allowed, alone, u)[lane] == together[lane]
 
 
 def make(arch):
     config = NetworkConfig(arch, 256, units=6, embedding=5, dropout=0.0, window_size=8)
-    vocabulary = np.zeros((256, 8), np.uint32)
     rng = np.random.default_rng(2)
-    vocabulary[:N_TOKENS] = rng.integers(0, 2**32, (N_TOKENS, 8))
-    bias = jnp.zeros(256).at[END].set(1.0)  # pieces end often
-    params = initialise(config, jax.random.key(1), bias)
-    return config, params, jnp.asarray(vocabulary)
+    chords = rng.integers(0, 2**63, (N_TOKENS, 4)).astype(np.uint64)
+    chords[0] = 0
+    chords[: N_TOKENS // 2, 2:] = 0  # the others are struck again
+    bias = np.zeros(256, np.float32)
+    bias[END] = 1.0  # pieces end often
+    return config, initialise(config, jax.random.key(1), bias), chords
 
 
-def run(config, params, vocabulary, prime_length, n_frames, temperature=1.0, seed=9, max_hold=99):
-    rng = np.random.default_rng(4)
-    ids = rng.integers(0, N_TOKENS, prime_length).astype(np.int32)
-    prime = ids, np.asarray(vocabulary)[ids]
-    blocks = sampling.sample(
-        config,
-        params,
-        vocabulary,
-        N_TOKENS,
-        prime,
-        n_frames,
-        temperature=temperature,
-        max_hold=max_hold,
-        key=seed_key(seed),
-    )
-    return ids, np.concatenate(list(blocks))
+def writer_of(arch, usual_hold=99, **changes):
+    config, params, chords = make(arch)
+    params = {**params, **changes}
+    return Writer(config, params, chords, usual_hold, fs=20, grid="seconds", tempo_map=None)
+
+
+def piece(writer, prime_length=0, seed=9, allowed=None, limits=None, **draw):
+    chords = writer.chords[np.random.default_rng(4).integers(0, N_TOKENS, prime_length)]
+    given = Given.of(chords, writer.chords, writer.n_rows)
+    key = np.asarray(jax.random.key_data(seed_key(seed)))
+    limits = limits or Limits(np.ones(N_TOKENS, bool) if allowed is None else allowed)
+    return Piece(key, Draw(**draw), limits, given, prime_length)
+
+
+def run(writer, n_frames, *args, **kwargs):
+    """Tokens of the prime, and those written after it."""
+    one = piece(writer, *args, **kwargs)
+    return one.given.ids, write_all(writer, [one], n_frames)[0].tokens
 
 
 @partial(jax.jit, static_argnums=0)
@@ -91,15 +172,17 @@ def step(config, params, ids, bits, carry):
 @pytest.mark.parametrize("prime_length", [0, 1, 11])
 @pytest.mark.parametrize("arch", ["stacked", "hybrid", "bilstm"])
 def test_sampling_equals_a_plain_loop(arch, prime_length):
-    config, params, vocabulary = make(arch)
-    ids, tokens = run(config, params, vocabulary, prime_length, 40)
+    writer = writer_of(arch)
+    config, params = writer.config, writer.params
+    ids, tokens = run(writer, 40, prime_length)
+    words = np.asarray(writer.vocabulary.bits).T
     network = bind(config, params)
-    table, bias = network.output(vocabulary, np.int32(N_TOKENS), goes_on=False)
+    table, bias = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
     table, bias = np.asarray(table, np.float64), np.asarray(bias, np.float64)
     rows = [*range(N_TOKENS), END]
     begin = network.initial_carry(1), np.full((1, 1), START), np.zeros((1, 1, 8), np.uint32)
 
-    def drawn(state, rows, key):
+    def draw(state, rows, key):
         carry, ids, bits = state
         features, carry = step(config, params, ids.astype(np.int32), bits, carry)
         logits = table[rows] @ np.asarray(features[0, 0], np.float64) + bias[rows]
@@ -110,55 +193,209 @@ def test_sampling_equals_a_plain_loop(arch, prime_length):
     state, expected, n_ends = begin, [], 0
     for t in range(prime_length + 40):
         if t < prime_length:
-            carry, _ = drawn(state, rows, jax.random.key(0))
+            carry, _ = draw(state, rows, jax.random.key(0))
             token = int(ids[t])
         else:
             key = jax.random.fold_in(seed_key(9), t - prime_length)
-            carry, token = drawn(state, rows, key)
+            carry, token = draw(state, rows, key)
             if token == END:  # a new piece begins at this frame
                 n_ends += 1
-                carry, token = drawn(begin, rows[:-1], jax.random.fold_in(key, 1))
+                carry, token = draw(begin, rows[:-1], jax.random.fold_in(key, 1))
             expected.append(token)
-        state = carry, np.full((1, 1), token), np.asarray(vocabulary)[[[token]]]
+        state = carry, np.full((1, 1), token), words[[[token]]]
     assert tokens.tolist() == expected
     assert n_ends > 0
 
 
 @pytest.mark.parametrize("prime_length", [0, 5, 16, 23])
-def test_blocks_do_not_show(prime_length, monkeypatch):
-    config, params, vocabulary = make("hybrid")
-    _, whole = run(config, params, vocabulary, prime_length, 21)
-    monkeypatch.setattr(sampling, "BLOCK", 8)
-    jax.clear_caches()
-    _, blocks = run(config, params, vocabulary, prime_length, 21)
-    jax.clear_caches()
+def test_blocks_do_not_show(prime_length):
+    writer = writer_of("hybrid")
+    _, whole = run(writer, 21, prime_length)
+    writer.block = 8
+    _, blocks = run(writer, 21, prime_length)
     assert len(whole) == 21
     np.testing.assert_array_equal(blocks, whole)
 
 
+@pytest.mark.parametrize("arch", ["stacked", "hybrid_stacked", "bilstm"])
+def test_a_piece_does_not_depend_on_its_neighbours(arch):
+    writer = writer_of(arch)
+    pieces = [
+        piece(writer, prime_length, seed, **draw)
+        for prime_length, seed, draw in [
+            (0, 1, {}),
+            (3, 2, {"temperature": 0.4}),
+            (70, 3, {"top_p": 0.5}),
+            (1, 4, {"top_k": 2}),
+            (0, 5, {"repetition_penalty": 3.0, "recent": 30}),
+            (0, 6, {"may_end": False}),
+            (9, 7, {"temperature": 0.0}),
+            (9, 8, {}),
+            (2, 9, {"top_k": 9, "top_p": 0.9}),
+        ]
+    ]
+    together = write_all(writer, pieces, 50)  # two groups of lanes
+    backwards = write_all(writer, pieces[::-1], 50)[::-1]
+    for i, one in enumerate(pieces):
+        alone = write_all(writer, [one], 50)[0].tokens
+        assert together[i].tokens.tolist() == alone.tolist() == backwards[i].tokens.tolist()
+
+
+def test_likelihoods_are_those_of_the_network():
+    writer = writer_of("stacked")
+    one = piece(writer, 4, temperature=2.0, allowed=np.arange(N_TOKENS) % 3 > 0, may_end=False)
+    (written,) = write_all(writer, [one], 12, is_weighed=True)
+    tokens = np.append(one.given.ids, written.tokens)
+    words = np.asarray(writer.vocabulary.bits).T
+    network = bind(writer.config, writer.params)
+    ids = jnp.asarray(np.append(START, tokens))[None]
+    bits = jnp.asarray(np.concatenate([np.zeros((1, 8), np.uint32), words[tokens]]))[None]
+    features, _ = network(ids, bits, network.initial_carry(1))
+    table, bias = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
+    logits = np.asarray(features[0] @ table.T + bias, np.float64)[4:16]
+    log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    expected = log_p[np.arange(12), written.tokens]
+    np.testing.assert_allclose(written.log_p, expected, atol=1e-4)
+    halved = logits / 2 - np.logaddexp.reduce(logits / 2, axis=1, keepdims=True)
+    allowed = np.flatnonzero(np.arange(N_TOKENS) % 3 > 0)
+    mass = np.logaddexp.reduce(halved[:, allowed], axis=1)
+    np.testing.assert_allclose(written.log_allowed, mass, atol=1e-4)
+
+
 def test_seeds_and_temperature_matter():
-    config, params, vocabulary = make("lstm")
-    _, one = run(config, params, vocabulary, 3, 40)
-    _, again = run(config, params, vocabulary, 3, 40)
-    _, other = run(config, params, vocabulary, 3, 40, seed=10)
-    _, colder = run(config, params, vocabulary, 3, 40, temperature=0.3)
-    assert one.tolist() == again.tolist()
-    assert one.tolist() != other.tolist()
-    assert one.tolist() != colder.tolist()
-    assert max(one.max(), other.max()) < N_TOKENS
+    writer = writer_of("lstm")
+    one, again = (run(writer, 40, 3)[1].tolist() for _ in range(2))
+    assert one == again
+    assert one != run(writer, 40, 3, seed=10)[1].tolist()
+    assert one != run(writer, 40, 3, temperature=0.3)[1].tolist()
+    assert max(one) < N_TOKENS
+
+
+def holds(writer, tokens):
+    """For how many frames each chord lasts, until another follows or it is struck again."""
+    chords = writer.chords[tokens]
+    new = np.any(chords[1:, :2] != chords[:-1, :2], axis=1) | np.any(chords[1:, 2:], axis=1)
+    begins = np.flatnonzero(np.append(True, new))
+    return np.diff(begins, append=len(tokens))
 
 
 @pytest.mark.parametrize("arch", ["lstm", "bilstm"])
 @pytest.mark.parametrize("max_hold", [1, 3])
 def test_no_chord_is_held_for_too_long(arch, max_hold):
-    config, params, vocabulary = make(arch)
-    # A network that would hold the prime's last chord for ever.
-    ids, _ = run(config, params, vocabulary, 4, 1)
-    params = {**params, "bias": params["bias"].at[int(ids[-1])].set(30.0)}
-    ids, free = run(config, params, vocabulary, 4, 60)
-    assert set(free.tolist()) == {int(ids[-1])}
-    _, tokens = run(config, params, vocabulary, 4, 60, max_hold=max_hold)
-    whole = np.concatenate([ids, tokens])
-    begins = np.flatnonzero(np.append(True, whole[1:] != whole[:-1]))
-    lengths = np.diff(begins, append=len(whole))
-    assert lengths.max() == max_hold
+    # A network that would hold one chord for ever; it begins by a strike of the same pitches.
+    _, params, chords = make(arch)
+    chords = chords.copy()
+    chords[20, :2] = chords[5, :2]
+    bias = params["bias"].at[5].set(40.0).at[20].set(20.0)
+
+    def write(usual_hold=99, **limits):
+        writer = Writer(
+            make(arch)[0],
+            {**params, "bias": bias},
+            chords,
+            usual_hold,
+            fs=20,
+            grid="seconds",
+            tempo_map=None,
+        )
+        one = piece(writer, limits=Limits(np.ones(N_TOKENS, bool), **limits))
+        return writer, write_all(writer, [one], 60)[0].tokens
+
+    assert set(write()[1].tolist()) == {5}
+    for writer, tokens in (write(usual_hold=max_hold), write(max_hold=max_hold)):
+        lengths = holds(writer, tokens)
+        assert set(tokens.tolist()) == {5, 20}
+        assert lengths.max() == max_hold
+
+
+def test_the_usual_hold_gives_way_and_a_rule_does_not():
+    writer = writer_of("lstm", usual_hold=2)
+    only = np.arange(N_TOKENS) == 4
+    assert run(writer, 9, allowed=only)[1].tolist() == [4] * 9
+    with pytest.raises(InvalidInputError, match="leave no chord of the vocabulary at frame 5"):
+        run(writer, 9, limits=Limits(only, max_hold=5))
+
+
+def test_silence_has_a_limit_of_its_own():
+    _, params, _ = make("lstm")
+    writer = writer_of("lstm", bias=params["bias"].at[0].set(40.0))
+    assert set(run(writer, 30)[1].tolist()) == {0}
+    _, tokens = run(writer, 30, limits=Limits(np.ones(N_TOKENS, bool), max_silence=4))
+    assert holds(writer, tokens).max() == 4
+    assert (tokens == 0).sum() == 24
+
+
+def test_what_a_frame_requires_and_forbids():
+    writer = writer_of("lstm")
+    rng = np.random.default_rng(8)
+    words = np.asarray(writer.vocabulary.bits).T[:N_TOKENS]
+    n = 100
+    required = (
+        words[rng.integers(1, N_TOKENS, n)]
+        & rng.integers(0, 2**32, (n, 8))
+        & rng.integers(0, 2**32, (n, 8))
+    )
+    required, forbidden = required.astype(np.uint32), np.zeros((n, 8), np.uint32)
+    required[:, 4:] = 0
+    required[:20] = 0
+    forbidden[5:15] = words[7] & ~words[3] & ~words[0]
+    limits = Limits(np.ones(N_TOKENS, bool), required, forbidden)
+    _, tokens = run(writer, n + 10, 3, limits=limits)
+    chosen = words[tokens[:n]]
+    assert ((chosen & required) == required).all()
+    assert ((chosen & forbidden) == 0).all()
+    assert len(set(tokens.tolist())) > 5
+
+
+def test_a_pitch_is_struck_again_only_where_it_sounded():
+    writer = writer_of("lstm")
+    words = np.asarray(writer.vocabulary.bits).T[:N_TOKENS]
+    struck = 20  # has pitches struck again
+    required = np.zeros((2, 8), np.uint32)
+    required[0, :4] = words[struck, :4]
+    required[1] = words[struck]  # each of its pitches sounded in the frame before
+    limits = Limits(np.ones(N_TOKENS, bool), required, np.zeros_like(required))
+    for seed in range(5):
+        _, tokens = run(writer, 2, seed=seed, limits=limits)
+        assert ((words[tokens[1]] & required[1]) == required[1]).all()
+    # Alone, at the first frame, nothing sounded: any chord with those pitches will do.
+    limits = Limits(np.arange(N_TOKENS) != struck, required[1:] * 0 + words[3], required[1:] * 0)
+    assert run(writer, 1, limits=limits)[1][0] == 3
+
+
+def test_repetition_is_penalised_where_chords_begin():
+    _, params, _ = make("lstm")
+    bias = np.asarray(params["bias"]).copy()
+    bias[3], bias[END] = 4.0, -30.0  # chord 3 can be held; it is by far the likeliest
+    plain = writer_of("lstm", bias=jnp.asarray(bias))
+    _, free = run(plain, 400)
+    _, damped = run(plain, 400, repetition_penalty=50.0, recent=40)
+
+    def begun(tokens):
+        new = np.append(True, tokens[1:] != tokens[:-1])
+        return tokens[new]
+
+    share = [(begun(tokens) == 3).mean() for tokens in (free, damped)]
+    assert share[1] < share[0] / 2
+    # Held on, it is as likely as ever: logit 4 against 29 others.
+    after = damped[1:][damped[:-1] == 3]
+    assert (after == 3).mean() > 0.4
+    # What was begun longer ago than it looks back is no repetition.
+    assert run(plain, 60, repetition_penalty=50.0, recent=0)[1].tolist() == free[:60].tolist()
+
+
+def test_deadline_returns_what_is_ready():
+    writer = writer_of("lstm")
+    whole = write_all(writer, [piece(writer)], 500)[0].tokens
+    (part,) = write_all(writer, [piece(writer)], 500, deadline=0.0)
+    assert len(part.tokens) == sampling.BLOCK
+    assert part.tokens.tolist() == whole[: sampling.BLOCK].tolist()
+
+
+def test_held_on_drops_what_is_struck_again():
+    _, _, chords = make("lstm")
+    held = lanes.held_on(chords)
+    assert (held[:, :2] == chords[:, :2]).all() and (held[:, 2:] == 0).all()
+    writer = writer_of("lstm")
+    expected = find(chords, held)
+    assert np.asarray(writer.vocabulary.held)[:N_TOKENS].tolist() == expected.tolist()

@@ -44,6 +44,7 @@ _MODULE_OF = {
     "PianoRoll": "rolls",
     "PianoRollEncoder": "encoder",
     "SequenceGenerator": "generator",
+    "Stream": "streams",
     "TempoMap": "midi",
     "TokenStore": "store",
     "WindowDataset": "windows",
@@ -52,7 +53,7 @@ _MODULE_OF = {
     "read_notes": "midi",
     "split_midi": "midi",
 }
-_MODULES = ("callbacks", "datasets", "exceptions", "plotting")
+_MODULES = ("callbacks", "constraints", "datasets", "exceptions", "plotting")
 
 __all__ = [
     "ChordSequence",
@@ -68,12 +69,14 @@ __all__ = [
     "PianoRoll",
     "PianoRollEncoder",
     "SequenceGenerator",
+    "Stream",
     "TempoMap",
     "TokenStore",
     "WindowDataset",
     "__version__",
     "callbacks",
     "chord_pitches",
+    "constraints",
     "datasets",
     "describe_midi",
     "exceptions",

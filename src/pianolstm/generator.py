@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import secrets
 import statistics
 import time
 import warnings
@@ -24,11 +23,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from pianolstm import writing
 from pianolstm._nn import networks
 from pianolstm._nn.checkpoints import Checkpoint
-from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader, n_rows, padded_vocabulary
+from pianolstm._nn.corpus import Corpus, PitchBernoulli, n_rows, padded_vocabulary
 from pianolstm._nn.devices import agreed, is_first_process, on_one
 from pianolstm._nn.evaluation import evaluate
+from pianolstm._nn.keys import seed_key
+from pianolstm._nn.lanes import Writer
 from pianolstm._nn.model_files import (
     fill_leaves,
     named_leaves,
@@ -37,7 +39,6 @@ from pianolstm._nn.model_files import (
     without_nan,
     write_model,
 )
-from pianolstm._nn.sampling import sample
 from pianolstm._nn.training import (
     OPTIMIZERS,
     Epochs,
@@ -46,16 +47,16 @@ from pianolstm._nn.training import (
     Settings,
     Trainer,
     TrainState,
-    seed_key,
 )
 from pianolstm.callbacks import Callback, ProgressBar
+from pianolstm.checks import RandomState, as_seed, check_number
+from pianolstm.constraints import Constraint
 from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.midi import TempoMap
-from pianolstm.rolls import Grid, PianoRoll, as_rolls
-from pianolstm.tokens import ChordSequence, ChordTokenizer, Pieces, TokenCorpus, as_corpus, decode
+from pianolstm.rolls import Grid
+from pianolstm.streams import Stream
+from pianolstm.tokens import ChordTokenizer, Pieces, TokenCorpus, as_corpus
 from pianolstm.windows import split_pieces
-
-RandomState = int | np.random.Generator | None
 
 MAX_TRANSPOSITION = 60
 """Semitones: five octaves."""
@@ -307,31 +308,67 @@ class SequenceGenerator(BaseEstimator):
         self,
         n_frames: int,
         *,
+        n_pieces: int | None = None,
         prime: Any = None,
-        temperature: float = 1.0,
-        random_state: RandomState = None,
-    ) -> PianoRoll:
+        temperature: float | Sequence[float] = 1.0,
+        top_k: int | Sequence[int | None] | None = None,
+        top_p: float | Sequence[float | None] | None = None,
+        repetition_penalty: float | Sequence[float] = 1.0,
+        constraints: Constraint | Sequence[Constraint | None] | None = None,
+        n_candidates: int = 1,
+        return_prime: bool = False,
+        deadline: float | None = None,
+        random_state: RandomState | Sequence[RandomState] = None,
+    ) -> Any:
         """Write music.
 
         The model has learned where pieces end. Where it ends one, the next frame begins another,
         so that there is music for as long as was asked for. No chord is held for longer than the
-        longest in the training pieces that another follows: beyond that it has learned nothing.
+        longest in the training pieces that another follows, as long as another is allowed: beyond
+        that it has learned nothing.
+
+        A piece is the same written alone, among others, and in a `stream`, if seed and settings are
+        the same. Ctrl-C acts within a tenth of a second or so. Many threads may call at once.
 
         Parameters
         ----------
         n_frames : int
-            Frames to write; the roll has exactly as many.
+            Frames to write; each roll has exactly as many.
+        n_pieces : int, default=None
+            How many pieces to write side by side; the result is then a list. With a number given,
+            `prime`, `random_state` and each of the settings may be a list with one entry a piece.
         prime : PianoRoll or array-like of shape (n_frames, 128), default=None
             Music to continue, of any length, on the grid that the model was fitted on. None
             begins a piece.
         temperature : float, default=1.0
-            Below 1 plays safer, above 1 wilder; 0 takes the most likely chord each time.
+            The logits are divided by it: below 1 plays safer, above 1 wilder; 0 takes the most
+            likely chord each time.
+        top_k : int, default=None
+            Draw among so many most likely chords alone (and those as likely as the last of them).
+        top_p : float, default=None
+            Draw among the fewest most likely chords alone that have this share of the probability,
+            after `temperature` and `top_k` (Holtzman et al. 2020).
+        repetition_penalty : float, default=1.0
+            A chord that was begun in the last 8 seconds (16 quarter notes where the grid is of
+            beats) is so many times less likely to be begun again, for each time that it was. A
+            chord held on is no repetition.
+        constraints : pianolstm.constraints.Constraint, default=None
+            What all chords written have to keep.
+        n_candidates : int, default=1
+            Write so many and return the likeliest under the model. The first is what
+            ``n_candidates=1`` gives.
+        return_prime : bool, default=False
+            Whether the prime stands before what was written, as one roll.
+        deadline : float, default=None
+            Seconds after which what is ready is returned, shorter than asked for. A block of frames
+            is always finished.
         random_state : int, Generator or None, default=None
-            The same int gives the same music; None is different each time.
+            The same int gives the same music; None is different each time. Of several pieces drawn
+            from one int, the first is that of a single call.
 
         Returns
         -------
-        PianoRoll
+        PianoRoll, or list of PianoRoll if `n_pieces` is given
             The music after the prime, velocities 64. A note that sounds on from the prime is
             tied: ``PianoRoll.concatenate([prime, roll])`` rejoins it.
 
@@ -340,40 +377,101 @@ class SequenceGenerator(BaseEstimator):
         NotFittedError
             If the model has not been fitted.
         InvalidInputError
-            If a parameter is out of range or the prime is on another grid.
+            If a parameter is out of range, the prime is on another grid, or the constraints leave
+            no chord; where that shows only in writing, the message names the frame.
+
+        Notes
+        -----
+        The Bi-LSTM reads its window again for each frame, which costs as much as `window_size`
+        frames of another network.
+
+        Examples
+        --------
+        >>> import pianolstm as pl
+        >>> rolls = pl.datasets.load_chorales("train")[:20]
+        >>> model = pl.SequenceGenerator(
+        ...     units=16, embedding=8, window_size=32, max_epochs=1, random_state=0
+        ... ).fit(rolls)
+        >>> three = model.generate(
+        ...     16, n_pieces=3, temperature=[0.5, 1.0, 1.5], random_state=[1, 2, 3],
+        ...     constraints=pl.constraints.Scale("C major"),
+        ... )
+        >>> three[1] == model.generate(
+        ...     16, random_state=2, constraints=pl.constraints.Scale("C major")
+        ... )
+        True
         """
-        check_is_fitted(self, "tokenizer_")
-        _check_number("n_frames", n_frames, 1, None, whole=True)
-        _check_number("temperature", temperature, 0, None)
-        vocabulary = self.tokenizer_.vocabulary_
-        tempo_map = self._tempo_map()
-        given = np.empty(0, np.int32), np.empty((0, 8), np.uint32)
-        before = np.zeros(4, np.uint64)
-        if prime is not None and len(prime):
-            (roll,) = as_rolls([prime], "prime", fs=self.fs_, grid=self.grid_)
-            corpus = Corpus.of(vocabulary, TokenCorpus.of([roll]))
-            given = Reader(corpus).inputs(corpus.tokens[0])
-            before = corpus.chords[corpus.tokens[0][-1]]
-            if roll.tempo_map is not None:
-                tempo_map = TempoMap.constant(
-                    int(roll.tempo_map.microseconds[-1]), roll.tempo_map.ticks_per_quarter
-                )
-        blocks = sample(
-            self._config(),
-            self._params,
-            self._vocabulary,
-            len(vocabulary),
-            given,
-            int(n_frames),
-            temperature=float(temperature),
-            max_hold=self._longest_hold,
-            key=jax.random.fold_in(seed_key(as_seed(random_state)), 0),
+        return writing.generate(
+            self._writer(),
+            n_frames,
+            n_pieces=n_pieces,
+            prime=prime,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            constraints=constraints,
+            n_candidates=n_candidates,
+            return_prime=return_prime,
+            deadline=deadline,
+            random_state=random_state,
+            verbose=bool(self.verbose),
         )
-        tokens = np.concatenate(list(blocks))
-        sequence = ChordSequence(
-            tokens, fs=self.fs_, grid=self.grid_, tempo_map=tempo_map, before=before
+
+    def stream(
+        self,
+        *,
+        prime: Any = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        constraints: Constraint | None = None,
+        random_state: RandomState = None,
+        state: bytes | None = None,
+    ) -> Stream:
+        """Write music frame by frame, for as long as it is asked for more.
+
+        Parameters
+        ----------
+        prime, temperature, top_k, top_p, repetition_penalty, constraints, random_state
+            As for `generate`, whose music the stream's is, frame for frame.
+        state : bytes, default=None
+            The `Stream.state` of another stream of this model, here or in another process: this
+            one goes on where that one was, with its settings. Nothing else may be given then.
+
+        Returns
+        -------
+        Stream
+            An iterator of frames.
+
+        Raises
+        ------
+        NotFittedError
+            If the model has not been fitted.
+        InvalidInputError
+            As for `generate`.
+        ModelFileError
+            If the state is not one of this model's.
+
+        Notes
+        -----
+        All networks but the Bi-LSTM carry their state from frame to frame. The Bi-LSTM reads its
+        window again at each, which costs as much as `window_size` frames of another network.
+        """
+        writer = self._writer()
+        if state is not None:
+            return Stream.resume(writer, state)
+        return Stream.begin(
+            writer,
+            prime,
+            random_state,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            constraints=constraints,
         )
-        return decode(vocabulary, sequence)
 
     def score(self, X: Pieces, y: Any = None) -> float:
         """Mean log-likelihood in nats per frame, over all frames of all pieces.
@@ -494,11 +592,11 @@ class SequenceGenerator(BaseEstimator):
             ("validation_fraction", 0, 1, False),
             ("n_iter_no_change", 1, None, True),
         ):
-            _check_number(name, getattr(self, name), low, high, whole=whole)
+            check_number(name, getattr(self, name), low, high, whole=whole)
         if self.batch_size != "auto":
-            _check_number("batch_size", self.batch_size, 1, None, whole=True)
+            check_number("batch_size", self.batch_size, 1, None, whole=True)
         if not callable(self.learning_rate):
-            _check_number("learning_rate", self.learning_rate, 0, None)
+            check_number("learning_rate", self.learning_rate, 0, None)
         known = isinstance(self.optimizer, str) and self.optimizer in OPTIMIZERS
         if not known and not callable(self.optimizer):
             raise InvalidInputError(
@@ -510,7 +608,7 @@ class SequenceGenerator(BaseEstimator):
         self._rate_at(0)
         for name in ("time_budget", "checkpoint_minutes"):
             if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name), 0, None)
+                check_number(name, getattr(self, name), 0, None)
         if self.checkpoint_minutes is not None and self.checkpoint_dir is None:
             raise InvalidInputError(
                 f"checkpoint_minutes={self.checkpoint_minutes} needs a checkpoint_dir to write to."
@@ -783,6 +881,28 @@ class SequenceGenerator(BaseEstimator):
         self._vocabulary = jnp.asarray(padded_vocabulary(self.tokenizer_.vocabulary_))
         self.n_parameters_ = networks.n_parameters(state.params)
 
+    def _writer(self) -> Writer:
+        """The model as it is now, ready to write; made once."""
+        check_is_fitted(self, "tokenizer_")
+        writer = self.__dict__.get("_writer_")
+        if writer is None or writer.params is not self._params:
+            writer = Writer(
+                self._config(),
+                self._params,
+                self.tokenizer_.vocabulary_,
+                self._longest_hold,
+                fs=self.fs_,
+                grid=self.grid_,
+                tempo_map=self._tempo_map(),
+            )
+            self.__dict__["_writer_"] = writer
+        return writer
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickling and copying take along: not what is made anew at the next call."""
+        state: Any = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_writer_"}
+
     def _tempo_map(self) -> TempoMap | None:
         return None if self._microseconds is None else TempoMap.constant(self._microseconds)
 
@@ -794,41 +914,8 @@ class SequenceGenerator(BaseEstimator):
         return [piece.log_p for piece in pieces]
 
 
-def as_seed(random_state: RandomState) -> int:
-    """A seed below 2**32 from what the user gave.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is no int from 0 to 2**32 - 1, Generator or None.
-    """
-    if random_state is None:
-        return secrets.randbits(32)
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**32))
-    is_int = isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool)
-    if not is_int or not 0 <= random_state < 2**32:
-        raise InvalidInputError(
-            "random_state must be an int from 0 to 2**32 - 1, a numpy.random.Generator or None; "
-            f"got {random_state!r}."
-        )
-    return int(random_state)
-
-
 def _not_empty(corpus: TokenCorpus, name: str = "X") -> TokenCorpus:
     for i, tokens in enumerate(corpus.tokens):
         if len(tokens) == 0:
             raise InvalidInputError(f"{name}[{i}] has no frames; leave it out.")
     return corpus
-
-
-def _check_number(
-    name: str, value: Any, low: float, high: float | None, *, whole: bool = False
-) -> None:
-    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not np.isfinite(value):
-        what = "a whole number" if whole else "a finite number"
-        raise InvalidInputError(f"{name} must be {what}; got {value!r}.")
-    if value < low or (high is not None and value > high):
-        limits = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise InvalidInputError(f"{name} must be {limits}; got {value!r}.")

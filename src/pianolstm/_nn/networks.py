@@ -77,11 +77,11 @@ class ChordVectors(nnx.Module):
         own = self.own[...]
         known = (ids >= 0) & (ids < own.shape[0])
         picked = own[jnp.where(known, ids, 0)] * known[..., None]
-        return _unpack(bits) @ self.pitch[...] + picked
+        return unpack_words(bits) @ self.pitch[...] + picked
 
     def table(self, bits: Array) -> Array:
         """Vectors of all rows, (rows, width)."""
-        return _unpack(bits) @ self.pitch[...] + self.own[...]
+        return unpack_words(bits) @ self.pitch[...] + self.own[...]
 
 
 class RecurrentBody(nnx.Module):
@@ -242,7 +242,7 @@ class ChordNetwork(nnx.Module):
             past_bits, age = bits[:, -1:], ages[:, -1]
         x = self.chords_in.of(ids, bits)
         x = jnp.where((ids == START)[..., None], self.start[...], x)
-        x = x + self.held[...][_age_class(ages)]
+        x = x + self.held[...][age_class(ages)]
         x = drop(x, self.dropout, _fold(key, 100))
         h, body_carry = self.body(x, body_carry, ids != PAD, key)
         carry = body_carry, (past_ids, past_bits, age)
@@ -374,18 +374,24 @@ def _ages(before: Array, bits: Array, age: Array) -> Array:
     Array of int32, shape (batch, time)
     """
     last = jnp.concatenate([before, bits[:, :-1]], axis=1)
-    begins = jnp.any(bits[..., :4] != last[..., :4], axis=-1) | jnp.any(bits[..., 4:] > 0, axis=-1)
+    begins = begins_chord(last, bits)
     time = jnp.arange(bits.shape[1])
     began = jnp.where(begins, time, -1 - age[:, None])
     return time - lax.cummax(began, axis=1)
 
 
-def _age_class(ages: Array) -> Array:
+def begins_chord(before: Array, bits: Array) -> Array:
+    """Whether each chord is not the one before it held on; words in the last axis."""
+    changes = jnp.any(bits[..., :4] != before[..., :4], axis=-1)
+    return changes | jnp.any(bits[..., 4:] > 0, axis=-1)
+
+
+def age_class(ages: Array) -> Array:
     """Half octaves, so that ages that are rare share a vector with their neighbours."""
     return jnp.minimum(2 * jnp.log2(ages + 1.0), N_AGES - 1).astype(jnp.int32)
 
 
-def _unpack(bits: Array) -> Array:
+def unpack_words(bits: Array) -> Array:
     """Words (…, 8) to float planes (…, 256), in the order of `pianolstm.tokens.unpack`."""
     shifts = jnp.arange(32, dtype=jnp.uint32)
     planes = (bits[..., None] >> shifts) & 1

@@ -25,6 +25,7 @@ from pianolstm._nn.devices import (
     shared_out,
 )
 from pianolstm._nn.evaluation import evaluate
+from pianolstm._nn.keys import seed_key
 from pianolstm._nn.losses import softmax_loss
 from pianolstm._nn.networks import NetworkConfig, Params, bind
 from pianolstm.callbacks import Callback
@@ -39,10 +40,6 @@ HIDDEN_SHARE = 0.5
 A new piece begins unknown chords about as often as the corpus begins chords that it has just once
 (Good 1953); hiding them teaches the network when to expect one. Half, so that they are learned too.
 """
-
-
-KEYS = "threefry2x32"
-"""Kind of the random keys: the same bits on all devices and versions."""
 
 AVERAGED = 0.99
 """Share of the running average of the parameters that a step keeps.
@@ -488,8 +485,3 @@ def optimizer(
         optax.clip_by_global_norm(clip_norm),  # pyright: ignore[reportArgumentType]
         factory(learning_rate),
     )
-
-
-def seed_key(seed: int | Array) -> Array:
-    """The key of a seed."""
-    return jax.random.key(seed, impl=KEYS)

@@ -1,0 +1,335 @@
+"""Pieces in lanes: what goes into the compiled program and comes out, on the host's side."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pianolstm._nn.corpus import as_words, padded_vocabulary
+from pianolstm._nn.networks import NetworkConfig, Params
+from pianolstm._nn.sampling import (
+    BLOCK,
+    Frames,
+    Rules,
+    State,
+    Vocabulary,
+    Written,
+    begin,
+    write,
+)
+from pianolstm._nn.stepping import LANES, lay_out
+from pianolstm.constraints import Limits
+from pianolstm.exceptions import InvalidInputError
+from pianolstm.midi import TempoMap
+from pianolstm.rolls import Grid
+from pianolstm.tokens import find
+
+UNLIMITED = np.iinfo(np.int32).max
+
+WINDOWED_BLOCK = 4
+"""Frames of a block of the Bi-LSTM, which reads a window for each."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a piece is drawn: the settings of `SequenceGenerator.generate`, checked."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+    recent: int = 0
+    may_end: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Frames that are not drawn.
+
+    Attributes
+    ----------
+    is_given : ndarray of bool, shape (n,)
+    ids : ndarray of int32, shape (n,)
+        Tokens; any number from n_rows up stands for a chord outside the vocabulary.
+    bits : ndarray of uint32, shape (n, 8)
+    held : ndarray of int32, shape (n,)
+        The token that holds each chord on, -1 for none.
+    """
+
+    is_given: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
+    ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    bits: np.ndarray = field(default_factory=lambda: np.empty((0, 8), np.uint32))
+    held: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+
+    @classmethod
+    def of(cls, chords: np.ndarray, vocabulary: np.ndarray, n_rows: int) -> Given:
+        """Frames with these chords, uint64 of shape (n, 4)."""
+        ids = find(vocabulary, chords)
+        ids = np.where(ids < 0, n_rows, ids).astype(np.int32)
+        held = find(vocabulary, held_on(chords)).astype(np.int32)
+        return cls(np.ones(len(ids), bool), ids, as_words(chords), held)
+
+
+@dataclass(eq=False)
+class Piece:
+    """One piece to write.
+
+    Attributes
+    ----------
+    key : ndarray of uint32, shape (2,)
+    draw : Draw
+    limits : Limits
+        What its constraints come to; those of single frames count from `limits_from` on.
+    given : Given
+        The prime, and frames after it that are to be kept.
+    n_prime : int
+        Frames of `given` that are the prime.
+    limits_from : int
+    """
+
+    key: np.ndarray
+    draw: Draw
+    limits: Limits
+    given: Given = field(default_factory=Given)
+    n_prime: int = 0
+    limits_from: int = 0
+
+
+class Writer:
+    """A model, ready to write.
+
+    Parameters
+    ----------
+    config, params
+        The network.
+    vocabulary : ndarray of uint64, shape (n_tokens, 4)
+    usual_hold : int
+        Frames after which a chord is held no longer, if any other is allowed.
+    fs, grid, tempo_map
+        Of what is written.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        params: Params,
+        vocabulary: np.ndarray,
+        usual_hold: int,
+        *,
+        fs: float,
+        grid: Grid,
+        tempo_map: TempoMap | None,
+    ) -> None:
+        self.config, self.params, self.usual_hold = config, params, usual_hold
+        self.fs, self.tempo_map = fs, tempo_map
+        self.grid: Grid = grid
+        self.chords = vocabulary
+        words = padded_vocabulary(vocabulary)
+        self.n_rows = len(words)
+        held = np.full(self.n_rows, -1, np.int32)
+        held[: len(vocabulary)] = find(vocabulary, held_on(vocabulary))
+        self.vocabulary = Vocabulary(jnp.asarray(np.ascontiguousarray(words.T)), jnp.asarray(held))
+        self.laid = lay_out(config, params, jnp.asarray(words), np.int32(len(vocabulary)))
+        self.start = begin(self.laid)
+        self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells one model from another."""
+        digest = hashlib.sha256(repr(self.config).encode() + self.chords.tobytes())
+        for leaf in jax.tree.leaves(self.params):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def rules(self, pieces: Sequence[Piece]) -> Rules:
+        """The settings of pieces, each in a lane."""
+        unused: list[Any] = [None] * (LANES - len(pieces))
+        rows = [self._rule(piece) for piece in pieces]
+        rows += [rows[0] for _ in unused]
+        return Rules(*(jnp.asarray(np.stack(column)) for column in zip(*rows, strict=True)))
+
+    def _rule(self, piece: Piece) -> tuple[Any, ...]:
+        draw, limits = piece.draw, piece.limits
+        allowed = np.zeros(self.n_rows, bool)
+        allowed[: len(self.chords)] = limits.allowed
+        return (
+            piece.key,
+            np.float32(draw.temperature),
+            np.int32(self.n_rows if draw.top_k is None else min(draw.top_k, self.n_rows)),
+            np.float32(1 if draw.top_p is None else draw.top_p),
+            np.float32(np.log(draw.repetition_penalty)),
+            np.int32(draw.recent),
+            np.int32(min(limits.max_hold, UNLIMITED)),
+            np.int32(min(limits.max_silence, UNLIMITED)),
+            np.int32(min(self.usual_hold, UNLIMITED)),
+            np.bool_(draw.may_end),
+            allowed,
+        )
+
+
+class Group:
+    """As many pieces as there are lanes, or fewer, at one point in time.
+
+    Parameters
+    ----------
+    writer : Writer
+    pieces : list of Piece
+    state : State, default=None
+        Where to go on from; None begins.
+    clock : int, default=None
+        The next frame, if the state is given.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        pieces: Sequence[Piece],
+        state: State | None = None,
+        clock: Sequence[int] | None = None,
+    ) -> None:
+        self.writer, self.pieces = writer, list(pieces)
+        self.clock = np.array([-p.n_prime for p in pieces] if clock is None else clock, np.int64)
+        if state is None:
+            clocks = np.zeros(LANES, np.int32)
+            clocks[: len(pieces)] = self.clock
+            state = writer.start._replace(clock=jnp.asarray(clocks))
+        self.state = state
+        self.rules = writer.rules(pieces)
+        self._free = jax.tree.map(jnp.asarray, self._frames(0))
+
+    def advance(self, n: int, *, is_weighed: bool = False) -> Written:
+        """Write up to a block of frames; arrays (n, n_pieces).
+
+        Raises
+        ------
+        InvalidInputError
+            If the constraints of a piece leave no chord at a frame.
+        """
+        writer = self.writer
+        frames = self._frames(n)
+        self.state, written = write(
+            writer.config,
+            writer.laid,
+            writer.vocabulary,
+            self.rules,
+            self._free if frames is None else frames,
+            self.state,
+            np.int32(n),
+            np.bool_(is_weighed),
+        )
+        written = Written(*(np.asarray(a)[:n, : len(self.pieces)] for a in written))
+        stuck = np.argwhere(written.tokens.T < 0)
+        clock, self.clock = self.clock, self.clock + n
+        if len(stuck):
+            lane, i = stuck[0]
+            raise InvalidInputError(
+                f"The constraints leave no chord of the vocabulary at frame {clock[lane] + i}"
+                f"{f' of piece {lane}' if len(self.pieces) > 1 else ''}; loosen them, or train on "
+                "music that has such chords."
+            )
+        return written
+
+    def _frames(self, n: int) -> Frames | None:
+        """What is known of the next frames; None if that is nothing."""
+        is_given = np.zeros((BLOCK, LANES), bool)
+        is_given[:, len(self.pieces) :] = True  # idle lanes rest
+        ids, held = np.zeros((2, BLOCK, LANES), np.int32)
+        bits, required, forbidden = np.zeros((3, BLOCK, LANES, 8), np.uint32)
+        is_free = True
+        for lane, (piece, clock) in enumerate(zip(self.pieces, self.clock.tolist(), strict=True)):
+            given, limits = piece.given, piece.limits
+            a = clock + piece.n_prime
+            at = slice(a, a + n)
+            m = len(given.ids[at])
+            if m:
+                is_free = False
+                is_given[:m, lane], ids[:m, lane] = given.is_given[at], given.ids[at]
+                bits[:m, lane], held[:m, lane] = given.bits[at], given.held[at]
+            a = clock - piece.limits_from
+            skipped = max(0, -a)
+            asked = limits.required[max(0, a) : max(0, a + n)]
+            if len(asked):
+                is_free = False
+                rows = slice(skipped, skipped + len(asked))
+                required[rows, lane] = asked
+                forbidden[rows, lane] = limits.forbidden[max(0, a) : max(0, a + n)]
+        if n and is_free:
+            return None
+        return Frames(is_given, ids, bits, held, required, forbidden)
+
+
+def write_all(
+    writer: Writer,
+    pieces: Sequence[Piece],
+    n_frames: int,
+    *,
+    deadline: float | None = None,
+    is_weighed: bool = False,
+    progress: Callable[[int], Any] | None = None,
+) -> list[Written]:
+    """Write pieces, some groups of lanes at once: a core for each.
+
+    Parameters
+    ----------
+    writer : Writer
+    pieces : list of Piece
+    n_frames : int
+        Frames after the prime.
+    deadline : float, default=None
+        Monotonic time at which what is ready is returned.
+    is_weighed : bool, default=False
+        Whether to compute likelihoods.
+    progress : callable, default=None
+        Called after each block with how many frames have been written or read.
+
+    Returns
+    -------
+    list of Written
+        One a piece, its frames after the prime, arrays of shape (n,).
+    """
+    # Primes of like length side by side, so that none waits long for the others.
+    order = sorted(range(len(pieces)), key=lambda i: pieces[i].n_prime)
+    chunks = [order[a : a + LANES] for a in range(0, len(order), LANES)]
+    groups = [Group(writer, [pieces[i] for i in chunk]) for chunk in chunks]
+    totals = [max(pieces[i].n_prime for i in chunk) + n_frames for chunk in chunks]
+    parts: list[list[Written]] = [[] for _ in groups]
+    done = [0] * len(groups)
+
+    def advance(g: int) -> None:
+        n = min(writer.block, totals[g] - done[g])
+        parts[g].append(groups[g].advance(n, is_weighed=is_weighed))
+        done[g] += n
+
+    n_threads = min(len(groups), os.cpu_count() or 1)
+    with ThreadPoolExecutor(n_threads) as pool:
+        open_groups = list(range(len(groups)))
+        while open_groups and (deadline is None or time.monotonic() < deadline or not any(done)):
+            # With one group, this thread does the work: Ctrl-C then acts at once.
+            list(pool.map(advance, open_groups) if n_threads > 1 else map(advance, open_groups))
+            if progress is not None:
+                progress(sum(d * len(c) for d, c in zip(done, chunks, strict=True)))
+            open_groups = [g for g in open_groups if done[g] < totals[g]]
+    results: list[Any] = [None] * len(pieces)
+    for chunk, blocks in zip(chunks, parts, strict=True):
+        whole = [np.concatenate(column) for column in zip(*blocks, strict=True)]
+        for lane, i in enumerate(chunk):
+            at = slice(pieces[i].n_prime, pieces[i].n_prime + n_frames)
+            results[i] = Written(*(a[at, lane] for a in whole))
+    return results
+
+
+def held_on(chords: np.ndarray) -> np.ndarray:
+    """Each chord as it sounds when it is held: none of its pitches struck again."""
+    held = chords.copy()
+    held[:, 2:] = 0
+    return held

@@ -1,0 +1,165 @@
+"""One frame of a network at a time, for a fixed number of pieces side by side.
+
+A row computed in batches of different size differs in its last bits, and so can draw another token.
+So all music is written in the same number of lanes, of which some may be idle; a lane's numbers are
+then the same whatever the others do.
+
+Conventions
+-----------
+Arrays are (features, lanes) here: with few lanes a kernel times a state runs at twice the speed of
+a state times a kernel. `lay_out` turns the parameters round once for a model.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from pianolstm._nn.networks import (
+    CONV_FRAMES,
+    NetworkConfig,
+    Params,
+    RecurrentBody,
+    age_class,
+    begins_chord,
+    bind,
+    unpack_words,
+)
+from pianolstm.windows import START
+
+LANES = 8
+"""Pieces side by side. Eight fill a vector register; more would make a single piece slower."""
+
+Laid: TypeAlias = dict[str, Any]
+Carry: TypeAlias = Any
+
+
+@partial(jax.jit, static_argnums=0)
+def lay_out(config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array) -> Laid:
+    """Parameters as `step` takes them, and where a piece begins.
+
+    Parameters
+    ----------
+    config, params
+        The network.
+    vocabulary : Array of uint32, shape (n_rows, 8)
+        Bits of the rows of the softmax.
+    n_tokens : Array of int32, shape ()
+        How many rows are chords.
+
+    Returns
+    -------
+    dict
+        ``table`` (n_rows, embedding) and ``bias`` (n_rows,) are the softmax; ``begin`` is the state
+        at the beginning of a piece and what predicts its first frame, as `step` returns them.
+    """
+    network = bind(config, params)
+    table, bias = network.output(vocabulary, n_tokens, goes_on=False)
+    laid: Laid = {"table": table, "bias": bias}
+    if config.is_causal:
+        laid |= {
+            "own": network.chords_in.own[...],
+            "pitch": network.chords_in.pitch[...].T,
+            "start": network.start[...],
+            "held": network.held[...],
+            "dense": _turned(network.dense),
+            "project": _turned(network.project),
+        }
+        body: Any = network.body
+        if not isinstance(body, RecurrentBody):
+            kernel, bias = body.conv.kernel[...], body.conv.bias[...]
+            laid["conv"] = kernel.reshape(-1, kernel.shape[-1]).T, bias[:, None]
+            body = body.recurrent
+        laid["layers"] = [_turned_cell(layer.cell) for layer in body.layers]
+    else:
+        laid["params"] = params
+    begin = _initial_carry(config, params)
+    ids, bits = jnp.full(LANES, START, jnp.int32), jnp.zeros((LANES, 8), jnp.uint32)
+    carry, features = step(config, laid, begin, ids, bits)
+    return {**laid, "begin": (carry, features)}
+
+
+def step(
+    config: NetworkConfig, laid: Laid, carry: Carry, ids: Array, bits: Array
+) -> tuple[Carry, Array]:
+    """Read a frame in every lane; the same function as the network's, of one frame.
+
+    Parameters
+    ----------
+    config, laid
+        The network, from `lay_out`.
+    carry : pytree
+        Leaves (…, lanes); those of the Bi-LSTM (lanes, …).
+    ids : Array of int32, shape (lanes,)
+    bits : Array of uint32, shape (lanes, 8)
+
+    Returns
+    -------
+    carry : pytree
+    features : Array, shape (embedding, lanes)
+        Predict the frame after, by ``table @ features + bias``.
+    """
+    if not config.is_causal:
+        network = bind(config, laid["params"])
+        features, carry = network(ids[:, None], bits[:, None], carry)
+        return carry, features[:, 0].T
+    body, past, age = carry
+    age = jnp.where(begins_chord(past.T, bits), 0, age + 1)
+    own = laid["own"]
+    known = (ids >= 0) & (ids < own.shape[0])
+    picked = own[jnp.where(known, ids, 0)] * known[:, None]
+    x = laid["pitch"] @ unpack_words(bits).T + picked.T
+    x = jnp.where(ids == START, laid["start"][:, None], x)
+    x = x + laid["held"][age_class(age)].T
+    if "conv" in laid:
+        seen, last, (next_phase, other_phase) = body
+        seen = jnp.concatenate([seen, x])
+        local = jax.nn.relu(_affine(laid["conv"], seen))
+        h, stepped = _recurrent(laid, jnp.maximum(local, last), next_phase)
+        body = seen[len(x) :], local, (other_phase, stepped)
+    else:
+        h, body = _recurrent(laid, x, body)
+    features = _affine(laid["project"], jax.nn.relu(_affine(laid["dense"], h)))
+    return (body, bits.T, age), features
+
+
+def _recurrent(laid: Laid, x: Array, carry: Any) -> tuple[Array, Any]:
+    carries = []
+    for layer, (c, h) in zip(laid["layers"], carry, strict=True):
+        gates = _affine(layer, jnp.concatenate([x, h]))
+        i, f, g, o = jnp.split(gates, 4)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        x = jax.nn.sigmoid(o) * jnp.tanh(c)
+        carries.append((c, x))
+    return x, tuple(carries)
+
+
+def _initial_carry(config: NetworkConfig, params: Params) -> Carry:
+    network = bind(config, params)
+    if not config.is_causal:
+        return network.initial_carry(LANES)
+    zeros = jnp.zeros((config.units, LANES))
+    n_layers = 2 if config.arch in ("stacked", "hybrid_stacked") else 1
+    body: Any = ((zeros, zeros),) * n_layers
+    if config.arch.startswith("hybrid"):
+        seen = jnp.zeros(((CONV_FRAMES - 1) * config.embedding, LANES))
+        body = seen, zeros, (body, body)
+    return body, jnp.zeros((8, LANES), jnp.uint32), jnp.zeros(LANES, jnp.int32)
+
+
+def _turned(dense: Any) -> tuple[Array, Array]:
+    return dense.kernel[...].T, dense.bias[...][:, None]
+
+
+def _turned_cell(cell: Any) -> tuple[Array, Array]:
+    kernel = jnp.concatenate([cell.dense_i.kernel[...], cell.dense_h.kernel[...]])
+    return kernel.T, cell.dense_h.bias[...][:, None]
+
+
+def _affine(layer: tuple[Array, Array], x: Array) -> Array:
+    kernel, bias = layer
+    return kernel @ x + bias

@@ -1,0 +1,454 @@
+"""Rules that written music keeps: small objects, joined with ``&``.
+
+Each frame that `SequenceGenerator.generate` or `stream` draws keeps all of them: a chord that does
+not is never drawn. Primes, and frames that `infill` keeps, are left as they are.
+
+Examples
+--------
+>>> import pianolstm as pl
+>>> c = pl.constraints
+>>> rule = c.Scale("D minor") & c.PitchRange(36, 84) & c.TwoHands() & c.MaxSilence(2)
+>>> rule.allows([[62, 65, 69], [62, 66, 69], [30, 62]]).tolist()
+[True, False, False]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pianolstm.checks import check_number
+from pianolstm.exceptions import InvalidInputError
+from pianolstm.rolls import N_PITCHES, Grid, PianoRoll, as_rolls
+from pianolstm.tokens import chord_pitches, unpack
+
+UNLIMITED = 2**31 - 1
+
+MODES: dict[str, tuple[int, ...]] = {
+    "major": (0, 2, 4, 5, 7, 9, 11),
+    "minor": (0, 2, 3, 5, 7, 8, 10),
+    "harmonic minor": (0, 2, 3, 5, 7, 8, 11),
+    "melodic minor": (0, 2, 3, 5, 7, 9, 11),
+    "dorian": (0, 2, 3, 5, 7, 9, 10),
+    "phrygian": (0, 1, 3, 5, 7, 8, 10),
+    "lydian": (0, 2, 4, 6, 7, 9, 11),
+    "mixolydian": (0, 2, 4, 5, 7, 9, 10),
+    "locrian": (0, 1, 3, 5, 6, 8, 10),
+    "major pentatonic": (0, 2, 4, 7, 9),
+    "minor pentatonic": (0, 3, 5, 7, 10),
+    "blues": (0, 3, 5, 6, 7, 10),
+    "whole tone": (0, 2, 4, 6, 8, 10),
+    "octatonic": (0, 2, 3, 5, 6, 8, 9, 11),
+    "chromatic": tuple(range(12)),
+}
+"""Semitones above the tonic."""
+
+_NATURALS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """What constraints come to for one vocabulary: the form that all of them have in common.
+
+    Attributes
+    ----------
+    allowed : ndarray of bool, shape (n_tokens,)
+        Chords that may be drawn at all.
+    required, forbidden : ndarray of uint32, shape (n_frames, 8)
+        Pitches of the first frames (as in tokens, sounding and struck again) that the chord must
+        have and must not have.
+    max_hold, max_silence : int
+        Frames.
+    """
+
+    allowed: np.ndarray
+    required: np.ndarray = field(default_factory=lambda: np.empty((0, 8), np.uint32))
+    forbidden: np.ndarray = field(default_factory=lambda: np.empty((0, 8), np.uint32))
+    max_hold: int = UNLIMITED
+    max_silence: int = UNLIMITED
+
+
+class Constraint:
+    """A rule; ``a & b`` is the rule that keeps both."""
+
+    def __and__(self, other: Constraint) -> Constraint:
+        if not isinstance(other, Constraint):
+            return NotImplemented
+        return _All((*_parts(self), *_parts(other)))
+
+    def allows(self, chords: Iterable[Iterable[int]]) -> np.ndarray:
+        """Which chords may be drawn at all, whatever the frame.
+
+        Parameters
+        ----------
+        chords : iterable of iterables of int
+            The pitches of each.
+
+        Returns
+        -------
+        ndarray of bool, shape (n_chords,)
+        """
+        chords = [list(chord) for chord in chords]
+        planes = np.zeros((len(chords), N_PITCHES), bool)
+        for plane, chord in zip(planes, chords, strict=True):
+            plane[chord] = True
+        return self._allows(planes)
+
+    def _allows(self, sounding: np.ndarray) -> np.ndarray:
+        """As `allows`, of planes (n, 128)."""
+        return np.ones(len(sounding), bool)
+
+    def _asks(self, fs: float, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """Pitches that the first frames must have and must not have: bool, (n, 2, 128) each."""
+        nothing = np.zeros((0, 2, N_PITCHES), bool)
+        return nothing, nothing
+
+    def _frames(self, fs: float) -> tuple[int, int]:
+        """The longest that a chord and a rest may last."""
+        return UNLIMITED, UNLIMITED
+
+
+@dataclass(frozen=True)
+class _All(Constraint):
+    parts: tuple[Constraint, ...]
+
+    def __repr__(self) -> str:
+        return " & ".join(map(repr, self.parts))
+
+    def _allows(self, sounding: np.ndarray) -> np.ndarray:
+        return np.all([part._allows(sounding) for part in self.parts], axis=0)
+
+    def _asks(self, fs: float, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        asked = [part._asks(fs, grid) for part in self.parts]
+        both = np.zeros((2, max(len(required) for required, _ in asked), 2, N_PITCHES), bool)
+        for part in asked:
+            both[:, : len(part[0])] |= part
+        return both[0], both[1]
+
+    def _frames(self, fs: float) -> tuple[int, int]:
+        holds, silences = zip(*(part._frames(fs) for part in self.parts), strict=True)
+        return min(holds), min(silences)
+
+
+@dataclass(frozen=True)
+class PitchRange(Constraint):
+    """No pitch outside a range.
+
+    Parameters
+    ----------
+    lowest, highest : int, default=21, 108
+        MIDI numbers, both included; the default is a piano's.
+    """
+
+    lowest: int = 21
+    highest: int = 108
+
+    def __post_init__(self) -> None:
+        check_number("lowest", self.lowest, 0, 127, whole=True)
+        check_number("highest", self.highest, self.lowest, 127, whole=True)
+
+    def _allows(self, sounding: np.ndarray) -> np.ndarray:
+        pitch = np.arange(N_PITCHES)
+        outside = (pitch < self.lowest) | (pitch > self.highest)
+        return np.logical_not(np.any(sounding[:, outside], axis=1))
+
+
+@dataclass(frozen=True)
+class Scale(Constraint):
+    """No pitch outside a scale or key.
+
+    Parameters
+    ----------
+    scale : str or iterable of int
+        A tonic and a mode, ``"D minor"``, ``"F# dorian"``, ``"Bb major pentatonic"`` (`MODES` has
+        their names; minor is the natural one); or pitch classes, C being 0.
+    """
+
+    scale: str | Iterable[int]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.scale, str):
+            object.__setattr__(self, "scale", tuple(self.scale))
+        _ = self.pitch_classes
+
+    @property
+    def pitch_classes(self) -> frozenset[int]:
+        """Pitch classes of the scale, C being 0."""
+        if not isinstance(self.scale, str):
+            classes = tuple(self.scale)
+            if not classes or not all(
+                isinstance(c, (int, np.integer)) and 0 <= c < 12 for c in classes
+            ):
+                raise InvalidInputError(
+                    f"Pitch classes are whole numbers from 0 to 11; got {classes!r}."
+                )
+            return frozenset(int(c) for c in classes)
+        tonic, _, mode = self.scale.strip().partition(" ")
+        letter, accidentals = tonic[:1].lower(), tonic[1:].replace("♯", "#").replace("♭", "b")
+        steps = MODES.get(mode.strip().lower())
+        if letter not in _NATURALS or (accidentals.strip("#") and accidentals.strip("b")):
+            raise InvalidInputError(f'{self.scale!r} is no scale; expected one like "D minor".')
+        if steps is None:
+            raise InvalidInputError(
+                f"{self.scale!r}: the mode must be one of {', '.join(MODES)}; got {mode!r}."
+            )
+        shift = accidentals.count("#") - accidentals.count("b")
+        return frozenset((_NATURALS[letter] + shift + step) % 12 for step in steps)
+
+    def _allows(self, sounding: np.ndarray) -> np.ndarray:
+        outside = [p for p in range(N_PITCHES) if p % 12 not in self.pitch_classes]
+        return np.logical_not(np.any(sounding[:, outside], axis=1))
+
+
+@dataclass(frozen=True)
+class MaxNotes(Constraint):
+    """At most so many notes at once.
+
+    Parameters
+    ----------
+    notes : int
+        1 is a single voice; 0 is silence.
+    """
+
+    notes: int
+
+    def __post_init__(self) -> None:
+        check_number("notes", self.notes, 0, N_PITCHES, whole=True)
+
+    def _allows(self, sounding: np.ndarray) -> np.ndarray:
+        return sounding.sum(1) <= self.notes
+
+
+@dataclass(frozen=True)
+class TwoHands(Constraint):
+    """Chords that two hands can play.
+
+    Parameters
+    ----------
+    span : int, default=14
+        Semitones between the outer notes of a hand at the most; 14 is a ninth.
+    notes : int, default=5
+        Notes of a hand at the most.
+    """
+
+    span: int = 14
+    notes: int = 5
+
+    def __post_init__(self) -> None:
+        check_number("span", self.span, 0, N_PITCHES, whole=True)
+        check_number("notes", self.notes, 1, 10, whole=True)
+
+    def _allows(self, sounding: np.ndarray) -> np.ndarray:
+        pitch = np.arange(N_PITCHES)
+        # The left hand takes from below all that it can; the right hand has to take the others.
+        lowest = np.argmax(sounding, axis=1)
+        left = sounding & (pitch <= lowest[:, None] + self.span)
+        left &= np.cumsum(sounding, axis=1) <= self.notes
+        right = sounding & ~left
+        first, last = np.argmax(right, axis=1), N_PITCHES - 1 - np.argmax(right[:, ::-1], axis=1)
+        return ~right.any(1) | ((last - first <= self.span) & (right.sum(1) <= self.notes))
+
+
+@dataclass(frozen=True)
+class MaxHold(Constraint):
+    """No chord held for longer, until another follows or it is struck again.
+
+    Parameters
+    ----------
+    duration : float
+        Seconds; quarter notes where the grid is of beats.
+    """
+
+    duration: float
+
+    def __post_init__(self) -> None:
+        check_number("duration", self.duration, 0, None)
+
+    def _frames(self, fs: float) -> tuple[int, int]:
+        frames = _whole_frames(self.duration, fs)
+        if frames < 1:
+            raise InvalidInputError(
+                f"MaxHold({self.duration:g}) is less than a frame; expected {1 / fs:g} or more."
+            )
+        return frames, UNLIMITED
+
+
+@dataclass(frozen=True)
+class MaxSilence(Constraint):
+    """No silence for longer.
+
+    Parameters
+    ----------
+    duration : float
+        Seconds; quarter notes where the grid is of beats. 0 allows none at all.
+    """
+
+    duration: float
+
+    def __post_init__(self) -> None:
+        check_number("duration", self.duration, 0, None)
+
+    def _frames(self, fs: float) -> tuple[int, int]:
+        return UNLIMITED, _whole_frames(self.duration, fs)
+
+
+@dataclass(frozen=True, eq=False)
+class Contains(Constraint):
+    """The music has at least the notes of a roll, frame by frame from its first.
+
+    Parameters
+    ----------
+    roll : PianoRoll or array-like of shape (n_frames, 128)
+        Chords to keep, from the first frame written on; after its last frame all is free.
+    onsets : bool, default=True
+        Whether the notes must begin where they do in the roll; if not, they have to sound, and may
+        be struck at other times too.
+    """
+
+    roll: Any
+    onsets: bool = True
+
+    def __post_init__(self) -> None:
+        as_rolls([self.roll], "roll", **_grid(self.roll))
+
+    def _asks(self, fs: float, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        (roll,) = as_rolls([self.roll], "roll", fs=fs, grid=grid)
+        sounding = self._line(np.asarray(roll) > 0)
+        onset = roll.onset & sounding
+        required = np.stack([sounding, onset & self.onsets], axis=1)
+        forbidden = np.stack([self._beyond(sounding), sounding & ~onset & self.onsets], axis=1)
+        return required, forbidden
+
+    def _line(self, sounding: np.ndarray) -> np.ndarray:
+        """Of the pitches of each frame, those asked for."""
+        return sounding
+
+    def _beyond(self, sounding: np.ndarray) -> np.ndarray:
+        """Pitches that may not sound beside them."""
+        return np.zeros_like(sounding)
+
+
+class Melody(Contains):
+    """The music has the highest notes of a roll as its highest: write what lies below a melody.
+
+    Where the roll rests, all is free.
+
+    Parameters
+    ----------
+    roll : PianoRoll or array-like of shape (n_frames, 128)
+        Of several notes at once, the highest counts.
+    onsets : bool, default=True
+        Whether the notes must begin where they do in the roll.
+    """
+
+    def _line(self, sounding: np.ndarray) -> np.ndarray:
+        return sounding & (np.cumsum(sounding[:, ::-1], axis=1)[:, ::-1] == 1)
+
+    def _beyond(self, sounding: np.ndarray) -> np.ndarray:
+        return np.cumsum(sounding, axis=1) - sounding > 0
+
+
+class Bass(Contains):
+    """The music has the lowest notes of a roll as its lowest: write what lies above a bass.
+
+    Where the roll rests, all is free.
+
+    Parameters
+    ----------
+    roll : PianoRoll or array-like of shape (n_frames, 128)
+        Of several notes at once, the lowest counts.
+    onsets : bool, default=True
+        Whether the notes must begin where they do in the roll.
+    """
+
+    def _line(self, sounding: np.ndarray) -> np.ndarray:
+        return sounding & (np.cumsum(sounding, axis=1) == 1)
+
+    def _beyond(self, sounding: np.ndarray) -> np.ndarray:
+        return np.cumsum(sounding[:, ::-1], axis=1)[:, ::-1] - sounding > 0
+
+
+def limits_of(
+    constraint: Constraint | None, vocabulary: np.ndarray, *, fs: float, grid: Grid
+) -> Limits:
+    """What a constraint comes to for a vocabulary.
+
+    Parameters
+    ----------
+    constraint : Constraint or None
+    vocabulary : ndarray of uint64, shape (n_tokens, 4)
+    fs, grid
+        Of the model.
+
+    Raises
+    ------
+    InvalidInputError
+        If no chord is left for a frame, as far as that can be known before.
+    """
+    if constraint is None:
+        return Limits(np.ones(len(vocabulary), bool))
+    if not isinstance(constraint, Constraint):
+        raise InvalidInputError(
+            "constraints must be an object of pianolstm.constraints, or several joined with &; got "
+            f"{constraint!r}."
+        )
+    planes = unpack(vocabulary).reshape(-1, 2, N_PITCHES).astype(bool)
+    allowed = constraint._allows(planes[:, 0])
+    max_hold, max_silence = constraint._frames(fs)
+    if max_silence == 0:
+        allowed &= planes[:, 0].any(1)
+    required, forbidden = constraint._asks(fs, grid)
+    if not allowed.any():
+        raise InvalidInputError(
+            f"{constraint!r} leaves no chord of the vocabulary; loosen it, or train on music that "
+            "has such chords."
+        )
+    limits = Limits(allowed, _words(required), _words(forbidden), max_hold, max_silence)
+    _check_frames(limits, vocabulary, required, forbidden)
+    return limits
+
+
+def _check_frames(
+    limits: Limits, vocabulary: np.ndarray, required: np.ndarray, forbidden: np.ndarray
+) -> None:
+    """Raise if what a frame asks for leaves no chord, whatever came before it."""
+    if not len(required):
+        return
+    certain = required.copy()
+    certain[0, 1] = False
+    certain[1:, 1] &= required[:-1, 0]  # struck again is what is sure to have sounded before
+    asked = np.concatenate([_words(certain), _words(forbidden)], axis=1)
+    first = np.unique(asked, axis=0, return_index=True)[1]
+    chords = np.ascontiguousarray(vocabulary[limits.allowed], dtype="<u8").view("<u4")
+    for i in sorted(first.tolist()):
+        need, ban = asked[i, :8], asked[i, 8:]
+        fits = ((chords & need) == need).all(1) & ((chords & ban) == 0).all(1)
+        if not fits.any():
+            chord = np.ascontiguousarray(need, "<u4").view("<u8").astype(np.uint64)
+            raise InvalidInputError(
+                f"The constraints leave no chord of the vocabulary at frame {i}: none with pitches "
+                f"{chord_pitches(chord) or 'as asked'} keeps the other rules. Loosen them (with "
+                "onsets=False notes may be struck at other times), or train on music that has such "
+                "chords."
+            )
+
+
+def _words(planes: np.ndarray) -> np.ndarray:
+    """Planes (n, 2, 128) as bits: uint32, shape (n, 8)."""
+    packed = np.packbits(planes.reshape(len(planes), 2 * N_PITCHES), axis=1, bitorder="little")
+    return np.ascontiguousarray(packed).view("<u4").astype(np.uint32)
+
+
+def _parts(constraint: Constraint) -> tuple[Constraint, ...]:
+    return constraint.parts if isinstance(constraint, _All) else (constraint,)
+
+
+def _grid(roll: Any) -> dict[str, Any]:
+    return {"fs": roll.fs, "grid": roll.grid} if isinstance(roll, PianoRoll) else {}
+
+
+def _whole_frames(duration: float, fs: float) -> int:
+    return int(min(np.floor(duration * fs * (1 + 1e-9) + 1e-9), UNLIMITED))

@@ -1,0 +1,342 @@
+"""Music that is written while it is played."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load, save
+
+from pianolstm._nn.lanes import Draw, Group, Piece, Writer
+from pianolstm._nn.sampling import State
+from pianolstm._nn.stepping import LANES
+from pianolstm.checks import RandomState, check_number
+from pianolstm.constraints import Limits
+from pianolstm.exceptions import InvalidInputError, ModelFileError
+from pianolstm.midi import TempoMap
+from pianolstm.rolls import DEFAULT_VELOCITY, N_PITCHES, PianoRoll
+from pianolstm.tokens import ChordSequence, decode, unpack
+from pianolstm.writing import (
+    SETTINGS,
+    keys_of,
+    last_chord,
+    piece_of,
+    primes_of,
+    tempo_after,
+)
+
+STATE_VERSION = "1"
+
+
+class Event(NamedTuple):
+    """A key that goes down or up.
+
+    Attributes
+    ----------
+    time : float
+        Seconds since the stream's first frame.
+    kind : {"note_on", "note_off"}
+    pitch : int
+    velocity : int
+        64, and 0 of a release.
+    """
+
+    time: float
+    kind: Literal["note_on", "note_off"]
+    pitch: int
+    velocity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a stream.
+
+    Attributes
+    ----------
+    index : int
+        0 is the first after the prime.
+    time : float
+        Seconds since frame 0.
+    pitches : tuple of int
+        Pitches that sound.
+    events : tuple of Event
+        Releases, then strikes, at the frame's beginning.
+    """
+
+    index: int
+    time: float
+    pitches: tuple[int, ...]
+    events: tuple[Event, ...]
+
+
+class Stream:
+    """An endless iterator of frames; `SequenceGenerator.stream` makes them.
+
+    Memory is bounded however long it runs. What is read from it is what `generate` gives for the
+    same seed and settings. A stream is for one thread at a time; a model may have many.
+
+    Attributes
+    ----------
+    index : int
+        Number of the next frame; frames of the prime don't count.
+    seconds_per_frame : float
+
+    Examples
+    --------
+    >>> import pianolstm as pl
+    >>> rolls = pl.datasets.load_chorales("train")[:20]
+    >>> model = pl.SequenceGenerator(
+    ...     units=16, embedding=8, window_size=32, max_epochs=1, random_state=0
+    ... ).fit(rolls)
+    >>> stream = model.stream(prime=rolls[0][:16], random_state=3)
+    >>> frames = [next(stream) for _ in range(8)]
+    >>> stream.set(temperature=0.5)
+    >>> elsewhere = model.stream(state=stream.state)
+    >>> next(elsewhere) == next(stream)
+    True
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        group: Group,
+        settings: dict[str, Any],
+        sounding: np.ndarray,
+        tempo_map: TempoMap | None,
+    ) -> None:
+        self._writer, self._group, self._settings = writer, group, settings
+        self._sounding = sounding
+        self._tempo_map = tempo_map
+        beats = 1.0 if tempo_map is None else int(tempo_map.microseconds[0]) / 1e6
+        self.seconds_per_frame = (beats if writer.grid == "beats" else 1.0) / writer.fs
+
+    @classmethod
+    def begin(
+        cls, writer: Writer, prime: Any, random_state: RandomState, **settings: Any
+    ) -> Stream:
+        """A stream after a prime, which is read at once."""
+        (key,), (roll,) = keys_of(random_state, None), primes_of(writer, prime, None)
+        piece = piece_of(writer, roll, key, **settings)
+        group = Group(writer, [piece])
+        while group.clock[0] < 0:
+            group.advance(int(min(writer.block, -group.clock[0])))
+        sounding = np.zeros(4, np.uint64) if roll is None else last_chord(roll)
+        return cls(writer, group, settings, sounding, tempo_after(writer, roll))
+
+    @property
+    def index(self) -> int:
+        """Number of the next frame."""
+        return int(self._group.clock[0])
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Frame:
+        index = self.index
+        (chord,) = self._chords(1)
+        before, self._sounding = self._sounding, chord
+        was, now = _pitches(before), _pitches(chord)
+        again = _pitches(chord[2:])
+        time = index * self.seconds_per_frame
+        released = [p for p in was if p not in now or p in again]
+        struck = [p for p in now if p not in was or p in again]
+        events = [Event(time, "note_off", pitch, 0) for pitch in released]
+        events += [Event(time, "note_on", pitch, DEFAULT_VELOCITY) for pitch in struck]
+        return Frame(index, time, tuple(now), tuple(events))
+
+    def events(self) -> Iterator[Event]:
+        """Keys that go down and up, in the order of time, for ever."""
+        for frame in self:
+            yield from frame.events
+
+    def blocks(self, n_frames: int) -> Iterator[PianoRoll]:
+        """Rolls of some frames each, for ever, for programs that buffer.
+
+        Notes that sound across a seam are tied: ``PianoRoll.concatenate`` rejoins them.
+
+        Parameters
+        ----------
+        n_frames : int
+            Frames of each roll.
+        """
+        check_number("n_frames", n_frames, 1, None, whole=True)
+        while True:
+            before = self._sounding
+            chords = self._chords(int(n_frames))
+            self._sounding = chords[-1]
+            table, tokens = np.unique(chords, axis=0, return_inverse=True)
+            sequence = ChordSequence(
+                tokens.reshape(-1).astype(np.int32),
+                fs=self._writer.fs,
+                grid=self._writer.grid,
+                tempo_map=self._tempo_map,
+                before=before,
+            )
+            yield decode(table, sequence)
+
+    def release(self) -> tuple[Event, ...]:
+        """The releases of all that sounds, for a player that stops here."""
+        time = self.index * self.seconds_per_frame
+        return tuple(Event(time, "note_off", pitch, 0) for pitch in _pitches(self._sounding))
+
+    def set(self, **settings: Any) -> None:
+        """Change settings from the next frame on; the others stay.
+
+        Parameters
+        ----------
+        temperature, top_k, top_p, repetition_penalty, constraints
+            As for `SequenceGenerator.generate`. Constraints of single frames, as a melody, begin
+            with the next frame.
+
+        Raises
+        ------
+        InvalidInputError
+            If one is unknown or out of range; all stay as they were.
+        """
+        unknown = set(settings) - set(SETTINGS)
+        if unknown:
+            raise InvalidInputError(
+                f"A stream has the settings {', '.join(SETTINGS)}; got {', '.join(unknown)}."
+            )
+        piece = self._group.pieces[0]
+        # Constraints that a resumed stream brought with it are not to be read anew.
+        kept = (
+            self._settings if "constraints" in settings else {**self._settings, "constraints": None}
+        )
+        new = piece_of(self._writer, None, piece.key, **{**kept, **settings})
+        if "constraints" not in settings:
+            new.limits, new.limits_from = piece.limits, piece.limits_from
+        else:
+            new.limits_from = self.index
+        self._settings = {**self._settings, **settings}
+        self._group = Group(self._writer, [new], self._group.state, [self.index])
+
+    @property
+    def state(self) -> bytes:
+        """All that the stream goes on from, for `SequenceGenerator.stream`: some 10,000 bytes."""
+        group, piece = self._group, self._group.pieces[0]
+        leaves = jax.tree.leaves(_lane(self._writer, group.state))
+        arrays = {f"state.{i}": np.ascontiguousarray(leaf) for i, leaf in enumerate(leaves)}
+        skipped = self.index - piece.limits_from
+        limits = piece.limits
+        arrays |= {
+            "key": np.ascontiguousarray(piece.key),
+            "sounding": np.ascontiguousarray(self._sounding),
+            "allowed": np.packbits(limits.allowed),
+            "required": np.ascontiguousarray(limits.required[skipped:]),
+            "forbidden": np.ascontiguousarray(limits.forbidden[skipped:]),
+        }
+        tempo = self._tempo_map
+        header = {
+            "version": STATE_VERSION,
+            "model": self._writer.digest,
+            "index": self.index,
+            "draw": asdict(piece.draw),
+            "max_hold": limits.max_hold,
+            "max_silence": limits.max_silence,
+            "tempo": None
+            if tempo is None
+            else [int(tempo.microseconds[0]), int(tempo.ticks_per_quarter)],
+        }
+        return save(arrays, metadata={"pianolstm_stream": json.dumps(header)})
+
+    @classmethod
+    def resume(cls, writer: Writer, state: bytes) -> Stream:
+        """A stream that goes on from the state of another."""
+        try:
+            length = int.from_bytes(state[:8], "little")
+            header = json.loads(
+                json.loads(state[8 : 8 + length])["__metadata__"]["pianolstm_stream"]
+            )
+            arrays = load(state)
+        except Exception as error:  # safetensors has its own
+            raise ModelFileError(
+                f"state is not that of a stream ({error}); expected the bytes of Stream.state."
+            ) from None
+        if header["version"] != STATE_VERSION or header["model"] != writer.digest:
+            raise ModelFileError(
+                "state is of a stream of another model or release; resume it with the model that "
+                "wrote it."
+            )
+        template = _lane(writer, writer.start)
+        leaves, structure = jax.tree.flatten(template)
+        # Numbers alone come back as arrays of one.
+        leaves = [arrays[f"state.{i}"].reshape(leaf.shape) for i, leaf in enumerate(leaves)]
+        lane = jax.tree.unflatten(structure, leaves)
+        limits = Limits(
+            np.unpackbits(arrays["allowed"], count=len(writer.chords)).astype(bool),
+            arrays["required"],
+            arrays["forbidden"],
+            header["max_hold"],
+            header["max_silence"],
+        )
+        draw = Draw(**header["draw"])
+        index = header["index"]
+        piece = Piece(arrays["key"], draw, limits, limits_from=index)
+        group = Group(writer, [piece], _from_lane(writer, lane), [index])
+        tempo = header["tempo"]
+        settings = {
+            "temperature": draw.temperature,
+            "top_k": draw.top_k,
+            "top_p": draw.top_p,
+            "repetition_penalty": draw.repetition_penalty,
+            "constraints": None,
+        }
+        return cls(
+            writer,
+            group,
+            settings,
+            arrays["sounding"],
+            None if tempo is None else TempoMap.constant(*tempo),
+        )
+
+    def fork(self) -> Stream:
+        """Another stream that goes on from here, by itself."""
+        piece = self._group.pieces[0]
+        group = Group(self._writer, [piece], self._group.state, [self.index])
+        return Stream(self._writer, group, dict(self._settings), self._sounding, self._tempo_map)
+
+    __copy__ = fork
+
+    def _chords(self, n: int) -> np.ndarray:
+        """The next chords: uint64, shape (n, 4)."""
+        tokens = []
+        while n:
+            now = min(n, self._writer.block)
+            tokens.append(self._group.advance(now).tokens[:, 0])
+            n -= now
+        return self._writer.chords[np.concatenate(tokens)]
+
+
+def _lane(writer: Writer, state: State) -> State:
+    """The first lane of a state."""
+    return _over_leaves(writer, state, lambda a: np.asarray(a)[..., 0], lambda a: np.asarray(a)[0])
+
+
+def _from_lane(writer: Writer, lane: State) -> State:
+    """A state with this lane in all lanes."""
+    return _over_leaves(
+        writer,
+        lane,
+        lambda a: jnp.asarray(np.repeat(np.asarray(a)[..., None], LANES, axis=-1)),
+        lambda a: jnp.asarray(np.repeat(np.asarray(a)[None], LANES, axis=0)),
+    )
+
+
+def _over_leaves(writer: Writer, state: State, lanes_last: Any, lanes_first: Any) -> State:
+    """Apply to each leaf; the Bi-LSTM's carry has the lanes first, all else last."""
+    carry = jax.tree.map(lanes_last if writer.config.is_causal else lanes_first, state.carry)
+    rest = jax.tree.map(lanes_last, state._replace(carry=None))
+    return rest._replace(carry=carry)
+
+
+def _pitches(chord: np.ndarray) -> list[int]:
+    """Pitches of the first half of a chord's bits, or of a half."""
+    words = np.zeros((1, 4), np.uint64)
+    words[0, :2] = chord[:2]
+    return np.flatnonzero(unpack(words)[0, :N_PITCHES]).tolist()

@@ -1,0 +1,47 @@
+"""One frame at a time in lanes is the network's own function."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pianolstm._nn.networks import ARCHITECTURES, NetworkConfig, bind, initialise
+from pianolstm._nn.stepping import LANES, lay_out, step
+from pianolstm.windows import START
+
+N_TOKENS = 30
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_step_is_the_networks(arch):
+    config = NetworkConfig(arch, 256, units=6, embedding=5, dropout=0.0, window_size=8)
+    rng = np.random.default_rng(2)
+    words = np.zeros((256, 8), np.uint32)
+    words[:N_TOKENS] = rng.integers(0, 2**32, (N_TOKENS, 8)) & rng.integers(0, 2**32, (N_TOKENS, 8))
+    words[0] = 0
+    words[7:14, 4:] = 0  # chords that can be held
+    params = initialise(config, jax.random.key(1), np.zeros(256))
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params
+    )
+    laid = lay_out(config, params, jnp.asarray(words), np.int32(N_TOKENS))
+    network = bind(config, params)
+    start = jnp.full((LANES, 1), START, jnp.int32), jnp.zeros((LANES, 1, 8), jnp.uint32)
+    expected, theirs = network(*start, network.initial_carry(LANES))
+    ours, features = laid["begin"]
+    np.testing.assert_allclose(features, expected[:, 0].T, atol=1e-5)
+    one = jax.jit(step, static_argnums=0)
+    every = jax.jit(lambda ids, bits, carry: network(ids[:, None], bits[:, None], carry))
+    ids = np.zeros(LANES, np.int32)
+    for t in range(21):
+        ids = rng.integers(0, N_TOKENS, LANES).astype(np.int32) if t % 3 == 0 else ids
+        bits = words[ids]
+        if t % 5 == 2:  # a chord outside the vocabulary
+            ids[3], bits[3] = 256 + t, rng.integers(0, 2**20, 8)
+        expected, theirs = every(ids, bits, theirs)
+        ours, features = one(config, laid, ours, ids, bits)
+        np.testing.assert_allclose(features, expected[:, 0].T, atol=1e-5)
+        ids = np.minimum(ids, N_TOKENS - 1)
+    table, bias = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
+    np.testing.assert_allclose(laid["table"], table, rtol=1e-6)
+    np.testing.assert_array_equal(laid["bias"], bias)
