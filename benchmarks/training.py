@@ -228,9 +228,9 @@ WORKERS = {
 }
 
 
-def work(worker):
+def work(make):
     """In a process of its own: run the row named by each line that comes, and print its seconds."""
-    rows = WORKERS[worker]()
+    rows = make()
     for run, _ in rows.values():
         run()  # compiles
     print(json.dumps({name: count for name, (_, count) in rows.items()}), flush=True)
@@ -240,14 +240,16 @@ def work(worker):
         print(time.perf_counter() - began, flush=True)
 
 
-def main():
-    args = arguments(__doc__.splitlines()[0], repeats=7, worker="")
-    if args.worker:
-        return work(args.worker)
+def run_in_turn(script, workers, repeats):
+    """Run the rows of all workers in turn, each worker in a process of its own.
+
+    Returns the seconds of each row, the median share of the limit (None where nothing is counted),
+    and the multiply-adds a second of matrix products.
+    """
     processes, counts = {}, {}
-    for worker in WORKERS:
+    for worker in workers:
         process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", worker],
+            [sys.executable, script, "--worker", worker],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -260,29 +262,33 @@ def main():
             continue
         for name, count in json.loads(line).items():
             processes[name], counts[name] = process, count
-    products, times, limits = [], {name: [] for name in processes}, {name: [] for name in processes}
 
     def seconds_of(name):
         processes[name].stdin.write(name + "\n")
         return float(processes[name].stdout.readline())
 
-    del times["matrix product"]
-    for _ in range(args.repeats):
-        for name, seconds in times.items():
+    rows = [name for name in processes if name != "matrix product"]
+    times, limits, products = {name: [] for name in rows}, {name: [] for name in rows}, []
+    for _ in range(repeats):
+        for name in rows:
             # The machine's speed changes within seconds: products just before and just after.
             before = seconds_of("matrix product")
-            seconds.append(seconds_of(name))
+            times[name].append(seconds_of(name))
             products.append((before + seconds_of("matrix product")) / 2)
-            limits[name].append(products[-1] * counts[name] / counts["matrix product"])
+            share = counts[name] / counts["matrix product"]
+            limits[name].append(products[-1] * share / times[name][-1])
     for process in processes.values():
         process.stdin.close()
-
-    def ratio(numerator, denominator):
-        """Median over the rounds: the machine's speed changes from one to the next."""
-        pairs = zip(numerator, denominator, strict=True)
-        return statistics.median(a / b for a, b in pairs)
-
     rate = counts["matrix product"] / statistics.median(products)
+    limits = {name: statistics.median(x) if counts[name] else None for name, x in limits.items()}
+    return times, limits, rate
+
+
+def main():
+    args = arguments(__doc__.splitlines()[0], repeats=7, worker="")
+    if args.worker:
+        return work(WORKERS[args.worker])
+    times, limits, rate = run_in_turn(__file__, WORKERS, args.repeats)
     lines = [
         f"matrix product: {2 * rate / 1e9:.0f} GFLOP/s",
         "",
@@ -291,9 +297,11 @@ def main():
     for name, seconds in times.items():
         targets = BATCH if name.startswith("Keras") else TARGETS
         per_second = targets / statistics.median(seconds)
+        # Medians over the rounds: the machine's speed changes from one to the next.
         torch = times.get("torch", [float("nan")] * args.repeats)
-        of_torch = ratio(torch, seconds) * targets / TARGETS
-        limit = f"{ratio(limits[name], seconds):.2f}" if counts[name] else ""
+        of_torch = statistics.median(a / b for a, b in zip(torch, seconds, strict=True))
+        limit = f"{limits[name]:.2f}" if limits[name] else ""
+        of_torch *= targets / TARGETS
         lines.append(f"{name:<22}{per_second:>10,.0f}{of_torch:>10.2f}{limit:>10}")
     publish(args, "training", "\n".join(lines))
 

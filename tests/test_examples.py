@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pretty_midi
 import pytest
 
@@ -75,6 +76,24 @@ def test_from_folder(tmp_path):
     assert notes.seconds == pytest.approx(10, abs=0.1)
     model = pl.SequenceGenerator.load(tmp_path / "new.safetensors")
     assert model.arch == "hybrid" and model.fs_ == 8
+
+
+def test_play(tmp_path):
+    rolls = pl.datasets.load_chorales("train")[:10]
+    model = pl.SequenceGenerator(
+        units=8, embedding=6, window_size=32, max_epochs=1, random_state=0
+    ).fit(rolls)
+    model.save(tmp_path / "model.safetensors")
+    out = run("play.py", "model.safetensors", "--seconds", 8, "--seed", 3, cwd=tmp_path)
+    assert "written to played.mid" in out
+    notes = pl.read_notes(tmp_path / "played.mid")
+    stream = model.stream(top_p=0.95, random_state=3)
+    n_frames = int(np.ceil(8 / stream.seconds_per_frame))
+    music = model.generate(n_frames, top_p=0.95, random_state=3)
+    assert len(notes.pitch) == len(music.notes)
+    np.testing.assert_allclose(
+        np.sort(notes.start), np.sort(music.notes["start"]) * stream.seconds_per_frame, atol=2e-3
+    )
 
 
 def test_fidelity(tmp_path):

@@ -25,6 +25,20 @@ from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import N_PITCHES, Grid, PianoRoll, as_rolls
 from pianolstm.tokens import chord_pitches, unpack
 
+__all__ = [
+    "MODES",
+    "Bass",
+    "Constraint",
+    "Contains",
+    "MaxHold",
+    "MaxNotes",
+    "MaxSilence",
+    "Melody",
+    "PitchRange",
+    "Scale",
+    "TwoHands",
+]
+
 UNLIMITED = 2**31 - 1
 
 MODES: dict[str, tuple[int, ...]] = {

@@ -390,7 +390,7 @@ class SequenceGenerator(BaseEstimator):
         >>> import pianolstm as pl
         >>> rolls = pl.datasets.load_chorales("train")[:20]
         >>> model = pl.SequenceGenerator(
-        ...     units=16, embedding=8, window_size=32, max_epochs=1, random_state=0
+        ...     units=32, embedding=16, window_size=64, max_epochs=1, random_state=0
         ... ).fit(rolls)
         >>> three = model.generate(
         ...     16, n_pieces=3, temperature=[0.5, 1.0, 1.5], random_state=[1, 2, 3],

@@ -91,7 +91,7 @@ class Stream:
     >>> import pianolstm as pl
     >>> rolls = pl.datasets.load_chorales("train")[:20]
     >>> model = pl.SequenceGenerator(
-    ...     units=16, embedding=8, window_size=32, max_epochs=1, random_state=0
+    ...     units=32, embedding=16, window_size=64, max_epochs=1, random_state=0
     ... ).fit(rolls)
     >>> stream = model.stream(prime=rolls[0][:16], random_state=3)
     >>> frames = [next(stream) for _ in range(8)]

@@ -171,7 +171,8 @@ def generate(
     rolls = []
     for i in range(n):
         candidates = written[i * n_candidates : (i + 1) * n_candidates]
-        best = max(candidates, key=lambda w: float(w.log_p.sum()) if len(w.tokens) else -np.inf)
+        # A deadline may have left some shorter than others.
+        best = max(candidates, key=lambda w: float(w.log_p.mean()) if len(w.tokens) else -np.inf)
         rolls.append(roll_of(writer, best.tokens, primes[i], return_prime=return_prime))
     return rolls[0] if n_pieces is None else rolls
 
@@ -220,4 +221,4 @@ def _progress(total: int, verbose: bool) -> Iterator[Callable[[int], Any] | None
     from tqdm.auto import tqdm
 
     with tqdm(total=total, unit="frame") as bar:
-        yield lambda done: bar.update(done - bar.n)
+        yield lambda done: bar.update(min(done, total) - bar.n)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -130,7 +130,9 @@ class Writer:
         grid: Grid,
         tempo_map: TempoMap | None,
     ) -> None:
-        self.config, self.params, self.usual_hold = config, params, usual_hold
+        # Without dropout nothing depends on its rate: models that differ in it share a program.
+        self.config = config = replace(config, dropout=0.0)
+        self.params, self.usual_hold = params, usual_hold
         self.fs, self.tempo_map = fs, tempo_map
         self.grid: Grid = grid
         self.chords = vocabulary
