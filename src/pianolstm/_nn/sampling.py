@@ -290,7 +290,9 @@ def _draw_frame(
             lambda: uniforms(keys),
         )
         features = jnp.where(has_ended, laid["begin"][1], state.features)
-        logits = (laid["table"] @ features).T + laid["bias"]
+        # Turned round after the product: the compiler would turn the product itself, which then
+        # takes four times as long.
+        logits = lax.optimization_barrier(laid["table"] @ features).T + laid["bias"]
         may_end = rules.may_end & is_possible & ~has_ended
         now = allowed | ((rows == end) & may_end[:, None])
         drawn = draw(logits - penalty, now, rules, u)
@@ -393,8 +395,13 @@ def draw(logits: Array, allowed: Array, rules: Rules, u: Array) -> Array:
     row, rest = _invert(sums, u * jnp.sum(sums, axis=1))
     column, _ = _invert(jnp.take_along_axis(p, row[:, None, None], axis=1)[:, 0], rest)
     token = row * ROW_MULTIPLE + column
-    first = jnp.argmax(p.reshape(len(p), -1), axis=1)
-    return jnp.where(rules.temperature > 0, token, first).astype(jnp.int32)
+    return lax.cond(
+        jnp.any(rules.temperature == 0),
+        lambda: jnp.where(
+            rules.temperature > 0, token, jnp.argmax(p.reshape(len(p), -1), axis=1)
+        ).astype(jnp.int32),
+        lambda: token.astype(jnp.int32),
+    )
 
 
 def _at_least(p: Array, measure: Any, wanted: Array) -> Array:
