@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pianolstm import callbacks, datasets, exceptions, plotting
+    from pianolstm import callbacks, constraints, datasets, exceptions, plotting
     from pianolstm.encoder import PianoRollEncoder
     from pianolstm.exceptions import (
         DataLossWarning,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pianolstm.scoring.distribution import NoteDistributionScorer
     from pianolstm.scoring.ngrams import NgramBaseline
     from pianolstm.store import TokenStore
+    from pianolstm.streams import Stream
     from pianolstm.tokens import ChordSequence, ChordTokenizer, chord_pitches
     from pianolstm.windows import WindowDataset
 
