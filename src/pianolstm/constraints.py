@@ -15,7 +15,7 @@ Examples
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -421,20 +421,40 @@ def limits_of(
             "has such chords."
         )
     limits = Limits(allowed, _words(required), _words(forbidden), max_hold, max_silence)
-    _check_frames(limits, vocabulary, required, forbidden)
+    _check_frames(limits, vocabulary)
     return limits
 
 
-def _check_frames(
+def with_pitches(
     limits: Limits, vocabulary: np.ndarray, required: np.ndarray, forbidden: np.ndarray
-) -> None:
+) -> Limits:
+    """The limits, and pitches that each frame must have and must not have: bool, (n_frames, 128).
+
+    Raises
+    ------
+    InvalidInputError
+        If that leaves no chord for a frame.
+    """
+    n = max(len(limits.required), len(required))
+    words = np.zeros((2, n, 8), np.uint32)
+    words[0, : len(limits.required)] = limits.required
+    words[1, : len(limits.forbidden)] = limits.forbidden
+    planes = np.zeros((2, n, 2, N_PITCHES), bool)
+    planes[0, : len(required), 0], planes[1, : len(forbidden), 0] = required, forbidden
+    words |= np.stack([_words(plane) for plane in planes])
+    joined = replace(limits, required=words[0], forbidden=words[1])
+    _check_frames(joined, vocabulary)
+    return joined
+
+
+def _check_frames(limits: Limits, vocabulary: np.ndarray) -> None:
     """Raise if what a frame asks for leaves no chord, whatever came before it."""
-    if not len(required):
+    if not len(limits.required):
         return
-    certain = required.copy()
-    certain[0, 1] = False
-    certain[1:, 1] &= required[:-1, 0]  # struck again is what is sure to have sounded before
-    asked = np.concatenate([_words(certain), _words(forbidden)], axis=1)
+    certain = limits.required.copy()
+    certain[0, 4:] = 0
+    certain[1:, 4:] &= limits.required[:-1, :4]  # struck again is what is sure to have sounded
+    asked = np.concatenate([certain, limits.forbidden], axis=1)
     first = np.unique(asked, axis=0, return_index=True)[1]
     chords = np.ascontiguousarray(vocabulary[limits.allowed], dtype="<u8").view("<u4")
     for i in sorted(first.tolist()):

@@ -52,8 +52,9 @@ from pianolstm.callbacks import Callback, ProgressBar
 from pianolstm.checks import RandomState, as_seed, check_number
 from pianolstm.constraints import Constraint
 from pianolstm.exceptions import InvalidInputError, ModelFileError
+from pianolstm.infilling import infill
 from pianolstm.midi import TempoMap
-from pianolstm.rolls import Grid
+from pianolstm.rolls import Grid, PianoRoll
 from pianolstm.streams import Stream
 from pianolstm.tokens import ChordTokenizer, Pieces, TokenCorpus, as_corpus
 from pianolstm.windows import split_pieces
@@ -471,6 +472,79 @@ class SequenceGenerator(BaseEstimator):
             top_p=top_p,
             repetition_penalty=repetition_penalty,
             constraints=constraints,
+        )
+
+    def infill(
+        self,
+        roll: Any,
+        keep: np.ndarray,
+        *,
+        n_particles: int = 64,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        constraints: Constraint | None = None,
+        random_state: RandomState = None,
+    ) -> PianoRoll:
+        """Keep some frames or pitches of a roll, and write the rest anew so that all fits together.
+
+        Many versions (particles) are written side by side. Each is weighed by how likely the model
+        finds what had to follow, and those that lead nowhere are given up for copies of the others
+        (sequential Monte Carlo; Doucet, de Freitas and Gordon 2001). One is drawn by weight.
+
+        Parameters
+        ----------
+        roll : PianoRoll or array-like of shape (n_frames, 128)
+            On the grid that the model was fitted on.
+        keep : array-like of bool, shape (n_frames,) or (n_frames, 128)
+            True where the roll stays as it is: whole frames, or pitches of a frame, sounding or
+            silent.
+        n_particles : int, default=64
+            Versions; rounded up to a multiple of 8. More fit better and take longer.
+        temperature, top_k, top_p, repetition_penalty, constraints, random_state
+            As for `generate`; they are for frames that are not kept whole. Constraints of single
+            frames begin with the first such frame.
+
+        Returns
+        -------
+        PianoRoll
+            As long as `roll`. What is kept sounds as before, in its velocities, the rest in 64.
+            Notes kept in whole frames begin where they began.
+
+        Raises
+        ------
+        NotFittedError
+            If the model has not been fitted.
+        InvalidInputError
+            If `keep` is of another shape, a parameter is out of range, or no chord of the
+            vocabulary has the pitches kept of a frame.
+
+        Examples
+        --------
+        >>> import numpy as np, pianolstm as pl
+        >>> rolls = pl.datasets.load_chorales("train")[:20]
+        >>> model = pl.SequenceGenerator(
+        ...     units=32, embedding=16, window_size=64, max_epochs=1, random_state=0
+        ... ).fit(rolls)
+        >>> keep = np.ones(len(rolls[0]), bool)
+        >>> keep[16:24] = False
+        >>> whole = model.infill(rolls[0], keep, n_particles=16, random_state=0)
+        >>> bool((np.asarray(whole)[keep] == np.asarray(rolls[0])[keep]).all())
+        True
+        """
+        return infill(
+            self._writer(),
+            roll,
+            keep,
+            n_particles=n_particles,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            constraints=constraints,
+            random_state=random_state,
+            verbose=bool(self.verbose),
         )
 
     def score(self, X: Pieces, y: Any = None) -> float:

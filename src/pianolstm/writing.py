@@ -103,7 +103,8 @@ def _key(seed: int, number: int) -> np.ndarray:
     return np.asarray(jax.random.key_data(jax.random.fold_in(seed_key(seed), number)))
 
 
-def _fold(key: np.ndarray, number: int) -> np.ndarray:
+def fold(key: np.ndarray, number: int) -> np.ndarray:
+    """Another key, made of this one and a number."""
     folded = jax.random.fold_in(
         jax.random.wrap_key_data(jnp.asarray(key), impl=KEYS), np.uint32(number)
     )
@@ -156,10 +157,10 @@ def generate(
         pieces.append(piece)
         # Keys of candidates are far from those of frames, which count from 0.
         pieces += [
-            replace_key(piece, _fold(piece.key, 2**32 - c)) for c in range(1, int(n_candidates))
+            replace_key(piece, fold(piece.key, 2**32 - c)) for c in range(1, int(n_candidates))
         ]
     total = sum(piece.n_prime + n_frames for piece in pieces)
-    with _progress(total, verbose) as progress:
+    with show_progress(total, verbose) as progress:
         written = write_all(
             writer,
             pieces,
@@ -214,7 +215,8 @@ def tempo_after(writer: Writer, prime: PianoRoll | None) -> TempoMap | None:
 
 
 @contextmanager
-def _progress(total: int, verbose: bool) -> Iterator[Callable[[int], Any] | None]:
+def show_progress(total: int, verbose: bool) -> Iterator[Callable[[int], Any] | None]:
+    """What is to be called with how many frames are done; None unless `verbose`."""
     if not verbose:
         yield None
         return

@@ -1,0 +1,164 @@
+"""What `SequenceGenerator.infill` does: particles that are weighed by what has to follow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pianolstm._nn.lanes import Given, Group, Piece, Writer
+from pianolstm._nn.stepping import LANES
+from pianolstm.checks import RandomState, check_number
+from pianolstm.constraints import with_pitches
+from pianolstm.exceptions import InvalidInputError
+from pianolstm.rolls import N_PITCHES, PianoRoll, as_rolls
+from pianolstm.tokens import ChordSequence, TokenCorpus, decode
+from pianolstm.writing import fold, keys_of, piece_of, show_progress
+
+LOOK = 8
+"""Frames between two looks at the weights."""
+
+
+def infill(
+    writer: Writer,
+    roll: Any,
+    keep: Any,
+    *,
+    n_particles: int,
+    random_state: RandomState,
+    verbose: bool,
+    **settings: Any,
+) -> PianoRoll:
+    """As `SequenceGenerator.infill`."""
+    (roll,) = as_rolls([roll], "roll", fs=writer.fs, grid=writer.grid)
+    check_number("n_particles", n_particles, 1, None, whole=True)
+    mask = _mask(keep, len(roll))
+    whole = np.asarray(mask.all(axis=1))
+    if whole.all():
+        return roll
+    n_prime = int(np.argmin(whole))  # what stands before the first frame to write
+    corpus = TokenCorpus.of([roll])
+    chords = corpus.chords[corpus.tokens[0]]
+    given = replace(Given.of(chords, writer.chords, writer.n_rows), is_given=whole)
+    ((key,), sounding) = keys_of(random_state, None), np.asarray(roll) > 0
+    base = piece_of(writer, None, key, **settings)
+    asked = mask & ~whole[:, None]
+    limits = with_pitches(
+        base.limits, writer.chords, (asked & sounding)[n_prime:], (asked & ~sounding)[n_prime:]
+    )
+    draw = replace(base.draw, may_end=False)
+    n_groups = -(-int(n_particles) // LANES)
+    groups = [
+        Group(
+            writer,
+            [
+                Piece(fold(key, 2**32 - 1 - g * LANES - i), draw, limits, given, n_prime)
+                for i in range(LANES)
+            ],
+        )
+        for g in range(n_groups)
+    ]
+    with show_progress(len(roll), verbose) as progress:
+        tokens = _weighed(writer, groups, len(roll), np.random.default_rng(key), progress)
+    written = np.where(whole[:, None], chords, writer.chords[np.where(whole, 0, tokens)])
+    return _joined(roll, mask, written, writer)
+
+
+def _mask(keep: Any, n: int) -> np.ndarray:
+    """What is kept, frame by frame and pitch by pitch."""
+    keep = np.asarray(keep)
+    if keep.dtype != bool or keep.shape not in ((n,), (n, N_PITCHES)):
+        raise InvalidInputError(
+            f"keep must be bool, with an entry for each frame or for each frame and pitch: shape "
+            f"({n},) or ({n}, {N_PITCHES}); got {keep.dtype} of shape {keep.shape}."
+        )
+    return np.repeat(keep[:, None], N_PITCHES, axis=1) if keep.ndim == 1 else keep
+
+
+def _weighed(
+    writer: Writer, groups: Sequence[Group], n: int, rng: np.random.Generator, progress: Any
+) -> np.ndarray:
+    """Tokens of one particle, drawn by weight: int32, shape (n,).
+
+    A particle's weight is the probability of all that it had to do: of the frames kept, and of the
+    chords that a frame's kept pitches leave. Where few carry all the weight, particles are drawn
+    anew by weight (systematic resampling), so that those that lead nowhere end.
+    """
+    n_particles = len(groups) * LANES
+    tokens, weights = np.empty((0, n_particles), np.int32), np.zeros(n_particles)
+    p = weights
+    with ThreadPoolExecutor(min(len(groups), os.cpu_count() or 1)) as pool:
+        while len(tokens) < n:
+            m = min(LOOK, writer.block, n - len(tokens))
+            blocks = list(pool.map(lambda g, m=m: g.advance(m, is_weighed=True), groups))
+            tokens = np.concatenate([tokens, np.concatenate([b.tokens for b in blocks], axis=1)])
+            weights += np.concatenate([b.log_allowed.sum(0, np.float64) for b in blocks])
+            p = np.exp(weights - weights.max())
+            p /= p.sum()
+            if len(tokens) < n and 1 / np.sum(p**2) < n_particles / 2:
+                ahead = (rng.random() + np.arange(n_particles)) / n_particles
+                kept = np.searchsorted(np.cumsum(p)[:-1], ahead)
+                _rearrange(writer, groups, kept)
+                tokens, weights = tokens[:, kept], np.zeros(n_particles)
+            if progress is not None:
+                progress(len(tokens))
+    return tokens[:, rng.choice(n_particles, p=p)]
+
+
+def _rearrange(writer: Writer, groups: Sequence[Group], kept: np.ndarray) -> None:
+    """Give each lane of all groups the state of another."""
+
+    def moved(axis: int) -> Any:
+        def move(*leaves: Any) -> list[Any]:
+            whole = np.concatenate([np.asarray(leaf) for leaf in leaves], axis=axis)
+            return [
+                jnp.asarray(part)
+                for part in np.split(np.take(whole, kept, axis=axis), len(groups), axis=axis)
+            ]
+
+        return move
+
+    states = [group.state for group in groups]
+    carries = jax.tree.map(
+        moved(-1 if writer.config.is_causal else 0), *(state.carry for state in states)
+    )
+    rests = jax.tree.map(moved(-1), *(state._replace(carry=None) for state in states))
+    whole = rests._replace(carry=carries)
+    for g, group in enumerate(groups):
+        group.state = jax.tree.map(
+            lambda parts, g=g: parts[g], whole, is_leaf=lambda x: isinstance(x, list)
+        )
+
+
+def _joined(roll: PianoRoll, mask: np.ndarray, chords: np.ndarray, writer: Writer) -> PianoRoll:
+    """Kept notes as they were, the others as they were written."""
+    table, tokens = np.unique(chords, axis=0, return_inverse=True)
+    sequence = ChordSequence(
+        tokens.reshape(-1).astype(np.int32), fs=roll.fs, grid=roll.grid, tempo_map=roll.tempo_map
+    )
+    music = decode(table, sequence)
+    before = np.asarray(roll)
+    velocity = np.where(mask & (before > 0), before, np.asarray(music))
+    onset = np.where(mask, roll.onset, music.onset)
+    joined = PianoRoll.from_array(
+        velocity, onset=onset, fs=roll.fs, grid=roll.grid, tempo_map=roll.tempo_map
+    )
+    notes = joined.notes
+    tied = roll.notes["pitch"][roll.notes["tied"]]
+    return PianoRoll.from_notes(
+        notes["start"],
+        notes["end"],
+        notes["pitch"],
+        notes["velocity"],
+        n_frames=len(roll),
+        fs=roll.fs,
+        grid=roll.grid,
+        tempo_map=roll.tempo_map,
+        tied=(notes["start"] == 0) & np.isin(notes["pitch"], tied[mask[:1, tied].ravel()]),
+    )
