@@ -69,6 +69,22 @@ def test_kept_pitches_stay(model):
         two.infill(roll.transpose(-10), keep)
 
 
+def test_particles_in_a_dead_end_are_given_up(model):
+    roll = piece(1)
+    keep = np.ones((60, 128), bool)
+    keep[10:14] = False
+    keep[14, :62] = keep[14, 66:] = True  # of frame 14 some pitches, and frame 15 on, are kept
+    keep[14, 62:66] = False
+    whole = model.infill(
+        roll, keep, n_particles=16, constraints=pl.constraints.MaxHold(0.05), random_state=0
+    )
+    assert (np.asarray(whole)[keep] == np.asarray(roll)[keep]).all()
+    alone = pl.constraints.Scale([0]) & pl.constraints.PitchRange(60, 60)
+    rule = alone & pl.constraints.MaxSilence(0) & pl.constraints.MaxHold(0.1)
+    with pytest.raises(pl.InvalidInputError, match="at frame 2; loosen"):
+        model.infill(roll, keep[:, 0] & (np.arange(60) < 10), constraints=rule, random_state=0)
+
+
 def test_all_or_nothing_kept(model):
     roll = piece(5)
     assert model.infill(roll, np.ones(60, bool)) == roll

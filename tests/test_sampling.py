@@ -317,6 +317,28 @@ def test_the_usual_hold_gives_way_and_a_rule_does_not():
         run(writer, 9, limits=Limits(only, max_hold=5))
 
 
+def test_what_comes_after_the_end_of_a_piece_is_of_no_account():
+    """A piece beside one with a long prime is computed on, and may come to a dead end there."""
+    writer = writer_of("stacked")
+    short = piece(writer, limits=Limits(np.arange(N_TOKENS) == 4, max_hold=5))
+    first, _ = write_all(writer, [short, piece(writer, 70)], 5)
+    assert first.tokens.tolist() == [4] * 5
+    short.name = " of piece 0"
+    with pytest.raises(InvalidInputError, match="at frame 5 of piece 0; loosen"):
+        write_all(writer, [short, piece(writer, 70)], 6)
+
+
+def test_likelihoods_do_not_depend_on_neighbours():
+    writer = writer_of("stacked")  # its pieces end often, in other lanes at other frames
+    pieces = [piece(writer, n, seed) for n, seed in ((0, 1), (3, 2), (5, 3), (0, 4))]
+    together = write_all(writer, pieces, 60, is_weighed=True)
+    for one, written in zip(pieces, together, strict=True):
+        (alone,) = write_all(writer, [one], 60, is_weighed=True)
+        np.testing.assert_array_equal(written.log_p, alone.log_p)
+        np.testing.assert_array_equal(written.log_allowed, alone.log_allowed)
+        assert (alone.log_p < 0).all()
+
+
 def test_silence_has_a_limit_of_its_own():
     _, params, _ = make("stacked")
     writer = writer_of("stacked", bias=params["bias"].at[0].set(40.0))

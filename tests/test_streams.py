@@ -175,3 +175,6 @@ def test_time_on_the_grid_of_beats():
     stream = model.stream(prime=prime)
     assert stream.seconds_per_frame == pytest.approx(0.9 / 4)
     assert next(stream.blocks(8)).seconds == pytest.approx(1.8)
+    # A repetition is what came in the last 8 seconds, or 16 quarter notes.
+    penalised = model.stream(repetition_penalty=2.0)
+    assert penalised._group.pieces[0].draw.recent == 16 * 4

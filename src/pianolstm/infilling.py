@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pianolstm._nn.lanes import Given, Group, Piece, Writer
+from pianolstm._nn.lanes import Given, Group, Piece, Writer, check_tokens
 from pianolstm._nn.stepping import LANES
 from pianolstm.checks import RandomState, check_number
 from pianolstm.constraints import with_pitches
@@ -99,6 +99,11 @@ def _weighed(
             blocks = list(pool.map(lambda g, m=m: g.advance(m, is_weighed=True), groups))
             tokens = np.concatenate([tokens, np.concatenate([b.tokens for b in blocks], axis=1)])
             weights += np.concatenate([b.log_allowed.sum(0, np.float64) for b in blocks])
+            stuck = (tokens < 0).any(axis=0)
+            if stuck.all():
+                furthest = int(np.argmax(np.argmax(tokens < 0, axis=0)))
+                check_tokens(tokens[:, furthest], -groups[0].pieces[0].n_prime, "")
+            weights[stuck] = -np.inf
             p = np.exp(weights - weights.max())
             p /= p.sum()
             if len(tokens) < n and 1 / np.sum(p**2) < n_particles / 2:

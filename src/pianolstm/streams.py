@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load, save
 
-from pianolstm._nn.lanes import Draw, Group, Piece, Writer
+from pianolstm._nn.lanes import Draw, Group, Piece, Writer, check_tokens
 from pianolstm._nn.sampling import State
 from pianolstm._nn.stepping import LANES
 from pianolstm.checks import RandomState, check_number
@@ -308,7 +308,9 @@ class Stream:
         tokens = []
         while n:
             now = min(n, self._writer.block)
+            index = self.index
             tokens.append(self._group.advance(now).tokens[:, 0])
+            check_tokens(tokens[-1], index, "")
             n -= now
         return self._writer.chords[np.concatenate(tokens)]
 

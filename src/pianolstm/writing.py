@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from pianolstm.rolls import PianoRoll, as_rolls
 from pianolstm.tokens import ChordSequence, TokenCorpus, decode
 
 RECENT = 8.0
-"""How far back `repetition_penalty` looks: seconds, or half as many quarter notes."""
+"""How far back `repetition_penalty` looks: seconds, or twice as many quarter notes."""
 
 SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "constraints")
 """What may differ from piece to piece, and change while a stream runs."""
@@ -59,7 +60,7 @@ def piece_of(
         top_k=None if top_k is None else int(top_k),
         top_p=None if top_p is None else float(top_p),
         repetition_penalty=float(repetition_penalty),
-        recent=round(RECENT * writer.fs / (2 if writer.grid == "beats" else 1)),
+        recent=round(RECENT * writer.fs * (2 if writer.grid == "beats" else 1)),
     )
     if prime is None:
         return Piece(key, draw, limits)
@@ -154,10 +155,12 @@ def generate(
     pieces = []
     for i in range(n):
         piece = piece_of(writer, primes[i], keys[i], **{k: v[i] for k, v in each.items()})
+        if n_pieces is not None:
+            piece.name = f" of piece {i}"
         pieces.append(piece)
         # Keys of candidates are far from those of frames, which count from 0.
         pieces += [
-            replace_key(piece, fold(piece.key, 2**32 - c)) for c in range(1, int(n_candidates))
+            replace(piece, key=fold(piece.key, 2**32 - c)) for c in range(1, int(n_candidates))
         ]
     total = sum(piece.n_prime + n_frames for piece in pieces)
     with show_progress(total, verbose) as progress:
@@ -176,11 +179,6 @@ def generate(
         best = max(candidates, key=lambda w: float(w.log_p.mean()) if len(w.tokens) else -np.inf)
         rolls.append(roll_of(writer, best.tokens, primes[i], return_prime=return_prime))
     return rolls[0] if n_pieces is None else rolls
-
-
-def replace_key(piece: Piece, key: np.ndarray) -> Piece:
-    """The same piece, drawn with another key."""
-    return Piece(key, piece.draw, piece.limits, piece.given, piece.n_prime, piece.limits_from)
 
 
 def roll_of(

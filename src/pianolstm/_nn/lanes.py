@@ -95,6 +95,8 @@ class Piece:
     n_prime : int
         Frames of `given` that are the prime.
     limits_from : int
+    name : str
+        What follows the number of a frame in an error: " of piece 3", or nothing.
     """
 
     key: np.ndarray
@@ -103,6 +105,7 @@ class Piece:
     given: Given = field(default_factory=Given)
     n_prime: int = 0
     limits_from: int = 0
+    name: str = ""
 
 
 class Writer:
@@ -210,13 +213,7 @@ class Group:
         self._free = jax.tree.map(jnp.asarray, self._frames(0))
 
     def advance(self, n: int, *, is_weighed: bool = False) -> Written:
-        """Write up to a block of frames; arrays (n, n_pieces).
-
-        Raises
-        ------
-        InvalidInputError
-            If the constraints of a piece leave no chord at a frame.
-        """
+        """Write up to a block of frames; arrays (n, n_pieces)."""
         writer = self.writer
         frames = self._frames(n)
         self.state, written = write(
@@ -229,17 +226,8 @@ class Group:
             np.int32(n),
             np.bool_(is_weighed),
         )
-        written = Written(*(np.asarray(a)[:n, : len(self.pieces)] for a in written))
-        stuck = np.argwhere(written.tokens.T < 0)
-        clock, self.clock = self.clock, self.clock + n
-        if len(stuck):
-            lane, i = stuck[0]
-            raise InvalidInputError(
-                f"The constraints leave no chord of the vocabulary at frame {clock[lane] + i}"
-                f"{f' of piece {lane}' if len(self.pieces) > 1 else ''}; loosen them, or train on "
-                "music that has such chords."
-            )
-        return written
+        self.clock = self.clock + n
+        return Written(*(np.asarray(a)[:n, : len(self.pieces)] for a in written))
 
     def _frames(self, n: int) -> Frames | None:
         """What is known of the next frames; None if that is nothing."""
@@ -309,7 +297,12 @@ def write_all(
 
     def advance(g: int) -> None:
         n = min(writer.block, totals[g] - done[g])
-        parts[g].append(groups[g].advance(n, is_weighed=is_weighed))
+        clocks = groups[g].clock
+        written = groups[g].advance(n, is_weighed=is_weighed)
+        for piece, clock, tokens in zip(groups[g].pieces, clocks, written.tokens.T, strict=True):
+            # A piece may be done before others; what it is given beyond its end is of no account.
+            check_tokens(tokens[: max(0, n_frames - clock)], clock, piece.name)
+        parts[g].append(written)
         done[g] += n
 
     n_threads = min(len(groups), os.cpu_count() or 1)
@@ -328,6 +321,31 @@ def write_all(
             at = slice(pieces[i].n_prime, pieces[i].n_prime + n_frames)
             results[i] = Written(*(a[at, lane] for a in whole))
     return results
+
+
+def check_tokens(tokens: np.ndarray, first: int, name: str) -> None:
+    """Raise where no chord was allowed.
+
+    Parameters
+    ----------
+    tokens : ndarray of int32, shape (n,)
+        Of one piece.
+    first : int
+        Number of the first of these frames.
+    name : str
+        Of the piece.
+
+    Raises
+    ------
+    InvalidInputError
+        If its constraints left no chord at a frame.
+    """
+    stuck = np.flatnonzero(tokens < 0)
+    if len(stuck):
+        raise InvalidInputError(
+            f"The constraints leave no chord of the vocabulary at frame {first + stuck[0]}{name}; "
+            "loosen them, or train on music that has such chords."
+        )
 
 
 def held_on(chords: np.ndarray) -> np.ndarray:

@@ -281,7 +281,7 @@ def _draw_frame(
 
     def attempt(tries: tuple) -> tuple:
         """Draw; lanes whose piece ends draw again, from the beginning of another."""
-        token, has_ended, is_open, _, _ = tries
+        token, has_ended, is_open, log_p, log_allowed = tries
         u = lax.cond(
             jnp.any(has_ended),
             lambda: jnp.where(
@@ -296,11 +296,14 @@ def _draw_frame(
         may_end = rules.may_end & is_possible & ~has_ended
         now = allowed | ((rows == end) & may_end[:, None])
         drawn = draw(logits - penalty, now, rules, u)
-        log_p, log_allowed = lax.cond(
+        more = lax.cond(
             is_weighed,
             lambda: _weigh(logits, now, rules, given, drawn),
             lambda: (jnp.zeros(LANES), jnp.zeros(LANES)),
         )
+        # Of a piece that ends: that it does, and what the next one begins with.
+        log_p = log_p + jnp.where(is_open, more[0], 0)
+        log_allowed = log_allowed + jnp.where(is_open, more[1], 0)
         token = jnp.where(is_open, drawn, token)
         ends = is_open & (token == end) & ~given.is_given
         return token, has_ended | ends, ends, log_p, log_allowed
