@@ -6,7 +6,6 @@ with top_p, memory along it, and what a cold process needs until its first frame
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -101,17 +100,9 @@ def theirs_torch():
 
 def theirs_keras():
     """The published loop: the window through `predict` for each frame, the most likely taken."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
+    from training import published_network
 
-    layers = [
-        keras.layers.Input((WINDOW, 1)),
-        keras.layers.LSTM(UNITS, return_sequences=True),
-        keras.layers.LSTM(UNITS),
-        keras.layers.Dense(UNITS, activation="relu"),
-        keras.layers.Dense(TOKENS, activation="softmax"),
-    ]
-    network = keras.Sequential(layers)
+    network = published_network()
     window = np.zeros((1, WINDOW, 1), np.float32)
 
     def run():

@@ -175,10 +175,8 @@ def theirs_torch():
     return run
 
 
-def theirs_keras():
-    """The published stacked network: a window of numbers in, one one-hot target out."""
-    import os
-
+def published_network():
+    """The published stacked network: a window of numbers in, a softmax over all tokens out."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
@@ -189,7 +187,12 @@ def theirs_keras():
         keras.layers.Dense(UNITS, activation="relu"),
         keras.layers.Dense(TOKENS, activation="softmax"),
     ]
-    network = keras.Sequential(layers)
+    return keras.Sequential(layers)
+
+
+def theirs_keras():
+    """The published training: one one-hot target a window."""
+    network = published_network()
     network.compile(loss="categorical_crossentropy", optimizer="adam")
     ids, targets = data()
     x = ids[..., None].astype(np.float32) / TOKENS

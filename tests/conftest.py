@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+import pytest
 from hypothesis import settings
+
+import pianolstm as pl
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no window opens
 
@@ -14,3 +18,15 @@ settings.register_profile(
 )
 settings.register_profile("thorough", max_examples=1000, deadline=None, database=None)
 settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def pieces():
+    """Four short pieces of chance."""
+    rng = np.random.default_rng(3)
+    rolls = []
+    for n in (150, 90, 120, 60):
+        start = np.sort(rng.integers(0, n - 8, n // 3))
+        length, pitch = rng.integers(1, 8, n // 3), rng.integers(50, 75, n // 3)
+        rolls.append(pl.PianoRoll.from_notes(start, start + length, pitch, n_frames=n))
+    return rolls

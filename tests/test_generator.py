@@ -49,17 +49,6 @@ def tiny(**changes):
 
 
 @pytest.fixture(scope="module")
-def pieces():
-    rng = np.random.default_rng(3)
-    rolls = []
-    for n in (150, 90, 120, 60):
-        start = np.sort(rng.integers(0, n - 8, n // 3))
-        length, pitch = rng.integers(1, 8, n // 3), rng.integers(50, 75, n // 3)
-        rolls.append(pl.PianoRoll.from_notes(start, start + length, pitch, n_frames=n))
-    return rolls
-
-
-@pytest.fixture(scope="module")
 def fitted(pieces):
     return tiny().fit(pieces)
 

@@ -11,17 +11,6 @@ import pytest
 import pianolstm as pl
 
 
-@pytest.fixture(scope="module")
-def pieces():
-    rng = np.random.default_rng(3)
-    rolls = []
-    for n in (150, 90, 120, 60):
-        start = np.sort(rng.integers(0, n - 8, n // 3))
-        length, pitch = rng.integers(1, 8, n // 3), rng.integers(50, 75, n // 3)
-        rolls.append(pl.PianoRoll.from_notes(start, start + length, pitch, n_frames=n))
-    return rolls
-
-
 def make(pieces, arch="lstm", **changes):
     # As in test_generator, so that programs are shared.
     sizes = {"units": 8, "embedding": 6, "window_size": 24, "batch_size": 8, "max_epochs": 2}

@@ -55,7 +55,7 @@ from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.infilling import infill
 from pianolstm.midi import TempoMap
 from pianolstm.rolls import Grid, PianoRoll
-from pianolstm.streams import Stream
+from pianolstm.streams import Stream, begin_stream, resume_stream
 from pianolstm.tokens import ChordTokenizer, Pieces, TokenCorpus, as_corpus
 from pianolstm.windows import split_pieces
 
@@ -462,8 +462,8 @@ class SequenceGenerator(BaseEstimator):
         """
         writer = self._writer()
         if state is not None:
-            return Stream.resume(writer, state)
-        return Stream.begin(
+            return resume_stream(writer, state)
+        return begin_stream(
             writer,
             prime,
             random_state,

@@ -67,7 +67,7 @@ def infill(
     with show_progress(len(roll), verbose) as progress:
         tokens = _weighed(writer, groups, len(roll), np.random.default_rng(key), progress)
     written = np.where(whole[:, None], chords, writer.chords[np.where(whole, 0, tokens)])
-    return _joined(roll, mask, written, writer)
+    return _joined(roll, mask, written)
 
 
 def _mask(keep: Any, n: int) -> np.ndarray:
@@ -120,7 +120,10 @@ def _rearrange(writer: Writer, groups: Sequence[Group], kept: np.ndarray) -> Non
     """Give each lane of all groups the state of another."""
 
     def moved(axis: int) -> Any:
+        """What moves the lanes of a leaf, along this axis, and gives each group its part."""
+
         def move(*leaves: Any) -> list[Any]:
+            """The parts of all groups, from those of all groups."""
             whole = np.concatenate([np.asarray(leaf) for leaf in leaves], axis=axis)
             return [
                 jnp.asarray(part)
@@ -141,7 +144,7 @@ def _rearrange(writer: Writer, groups: Sequence[Group], kept: np.ndarray) -> Non
         )
 
 
-def _joined(roll: PianoRoll, mask: np.ndarray, chords: np.ndarray, writer: Writer) -> PianoRoll:
+def _joined(roll: PianoRoll, mask: np.ndarray, chords: np.ndarray) -> PianoRoll:
     """Kept notes as they were, the others as they were written."""
     table, tokens = np.unique(chords, axis=0, return_inverse=True)
     sequence = ChordSequence(

@@ -105,28 +105,14 @@ class Stream:
         self,
         writer: Writer,
         group: Group,
-        settings: dict[str, Any],
         sounding: np.ndarray,
         tempo_map: TempoMap | None,
     ) -> None:
-        self._writer, self._group, self._settings = writer, group, settings
+        self._writer, self._group = writer, group
         self._sounding = sounding
         self._tempo_map = tempo_map
         beats = 1.0 if tempo_map is None else int(tempo_map.microseconds[0]) / 1e6
         self.seconds_per_frame = (beats if writer.grid == "beats" else 1.0) / writer.fs
-
-    @classmethod
-    def begin(
-        cls, writer: Writer, prime: Any, random_state: RandomState, **settings: Any
-    ) -> Stream:
-        """A stream after a prime, which is read at once."""
-        (key,), (roll,) = keys_of(random_state, None), primes_of(writer, prime, None)
-        piece = piece_of(writer, roll, key, **settings)
-        group = Group(writer, [piece])
-        while group.clock[0] < 0:
-            group.advance(int(min(writer.block, -group.clock[0])))
-        sounding = np.zeros(4, np.uint64) if roll is None else last_chord(roll)
-        return cls(writer, group, settings, sounding, tempo_after(writer, roll))
 
     @property
     def index(self) -> int:
@@ -138,7 +124,7 @@ class Stream:
 
     def __next__(self) -> Frame:
         index = self.index
-        (chord,) = self._chords(1)
+        chord = self._writer.chords[self._tokens(1)[0]]
         before, self._sounding = self._sounding, chord
         was, now = _pitches(before), _pitches(chord)
         again = _pitches(chord[2:])
@@ -166,18 +152,16 @@ class Stream:
         """
         check_number("n_frames", n_frames, 1, None, whole=True)
         while True:
-            before = self._sounding
-            chords = self._chords(int(n_frames))
-            self._sounding = chords[-1]
-            table, tokens = np.unique(chords, axis=0, return_inverse=True)
+            before, tokens = self._sounding, self._tokens(int(n_frames))
+            self._sounding = self._writer.chords[tokens[-1]]
             sequence = ChordSequence(
-                tokens.reshape(-1).astype(np.int32),
+                tokens,
                 fs=self._writer.fs,
                 grid=self._writer.grid,
                 tempo_map=self._tempo_map,
                 before=before,
             )
-            yield decode(table, sequence)
+            yield decode(self._writer.chords, sequence)
 
     def release(self) -> tuple[Event, ...]:
         """The releases of all that sounds, for a player that stops here."""
@@ -204,16 +188,12 @@ class Stream:
                 f"A stream has the settings {', '.join(SETTINGS)}; got {', '.join(unknown)}."
             )
         piece = self._group.pieces[0]
-        # Constraints that a resumed stream brought with it are not to be read anew.
-        kept = (
-            self._settings if "constraints" in settings else {**self._settings, "constraints": None}
-        )
+        kept = {name: getattr(piece.draw, name, None) for name in SETTINGS}
         new = piece_of(self._writer, None, piece.key, **{**kept, **settings})
-        if "constraints" not in settings:
-            new.limits, new.limits_from = piece.limits, piece.limits_from
-        else:
+        if "constraints" in settings:
             new.limits_from = self.index
-        self._settings = {**self._settings, **settings}
+        else:
+            new.limits, new.limits_from = piece.limits, piece.limits_from
         self._group = Group(self._writer, [new], self._group.state, [self.index])
 
     @property
@@ -245,66 +225,16 @@ class Stream:
         }
         return save(arrays, metadata={"pianolstm_stream": json.dumps(header)})
 
-    @classmethod
-    def resume(cls, writer: Writer, state: bytes) -> Stream:
-        """A stream that goes on from the state of another."""
-        try:
-            length = int.from_bytes(state[:8], "little")
-            header = json.loads(
-                json.loads(state[8 : 8 + length])["__metadata__"]["pianolstm_stream"]
-            )
-            arrays = load(state)
-        except Exception as error:  # safetensors has its own
-            raise ModelFileError(
-                f"state is not that of a stream ({error}); expected the bytes of Stream.state."
-            ) from None
-        if header["version"] != STATE_VERSION or header["model"] != writer.digest:
-            raise ModelFileError(
-                "state is of a stream of another model or release; resume it with the model that "
-                "wrote it."
-            )
-        template = _lane(writer, writer.start)
-        leaves, structure = jax.tree.flatten(template)
-        # Numbers alone come back as arrays of one.
-        leaves = [arrays[f"state.{i}"].reshape(leaf.shape) for i, leaf in enumerate(leaves)]
-        lane = jax.tree.unflatten(structure, leaves)
-        limits = Limits(
-            np.unpackbits(arrays["allowed"], count=len(writer.chords)).astype(bool),
-            arrays["required"],
-            arrays["forbidden"],
-            header["max_hold"],
-            header["max_silence"],
-        )
-        draw = Draw(**header["draw"])
-        index = header["index"]
-        piece = Piece(arrays["key"], draw, limits, limits_from=index)
-        group = Group(writer, [piece], _from_lane(writer, lane), [index])
-        tempo = header["tempo"]
-        settings = {
-            "temperature": draw.temperature,
-            "top_k": draw.top_k,
-            "top_p": draw.top_p,
-            "repetition_penalty": draw.repetition_penalty,
-            "constraints": None,
-        }
-        return cls(
-            writer,
-            group,
-            settings,
-            arrays["sounding"],
-            None if tempo is None else TempoMap.constant(*tempo),
-        )
-
     def fork(self) -> Stream:
         """Another stream that goes on from here, by itself."""
         piece = self._group.pieces[0]
         group = Group(self._writer, [piece], self._group.state, [self.index])
-        return Stream(self._writer, group, dict(self._settings), self._sounding, self._tempo_map)
+        return Stream(self._writer, group, self._sounding, self._tempo_map)
 
     __copy__ = fork
 
-    def _chords(self, n: int) -> np.ndarray:
-        """The next chords: uint64, shape (n, 4)."""
+    def _tokens(self, n: int) -> np.ndarray:
+        """The next tokens: int32, shape (n,)."""
         tokens = []
         while n:
             now = min(n, self._writer.block)
@@ -312,7 +242,58 @@ class Stream:
             tokens.append(self._group.advance(now).tokens[:, 0])
             check_tokens(tokens[-1], index, "")
             n -= now
-        return self._writer.chords[np.concatenate(tokens)]
+        return np.concatenate(tokens)
+
+
+def begin_stream(writer: Writer, prime: Any, random_state: RandomState, **settings: Any) -> Stream:
+    """A stream after a prime, which is read at once."""
+    (key,), (roll,) = keys_of(random_state, None), primes_of(writer, prime, None)
+    piece = piece_of(writer, roll, key, **settings)
+    group = Group(writer, [piece])
+    while group.clock[0] < 0:
+        group.advance(int(min(writer.block, -group.clock[0])))
+    sounding = np.zeros(4, np.uint64) if roll is None else last_chord(roll)
+    return Stream(writer, group, sounding, tempo_after(writer, roll))
+
+
+def resume_stream(writer: Writer, state: bytes) -> Stream:
+    """A stream that goes on from the state of another."""
+    try:
+        length = int.from_bytes(state[:8], "little")
+        header = json.loads(json.loads(state[8 : 8 + length])["__metadata__"]["pianolstm_stream"])
+        arrays = load(state)
+    except Exception as error:  # safetensors has its own
+        raise ModelFileError(
+            f"state is not that of a stream ({error}); expected the bytes of Stream.state."
+        ) from None
+    if header["version"] != STATE_VERSION or header["model"] != writer.digest:
+        raise ModelFileError(
+            "state is of a stream of another model or release; resume it with the model that "
+            "wrote it."
+        )
+    template = _lane(writer, writer.start)
+    leaves, structure = jax.tree.flatten(template)
+    # Numbers alone come back as arrays of one.
+    leaves = [arrays[f"state.{i}"].reshape(leaf.shape) for i, leaf in enumerate(leaves)]
+    lane = jax.tree.unflatten(structure, leaves)
+    limits = Limits(
+        np.unpackbits(arrays["allowed"], count=len(writer.chords)).astype(bool),
+        arrays["required"],
+        arrays["forbidden"],
+        header["max_hold"],
+        header["max_silence"],
+    )
+    draw = Draw(**header["draw"])
+    index = header["index"]
+    piece = Piece(arrays["key"], draw, limits, limits_from=index)
+    group = Group(writer, [piece], _from_lane(writer, lane), [index])
+    tempo = header["tempo"]
+    return Stream(
+        writer,
+        group,
+        arrays["sounding"],
+        None if tempo is None else TempoMap.constant(*tempo),
+    )
 
 
 def _lane(writer: Writer, state: State) -> State:

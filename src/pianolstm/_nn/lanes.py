@@ -158,9 +158,8 @@ class Writer:
 
     def rules(self, pieces: Sequence[Piece]) -> Rules:
         """The settings of pieces, each in a lane."""
-        unused: list[Any] = [None] * (LANES - len(pieces))
         rows = [self._rule(piece) for piece in pieces]
-        rows += [rows[0] for _ in unused]
+        rows += rows[:1] * (LANES - len(pieces))
         return Rules(*(jnp.asarray(np.stack(column)) for column in zip(*rows, strict=True)))
 
     def _rule(self, piece: Piece) -> tuple[Any, ...]:
@@ -231,30 +230,32 @@ class Group:
 
     def _frames(self, n: int) -> Frames | None:
         """What is known of the next frames; None if that is nothing."""
+        pieces = list(zip(self.pieces, self.clock.tolist(), strict=True))
+        if n and all(
+            clock >= len(piece.given.ids) - piece.n_prime
+            and clock >= len(piece.limits.required) + piece.limits_from
+            for piece, clock in pieces
+        ):
+            return None
         is_given = np.zeros((BLOCK, LANES), bool)
         is_given[:, len(self.pieces) :] = True  # idle lanes rest
         ids, held = np.zeros((2, BLOCK, LANES), np.int32)
         bits, required, forbidden = np.zeros((3, BLOCK, LANES, 8), np.uint32)
-        is_free = True
-        for lane, (piece, clock) in enumerate(zip(self.pieces, self.clock.tolist(), strict=True)):
+        for lane, (piece, clock) in enumerate(pieces):
             given, limits = piece.given, piece.limits
             a = clock + piece.n_prime
             at = slice(a, a + n)
             m = len(given.ids[at])
             if m:
-                is_free = False
                 is_given[:m, lane], ids[:m, lane] = given.is_given[at], given.ids[at]
                 bits[:m, lane], held[:m, lane] = given.bits[at], given.held[at]
             a = clock - piece.limits_from
             skipped = max(0, -a)
             asked = limits.required[max(0, a) : max(0, a + n)]
             if len(asked):
-                is_free = False
                 rows = slice(skipped, skipped + len(asked))
                 required[rows, lane] = asked
                 forbidden[rows, lane] = limits.forbidden[max(0, a) : max(0, a + n)]
-        if n and is_free:
-            return None
         return Frames(is_given, ids, bits, held, required, forbidden)
 
 
