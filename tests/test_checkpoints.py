@@ -221,6 +221,7 @@ def test_a_grown_vocabulary_keeps_what_was_learned():
     assert grown["body"]["bias"].tolist() == tree["body"]["bias"].tolist()
     assert grown["chords_in"]["pitch"].shape == (256, 2)
     # Moments of the optimiser have the names of their parameters.
-    state = TrainState.begin({"bias": jnp.ones(256), "dense": jnp.ones(256)}, optax.adam)
+    params = {"bias": jnp.ones(256), "dense": jnp.ones(256)}
+    state = TrainState(params, params).with_moments(optax.adam)
     moments = networks.grow(state.opt_state, 3, 260, 256, 512, 0.0)[1][0].mu
     assert moments["bias"].shape == (512,) and moments["dense"].shape == (256,)

@@ -460,7 +460,7 @@ class TestGenerating:
             assert len(fitted.generate(10, prime=given, random_state=0)) == 10
         repeated = pl.PianoRoll.concatenate([prime] * 5)  # longer than a block
         assert len(repeated) > 512
-        music = {n: fitted.generate(40, prime=repeated[:n], random_state=0) for n in (0, 150, 750)}
+        music = {n: fitted.generate(40, prime=repeated[:n], random_state=1) for n in (0, 150, 750)}
         assert music[0] != music[150]
         assert len(music[750]) == 40
 
@@ -548,12 +548,12 @@ class TestGenerating:
             whole = pl.PianoRoll.concatenate([prime, music])
             return sum(fitted._log_likelihoods([whole])[0][len(prime) :])
 
-        seeds = [2, 3, 4]
+        seeds = [1, 2, 3]  # of these, no piece ends, which `nats` could not tell
         ones = [fitted.generate(30, prime=prime, random_state=seed) for seed in seeds]
         best = fitted.generate(30, n_pieces=3, prime=prime, random_state=seeds, n_candidates=6)
         gains = [nats(b) - nats(one) for b, one in zip(best, ones, strict=True)]
         assert min(gains) >= 0 < max(gains)
-        assert best[1] == fitted.generate(30, prime=prime, random_state=3, n_candidates=6)
+        assert best[2] == fitted.generate(30, prime=prime, random_state=3, n_candidates=6)
 
     def test_constraints_hold(self, pieces, fitted):
         c = pl.constraints

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.random import threefry_2x32
 from scipy import stats
 
 from pianolstm._nn import lanes, sampling
@@ -24,43 +25,81 @@ N_ROWS = 768
 
 
 def rules(**changes):
-    """Rules of which `draw` reads some."""
+    """Rules by which all rows may be drawn but for the last two."""
     fields = dict.fromkeys(sampling.Rules._fields)
+    longest = np.full(LANES, lanes.UNLIMITED, np.int32)
     fields |= {
+        "key": np.tile(np.array([7, 11], np.uint32), (LANES, 1)),
         "temperature": np.ones(LANES, np.float32),
         "top_k": np.full(LANES, N_ROWS, np.int32),
         "top_p": np.ones(LANES, np.float32),
+        "penalty": np.zeros(LANES, np.float32),
+        "recent": np.zeros(LANES, np.int32),
+        **dict.fromkeys(("max_hold", "max_silence", "usual_hold"), longest),
+        "may_end": np.zeros(LANES, bool),
+        "n_allowed": np.full(LANES, N_ROWS - 2, np.float32),
+        "allowed": np.tile(np.arange(N_ROWS) < N_ROWS - 2, (LANES, 1)),
     }
     for name, value in changes.items():
-        fields[name] = np.broadcast_to(value, LANES).astype(fields[name].dtype)
+        fields[name] = np.broadcast_to(value, fields[name].shape).astype(fields[name].dtype)
     return sampling.Rules(**fields)
 
 
 def logits_over(rows, n_tokens, seed=0):
     logits = np.full(rows, NEVER, np.float32)
     # Chords on both sides of a row of 256, and a gap that can't be drawn between them.
-    chosen = np.random.default_rng(seed).choice(rows, n_tokens, replace=False)
+    chosen = np.random.default_rng(seed).choice(rows - 2, n_tokens, replace=False)
     logits[chosen] = np.random.default_rng(seed + 1).normal(size=n_tokens)
     return logits
 
 
-def drawn(logits, allowed, rules, uniforms):
-    """Tokens of many uniforms, eight at a time."""
-    batches = jnp.asarray(uniforms).reshape(-1, LANES)
+@jax.jit
+def draw(logits, rules, clock):
+    """Tokens of eight lanes, with logits of their own."""
+    zeros, words = np.zeros(LANES, np.int32), np.zeros((8, LANES), np.uint32)
+    laid = {
+        "table": logits,
+        "bias": jnp.zeros(logits.shape[1]),
+        "begin": (None, jnp.zeros((LANES, LANES))),
+    }
+    begun = np.full((sampling.N_BEGUN, LANES), -1, np.int32)
+    state = sampling.State(None, jnp.eye(LANES), clock, words, zeros - 1, zeros, begun, begun)
+    given = sampling.Frames(zeros > 0, zeros, words.T, zeros, words.T, words.T)
+    vocabulary = sampling.Vocabulary(np.zeros((logits.shape[1], 8), np.uint32), None)
+    return sampling.draw(laid, vocabulary, rules, given, state, np.bool_(False))[0]
+
+
+def drawn(logits, rules, n):
+    """Many tokens, eight frames at a time."""
     wide = jnp.broadcast_to(logits, (LANES, len(logits)))
-    allowed = jnp.broadcast_to(allowed, wide.shape)
-    draw = jax.jit(lambda u: jax.lax.map(lambda u: sampling.draw(wide, allowed, rules, u), u))
-    return np.asarray(draw(batches)).ravel()
+    clocks = jnp.arange(n, dtype=jnp.int32).reshape(-1, LANES)
+    tokens = jax.jit(lambda clocks: jax.lax.map(lambda clock: draw(wide, rules, clock), clocks))
+    return np.asarray(tokens(clocks)).ravel()
+
+
+def in_order(n_rows):
+    """Rows in the order in which `pick` adds them up."""
+
+    def place(row):
+        digits, n = [], n_rows
+        while n > 1:
+            n = -(-n // sampling.FOLD)
+            digits.append(row // n)
+            row %= n
+        return digits[::-1]
+
+    return sorted(range(n_rows), key=place)
 
 
 def kept_by(p, top_k=None, top_p=None):
-    """The stated distribution, by sorting."""
+    """The stated distribution, by sorting: what both keep."""
+    least = 0
     if top_k is not None:
-        p = np.where(p >= np.sort(p)[::-1][top_k - 1], p, 0)
+        least = np.sort(p)[::-1][top_k - 1]
     if top_p is not None:
-        order = np.argsort(-p)
-        needed = np.searchsorted(np.cumsum(p[order]) / p.sum(), top_p) + 1
-        p = np.where(p >= p[order[needed - 1]], p, 0)
+        ordered = np.sort(p)[::-1]
+        least = max(least, ordered[np.searchsorted(np.cumsum(ordered) / p.sum(), top_p)])
+    p = np.where(p >= least, p, 0)
     return p / p.sum()
 
 
@@ -81,9 +120,10 @@ def test_draws_have_the_stated_distribution(temperature, top_k, top_p, is_masked
     if is_masked:
         allowed[np.argsort(-logits)[[0, 3, 4, 11]]] = False
     given = {"top_k": top_k, "top_p": top_p}
-    uniforms = jax.random.uniform(jax.random.key(5), (100_000,))
     changes = {name: value for name, value in given.items() if value is not None}
-    tokens = drawn(logits, allowed, rules(temperature=temperature, **changes), uniforms)
+    allowed[-2:] = False
+    changes |= {"temperature": temperature, "allowed": allowed, "n_allowed": allowed.sum()}
+    tokens = drawn(logits, rules(**changes), 100_000)
     p = np.where(allowed, np.exp(logits.astype(np.float64) / temperature), 0)
     p = kept_by(p, **given)
     counts = np.bincount(tokens, minlength=N_ROWS)
@@ -95,43 +135,52 @@ def test_draws_have_the_stated_distribution(temperature, top_k, top_p, is_masked
     assert stats.chisquare(observed[kept], expected[kept]).pvalue > 1e-3
 
 
-def test_draw_at_the_ends_of_the_uniform():
-    logits = logits_over(N_ROWS, 6)
-    possible = np.flatnonzero(logits > NEVER)
+def test_pick_at_the_ends_of_the_uniform():
+    weights = np.exp(logits_over(N_ROWS, 6))
+    possible = [row for row in in_order(N_ROWS) if weights[row] > 0]
     u = np.full(LANES, 0, np.float32)
     u[1::2] = np.nextafter(np.float32(1), 0)
-    tokens = drawn(logits, np.ones(N_ROWS, bool), rules(), u)
-    assert tokens.tolist() == [possible[0], possible[-1]] * (LANES // 2)
+    rows = sampling.pick(jnp.broadcast_to(weights, (LANES, N_ROWS)), u)
+    assert rows.tolist() == [possible[0], possible[-1]] * (LANES // 2)
+
+
+@pytest.mark.parametrize("n_rows", [256, 768, 4352])
+def test_pick_is_the_inverse_of_the_running_sum(n_rows):
+    rng = np.random.default_rng(1)
+    weights = rng.integers(0, 4, (LANES, n_rows)).astype(np.float32)  # sums are exact
+    order = in_order(n_rows)
+    for _ in range(10):
+        u = rng.random(LANES).astype(np.float32)
+        rows = np.asarray(sampling.pick(jnp.asarray(weights), u))
+        for lane in range(LANES):
+            sums = np.cumsum(weights[lane, order])
+            passed = np.searchsorted(sums, np.float32(u[lane] * sums[-1]), side="right")
+            assert rows[lane] == order[passed]
 
 
 def test_temperature_zero_takes_the_most_likely_allowed():
     logits = logits_over(N_ROWS, 20)
-    allowed = np.ones(N_ROWS, bool)
+    allowed = np.arange(N_ROWS) < N_ROWS - 2
     allowed[np.argmax(logits)] = False
-    u = np.linspace(0, 0.99, LANES, dtype=np.float32)
     second = np.argsort(-logits)[1]
-    tokens = drawn(logits, allowed, rules(temperature=0), u)
-    assert set(tokens.tolist()) == {second}
-    assert set(drawn(logits, allowed, rules(top_k=1), u).tolist()) == {second}
+    for changes in ({"temperature": 0}, {"top_k": 1}):
+        tokens = drawn(logits, rules(allowed=allowed, **changes), 8 * LANES)
+        assert set(tokens.tolist()) == {second}
 
 
 def test_the_settings_of_a_lane_are_its_own():
-    rng = np.random.default_rng(3)
-    logits = np.stack([logits_over(N_ROWS, 300, seed) for seed in range(LANES)])
-    u = rng.random(LANES).astype(np.float32)
-    allowed = jnp.asarray(logits > NEVER)
+    logits = jnp.stack([logits_over(N_ROWS, 300, seed) for seed in range(LANES)])
     mixed = rules(
         temperature=[1, 0, 0.5, 1, 1, 2, 1, 1],
         top_k=[N_ROWS, N_ROWS, 5, N_ROWS, 3, 9, 1, N_ROWS],
         top_p=[1, 1, 1, 0.3, 1, 0.9, 1, 1],
     )
-    draw = jax.jit(sampling.draw)
-    together = np.asarray(draw(jnp.asarray(logits), allowed, mixed, u))
-    for lane in range(LANES):
-        alone = sampling.Rules(
-            *(None if a is None else np.broadcast_to(a[lane], LANES) for a in mixed)
-        )
-        assert draw(jnp.asarray(logits), allowed, alone, u)[lane] == together[lane]
+    for frame in range(5):
+        clock = jnp.full(LANES, frame, jnp.int32)
+        together = draw(logits, mixed, clock)
+        for lane in range(LANES):
+            alone = sampling.Rules(*(np.repeat(a[lane : lane + 1], LANES, axis=0) for a in mixed))
+            assert draw(logits, alone, clock)[lane] == together[lane]
 
 
 def make(arch):
@@ -176,32 +225,33 @@ def test_sampling_equals_a_plain_loop(arch, prime_length):
     writer = writer_of(arch)
     config, params = writer.config, writer.params
     ids, tokens = run(writer, 40, prime_length)
-    words = np.asarray(writer.vocabulary.bits).T
+    words = np.asarray(writer.vocabulary.bits)
     network = bind(config, params)
     table, bias = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
     table, bias = np.asarray(table, np.float64), np.asarray(bias, np.float64)
-    rows = [*range(N_TOKENS), END]
+    rows = [row for row in in_order(256) if row < N_TOKENS or row == END]
+    key = jax.random.key_data(seed_key(9))
     begin = network.initial_carry(1), np.full((1, 1), START), np.zeros((1, 1, 8), np.uint32)
 
-    def draw(state, rows, key):
+    def draw(state, rows, *count):
         carry, ids, bits = state
         features, carry = step(config, params, ids.astype(np.int32), bits, carry)
         logits = table[rows] @ np.asarray(features[0, 0], np.float64) + bias[rows]
         p = np.exp(logits - logits.max())
-        u = float(jax.random.uniform(key))
+        u = (int(threefry_2x32(key, np.array(count, np.uint32))[0]) >> 8) / 2**24
         return carry, rows[int(np.searchsorted(np.cumsum(p) / p.sum(), u, side="right"))]
 
     state, expected, n_ends = begin, [], 0
     for t in range(prime_length + 40):
         if t < prime_length:
-            carry, _ = draw(state, rows, jax.random.key(0))
+            carry, _ = draw(state, rows, 0, 0)
             token = int(ids[t])
         else:
-            key = jax.random.fold_in(seed_key(9), t - prime_length)
-            carry, token = draw(state, rows, key)
+            carry, token = draw(state, rows, t - prime_length, 0)
             if token == END:  # a new piece begins at this frame
                 n_ends += 1
-                carry, token = draw(begin, rows[:-1], jax.random.fold_in(key, 1))
+                others = [row for row in rows if row != END]
+                carry, token = draw(begin, others, t - prime_length, 1)
             expected.append(token)
         state = carry, np.full((1, 1), token), words[[[token]]]
     assert tokens.tolist() == expected
@@ -247,7 +297,7 @@ def test_likelihoods_are_those_of_the_network():
     one = piece(writer, 4, temperature=2.0, allowed=np.arange(N_TOKENS) % 3 > 0, may_end=False)
     (written,) = write_all(writer, [one], 12, is_weighed=True)
     tokens = np.append(one.given.ids, written.tokens)
-    words = np.asarray(writer.vocabulary.bits).T
+    words = np.asarray(writer.vocabulary.bits)
     network = bind(writer.config, writer.params)
     ids = jnp.asarray(np.append(START, tokens))[None]
     bits = jnp.asarray(np.concatenate([np.zeros((1, 8), np.uint32), words[tokens]]))[None]
@@ -351,7 +401,7 @@ def test_silence_has_a_limit_of_its_own():
 def test_what_a_frame_requires_and_forbids():
     writer = writer_of("stacked")
     rng = np.random.default_rng(8)
-    words = np.asarray(writer.vocabulary.bits).T[:N_TOKENS]
+    words = np.asarray(writer.vocabulary.bits)[:N_TOKENS]
     n = 100
     required = (
         words[rng.integers(1, N_TOKENS, n)]
@@ -372,7 +422,7 @@ def test_what_a_frame_requires_and_forbids():
 
 def test_a_pitch_is_struck_again_only_where_it_sounded():
     writer = writer_of("stacked")
-    words = np.asarray(writer.vocabulary.bits).T[:N_TOKENS]
+    words = np.asarray(writer.vocabulary.bits)[:N_TOKENS]
     struck = 20  # has pitches struck again
     required = np.zeros((2, 8), np.uint32)
     required[0, :4] = words[struck, :4]

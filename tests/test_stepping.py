@@ -24,13 +24,13 @@ def test_a_step_is_the_networks(arch):
     params = jax.tree.map(
         lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params
     )
-    laid = lay_out(config, params, jnp.asarray(words), np.int32(N_TOKENS))
+    laid = lay_out(config, params, words, N_TOKENS)
     network = bind(config, params)
     start = jnp.full((LANES, 1), START, jnp.int32), jnp.zeros((LANES, 1, 8), jnp.uint32)
     expected, theirs = network(*start, network.initial_carry(LANES))
-    ours, features = laid["begin"]
-    np.testing.assert_allclose(features, expected[:, 0].T, atol=1e-5)
     one = jax.jit(step, static_argnums=0)
+    ours, features = one(config, laid, laid["begin"], start[0][:, 0], start[1][:, 0])
+    np.testing.assert_allclose(features, expected[:, 0].T, atol=1e-5)
     every = jax.jit(lambda ids, bits, carry: network(ids[:, None], bits[:, None], carry))
     ids = np.zeros(LANES, np.int32)
     for t in range(21):
@@ -43,5 +43,5 @@ def test_a_step_is_the_networks(arch):
         np.testing.assert_allclose(features, expected[:, 0].T, atol=1e-5)
         ids = np.minimum(ids, N_TOKENS - 1)
     table, bias = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
-    np.testing.assert_allclose(laid["table"], table, rtol=1e-6)
+    np.testing.assert_allclose(laid["table"].T, table, rtol=1e-6)
     np.testing.assert_array_equal(laid["bias"], bias)

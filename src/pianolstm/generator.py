@@ -348,7 +348,7 @@ class SequenceGenerator(BaseEstimator):
             Draw among so many most likely chords alone (and those as likely as the last of them).
         top_p : float, default=None
             Draw among the fewest most likely chords alone that have this share of the probability,
-            after `temperature` and `top_k` (Holtzman et al. 2020).
+            after `temperature` (Holtzman et al. 2020); with `top_k`, what both leave.
         repetition_penalty : float, default=1.0
             A chord that was begun in the last 8 seconds (16 quarter notes where the grid is of
             beats) is so many times less likely to be begun again, for each time that it was. A
@@ -646,8 +646,8 @@ class SequenceGenerator(BaseEstimator):
             ) from None
         expected = jax.eval_shape(model._initial_params)
         named = {k.removeprefix("params."): v for k, v in arrays.items()}
-        params = jax.tree.map(jnp.asarray, fill_leaves(expected, named, fspath(path)))
-        model._set_state(TrainState.begin(params, model._optimizer(), epoch))
+        params = jax.device_put(fill_leaves(expected, named, fspath(path)))
+        model._set_state(TrainState(params, params, epoch=epoch))
         return model
 
     def _check(self) -> None:
@@ -739,7 +739,7 @@ class SequenceGenerator(BaseEstimator):
         self._bernoulli = PitchBernoulli.fit(corpus)
         self._longest_hold = corpus.longest_hold()
         params = self._initial_params(corpus)
-        self._set_state(TrainState.begin(params, self._optimizer()))
+        self._set_state(TrainState(params, params))
         self._epochs = Epochs()
         self.history_ = self._epochs.history
 
@@ -775,14 +775,15 @@ class SequenceGenerator(BaseEstimator):
     ) -> None:
         is_shown = self.verbose and is_first_process()
         callbacks = [*self.callbacks, *([ProgressBar()] if is_shown else [])]
-        progress = Progress(self._state, replace(self._state), self._epochs)
+        state = self._state.with_moments(self._optimizer())
+        progress = Progress(state, replace(state), self._epochs)
         patience = self.n_iter_no_change if self.early_stopping and held_out is not None else None
         settings = Settings(
             batch_size=self._batch_size(),
             optimizer=self._optimizer(),
             learning_rate=self._rate_at,
             clip_norm=self.clip_norm,
-            last_epoch=self._state.epoch + max_epochs,
+            last_epoch=state.epoch + max_epochs,
             n_iter_no_change=patience,
             deadline=None if self.time_budget is None else began + self.time_budget,
             seed=seed,

@@ -33,6 +33,7 @@ from pianolstm.exceptions import InvalidInputError
 from pianolstm.midi import TempoMap
 from pianolstm.rolls import Grid
 from pianolstm.tokens import find
+from pianolstm.windows import START
 
 UNLIMITED = np.iinfo(np.int32).max
 
@@ -143,10 +144,24 @@ class Writer:
         self.n_rows = len(words)
         held = np.full(self.n_rows, -1, np.int32)
         held[: len(vocabulary)] = find(vocabulary, held_on(vocabulary))
-        self.vocabulary = Vocabulary(jnp.asarray(np.ascontiguousarray(words.T)), jnp.asarray(held))
-        self.laid = lay_out(config, params, jnp.asarray(words), np.int32(len(vocabulary)))
-        self.start = begin(self.laid)
+        self.vocabulary = jax.device_put(Vocabulary(words, held))
+        self.laid = lay_out(config, params, words, len(vocabulary))
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
+        self.start = self._started()
+        self.laid["begin"] = self.start.carry, self.start.features
+
+    def _started(self) -> State:
+        """The state that has read the start of a piece, by the program that reads all frames."""
+        features = np.zeros((self.config.embedding, LANES), np.float32)
+        zeros = begin(self.laid["begin"], features)
+        self.laid["begin"] = zeros.carry, zeros.features
+        sign = np.full(1, START, np.int32)
+        start = Given(np.ones(1, bool), sign, np.zeros((1, 8), np.uint32), np.full(1, -1, np.int32))
+        everything = Limits(np.ones(len(self.chords), bool))
+        piece = Piece(np.zeros(2, np.uint32), Draw(), everything, start)
+        group = Group(self, [piece] * LANES, zeros)
+        group.advance(1)
+        return begin(group.state.carry, group.state.features)
 
     @cached_property
     def digest(self) -> str:
@@ -160,7 +175,7 @@ class Writer:
         """The settings of pieces, each in a lane."""
         rows = [self._rule(piece) for piece in pieces]
         rows += rows[:1] * (LANES - len(pieces))
-        return Rules(*(jnp.asarray(np.stack(column)) for column in zip(*rows, strict=True)))
+        return jax.device_put(Rules(*map(np.stack, zip(*rows, strict=True))))
 
     def _rule(self, piece: Piece) -> tuple[Any, ...]:
         draw, limits = piece.draw, piece.limits
@@ -177,6 +192,7 @@ class Writer:
             np.int32(min(limits.max_silence, UNLIMITED)),
             np.int32(min(self.usual_hold, UNLIMITED)),
             np.bool_(draw.may_end),
+            np.float32(limits.allowed.sum()),
             allowed,
         )
 
@@ -209,7 +225,7 @@ class Group:
             state = writer.start._replace(clock=jnp.asarray(clocks))
         self.state = state
         self.rules = writer.rules(pieces)
-        self._free = jax.tree.map(jnp.asarray, self._frames(0))
+        self._free = jax.device_put(self._frames(0))
 
     def advance(self, n: int, *, is_weighed: bool = False) -> Written:
         """Write up to a block of frames; arrays (n, n_pieces)."""

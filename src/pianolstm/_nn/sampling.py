@@ -7,20 +7,20 @@ own clock, prime and settings.
 Conventions
 -----------
 Settings and states have the lanes last, but for what is compared with the vocabulary: (lanes,
-n_rows), since the sums over chords are then sums of rows.
+n_rows), since what is done to a row of chords is then done by vectors.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from jax.extend.random import threefry2x32_p
 
-from pianolstm._nn.corpus import ROW_MULTIPLE
-from pianolstm._nn.keys import KEYS
 from pianolstm._nn.networks import NetworkConfig, begins_chord
 from pianolstm._nn.stepping import LANES, Carry, Laid, step
 
@@ -30,8 +30,11 @@ BLOCK = 64
 N_BEGUN = 64
 """Chords last begun that a lane remembers, for the repetition penalty."""
 
-LARGEST = 0x3F800001
-"""One more than the bits of 1.0, the largest probability relative to the most likely chord's."""
+FOLD = 16
+"""Rows that are added up at once; divides the rows of the vocabulary."""
+
+LARGE = 3e38
+"""Nearly the largest float32."""
 
 
 class Vocabulary(NamedTuple):
@@ -39,14 +42,14 @@ class Vocabulary(NamedTuple):
 
     Attributes
     ----------
-    bits : Array of uint32, shape (8, n_rows)
+    bits : Array of uint32, shape (n_rows, 8)
         Zero beyond the chords.
     held : Array of int32, shape (n_rows,)
         The token that holds each chord on: the same pitches, none struck again; -1 for none.
     """
 
-    bits: Array
-    held: Array
+    bits: Any
+    held: Any
 
 
 class Rules(NamedTuple):
@@ -71,21 +74,24 @@ class Rules(NamedTuple):
         Frames after which a chord is held no longer if any other is allowed.
     may_end : bool
         Whether a piece may end, and another begin.
+    n_allowed : float32
+        How many chords may be drawn.
     allowed : bool, shape (lanes, n_rows)
-        Chords that may be drawn.
+        Which.
     """
 
-    key: Array
-    temperature: Array
-    top_k: Array
-    top_p: Array
-    penalty: Array
-    recent: Array
-    max_hold: Array
-    max_silence: Array
-    usual_hold: Array
-    may_end: Array
-    allowed: Array
+    key: Any
+    temperature: Any
+    top_k: Any
+    top_p: Any
+    penalty: Any
+    recent: Any
+    max_hold: Any
+    max_silence: Any
+    usual_hold: Any
+    may_end: Any
+    n_allowed: Any
+    allowed: Any
 
 
 class Frames(NamedTuple):
@@ -133,14 +139,14 @@ class State(NamedTuple):
         Chords last begun, and when.
     """
 
-    carry: Carry
-    features: Array
-    clock: Array
-    past: Array
-    hold: Array
-    age: Array
-    begun: Array
-    begun_at: Array
+    carry: Any
+    features: Any
+    clock: Any
+    past: Any
+    hold: Any
+    age: Any
+    begun: Any
+    begun_at: Any
 
 
 class Written(NamedTuple):
@@ -161,17 +167,15 @@ class Written(NamedTuple):
     log_allowed: Any
 
 
-def begin(laid: Laid) -> State:
+def begin(carry: Carry, features: Any) -> State:
     """The beginning of a piece in every lane."""
-    carry, features = laid["begin"]
-    zeros, none = jnp.zeros(LANES, jnp.int32), jnp.full(LANES, -1, jnp.int32)
-    begun = jnp.full((N_BEGUN, LANES), -1, jnp.int32)
-    past = jnp.zeros((8, LANES), jnp.uint32)
+    zeros, none = np.zeros(LANES, np.int32), np.full(LANES, -1, np.int32)
+    begun = np.full((N_BEGUN, LANES), -1, np.int32)
+    past = np.zeros((8, LANES), np.uint32)
     return State(carry, features, zeros, past, none, zeros, begun, begun)
 
 
-# A lane's products are too small for more than one core; pieces beyond the lanes take the others.
-@partial(jax.jit, static_argnums=0, compiler_options={"xla_cpu_multi_thread_eigen": False})
+@functools.partial(jax.jit, static_argnums=0)
 def write(
     config: NetworkConfig,
     laid: Laid,
@@ -184,20 +188,18 @@ def write(
 ) -> tuple[State, Written]:
     """Write `n` frames, at most `BLOCK`, in every lane.
 
-    Where the network ends a piece, a new one begins at that frame. Frame t is drawn with one
-    uniform number from ``fold_in(key, t)``; the first frame of a new piece with one from
-    ``fold_in(fold_in(key, t), 1)``.
+    Where the network ends a piece, a new one begins at that frame. The uniform number of the first
+    attempt at frame t, that of the second, ... are of threefry(key, (t, 0)), (t, 1), ...
 
     Log-likelihoods are computed if `is_weighed`, and are 0 if not.
     """
-    rows = jnp.arange(len(laid["bias"]), dtype=jnp.int32)
 
     def frame(i: Array, loop: tuple[State, Written]) -> tuple[State, Written]:
         state, written = loop
         given = jax.tree.map(lambda a: a[i], frames)
 
         def draw_all() -> tuple[Array, ...]:
-            return _draw_frame(laid, vocabulary, rules, given, state, rows, is_weighed)
+            return draw(laid, vocabulary, rules, given, state, is_weighed)
 
         def draw_none() -> tuple[Array, ...]:
             zeros = jnp.zeros(LANES)
@@ -207,7 +209,7 @@ def write(
         token, has_ended, log_p, log_allowed = lax.cond(is_idle, draw_none, draw_all)
         drawn = jnp.maximum(token, 0)
         ids = jnp.where(given.is_given, given.ids, drawn)
-        bits = jnp.where(given.is_given[:, None], given.bits, vocabulary.bits[:, drawn].T)
+        bits = jnp.where(given.is_given[:, None], given.bits, vocabulary.bits[drawn])
         hold = jnp.where(given.is_given, given.held, vocabulary.held[drawn])
         new = begins_chord(state.past.T, bits) | (state.hold < 0)
         is_noted = new & (ids != 0)
@@ -246,75 +248,152 @@ def _choose(which: Array, a: Array, b: Array, config: NetworkConfig) -> Array:
     return jnp.where(which, a, b)
 
 
-def _draw_frame(
+def draw(
     laid: Laid,
     vocabulary: Vocabulary,
     rules: Rules,
     given: Frames,
     state: State,
-    rows: Array,
     is_weighed: Array,
 ) -> tuple[Array, Array, Array, Array]:
-    """Tokens (-1 where none is allowed), whether the piece before ended, and both likelihoods."""
+    """One token a lane, from the softmax of logits / temperature.
+
+    By the inverse of its running sum, and no sort: a token that top-k or top-p leaves out is drawn
+    again, from those that are more likely than it. So the tokens that they keep have the
+    probabilities of the softmax, scaled up. (That a rejected token bounds the next draw is from
+    the sampling kernels of FlashInfer.) A token is kept if fewer than top_k are more likely, and if
+    those that are more likely have less than top_p of the probability.
+
+    Where the end of the piece is drawn, the lane draws again, from the beginning of another.
+
+    Parameters
+    ----------
+    laid, vocabulary, rules, state, is_weighed
+        As for `write`.
+    given : Frames
+        Of this frame, without the axis of the block. Where it is given, nothing is drawn.
+
+    Returns
+    -------
+    token : Array of int32, shape (lanes,)
+        -1 where none is allowed.
+    has_ended : Array of bool, shape (lanes,)
+        Whether the piece before ended.
+    log_p, log_allowed : Array, shape (lanes,)
+        As in `Written`.
+    """
+    rows = jnp.arange(len(laid["bias"]), dtype=jnp.int32)
     end = len(rows) - 2
-    is_hold = rows == state.hold[:, None]
-    allowed = rules.allowed
+
+    def asked() -> tuple[Array, Array]:
+        fits = rules.allowed & _asked(vocabulary, given, state.past)
+        return fits, jnp.sum(fits, axis=1, dtype=jnp.float32)
+
     is_asked = jnp.any(given.required > 0) | jnp.any(given.forbidden > 0)
-    allowed = lax.cond(
-        is_asked, lambda a: a & _asked(vocabulary, given, state.past), lambda a: a, allowed
-    )
+    allowed, n_allowed = lax.cond(is_asked, asked, lambda: (rules.allowed, rules.n_allowed))
     longest = jnp.where(
         state.hold == 0, jnp.minimum(rules.max_hold, rules.max_silence), rules.max_hold
     )
-    allowed &= ~(is_hold & (state.age >= longest)[:, None])
-    is_usual = state.age < rules.usual_hold
-    others = allowed & ~(is_hold & ~is_usual[:, None])
-    allowed = jnp.where(jnp.any(others, axis=1, keepdims=True), others, allowed)
-    is_possible = jnp.any(allowed, axis=1)
-    penalty = lax.cond(
-        jnp.any(rules.penalty > 0),
-        lambda: jnp.where(is_hold, 0, _penalties(rules, state, len(rows))),
-        lambda: jnp.zeros_like(rules.allowed, jnp.float32),
-    )
-    keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(rules.key, impl=KEYS), state.clock)
-    uniforms = jax.vmap(jax.random.uniform)
+    may_hold = (state.hold >= 0) & allowed[jnp.arange(LANES), jnp.maximum(state.hold, 0)]
+    has_others = n_allowed > may_hold
+    may_hold &= state.age < longest
+    is_possible = has_others | may_hold
+    may_hold &= (state.age < rules.usual_hold) | ~has_others
+    left_out = jnp.where(may_hold, -1, state.hold)
+    is_cut = (rules.top_k < len(rows)) | (rules.top_p < 1)
 
-    def attempt(tries: tuple) -> tuple:
-        """Draw; lanes whose piece ends draw again, from the beginning of another."""
-        token, has_ended, is_open, log_p, log_allowed = tries
-        u = lax.cond(
-            jnp.any(has_ended),
-            lambda: jnp.where(
-                has_ended, uniforms(jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys)), 0.0
-            ),
-            lambda: uniforms(keys),
+    def attempt(tries: _Tries) -> _Tries:
+        features = jnp.where(tries.has_ended, laid["begin"][1], state.features)
+        logits = lax.cond(
+            jnp.any(tries.is_new),
+            lambda: features.T @ laid["table"] + laid["bias"],
+            lambda: tries.logits,
         )
-        features = jnp.where(has_ended, laid["begin"][1], state.features)
-        # Turned round after the product: the compiler would turn the product itself, which then
-        # takes four times as long.
-        logits = lax.optimization_barrier(laid["table"] @ features).T + laid["bias"]
-        may_end = rules.may_end & is_possible & ~has_ended
-        now = allowed | ((rows == end) & may_end[:, None])
-        drawn = draw(logits - penalty, now, rules, u)
-        more = lax.cond(
+        may_end = rules.may_end & is_possible & ~tries.has_ended
+        now = (allowed & (rows != left_out[:, None])) | ((rows == end) & may_end[:, None])
+        wanted = lax.cond(
+            jnp.any(rules.penalty > 0),
+            lambda: logits - _penalties(rules, state, rows),
+            lambda: logits,
+        )
+        highest = jnp.max(jnp.where(now, wanted, -jnp.inf), axis=1, keepdims=True)
+        p = jnp.where(now, jnp.exp((wanted - highest) * _sharpness(rules)), 0)
+        u = _uniform(rules.key, state.clock, tries.n)
+        drawn = pick(jnp.where(p > tries.above[:, None], p, 0), u)
+
+        def rejected() -> tuple[Array, Array]:
+            bound = jnp.take_along_axis(p, drawn[:, None], axis=1)
+            likelier = jnp.where(p > bound, p, 0)
+            n, share = jnp.sum(jnp.sign(likelier), axis=1), jnp.sum(likelier, axis=1)
+            is_kept = (n < rules.top_k) & (share < rules.top_p * jnp.sum(p, axis=1))
+            return tries.is_open & is_cut & ~is_kept & ~given.is_given, bound[:, 0]
+
+        again, bound = lax.cond(
+            jnp.any(is_cut), rejected, lambda: (jnp.zeros(LANES, bool), tries.above)
+        )
+        is_done = tries.is_open & ~again
+        ends = is_done & (drawn == end) & ~given.is_given
+        log_p, log_allowed = lax.cond(
             is_weighed,
             lambda: _weigh(logits, now, rules, given, drawn),
             lambda: (jnp.zeros(LANES), jnp.zeros(LANES)),
         )
-        # Of a piece that ends: that it does, and what the next one begins with.
-        log_p = log_p + jnp.where(is_open, more[0], 0)
-        log_allowed = log_allowed + jnp.where(is_open, more[1], 0)
-        token = jnp.where(is_open, drawn, token)
-        ends = is_open & (token == end) & ~given.is_given
-        return token, has_ended | ends, ends, log_p, log_allowed
+        return _Tries(
+            tries.n + 1,
+            again | ends,
+            ends,
+            jnp.where(tries.is_open, drawn, tries.token),
+            jnp.where(again, bound, 0),
+            tries.has_ended | ends,
+            logits,
+            # Of a piece that ends: that it does, and what the next one begins with.
+            tries.log_p + jnp.where(is_done, log_p, 0),
+            tries.log_allowed + jnp.where(is_done, log_allowed, 0),
+        )
 
-    start = jnp.zeros(LANES, jnp.int32), jnp.zeros(LANES, bool), jnp.ones(LANES, bool)
-    token, has_ended, _, log_p, log_allowed = lax.while_loop(
-        lambda tries: jnp.any(tries[2]),
-        attempt,
-        (*start, jnp.zeros(LANES), jnp.zeros(LANES)),
+    no, zeros, yes = jnp.zeros(LANES, bool), jnp.zeros(LANES), jnp.ones(LANES, bool)
+    start = _Tries(
+        jnp.int32(0),
+        yes,
+        yes,
+        jnp.zeros(LANES, jnp.int32),
+        zeros,
+        no,
+        jnp.zeros((LANES, len(rows))),
+        zeros,
+        zeros,
     )
-    return jnp.where(is_possible, token, -1), has_ended, log_p, log_allowed
+    tries = lax.while_loop(lambda tries: jnp.any(tries.is_open), attempt, start)
+    token = jnp.where(is_possible, tries.token, -1)
+    return token, tries.has_ended, tries.log_p, tries.log_allowed
+
+
+class _Tries(NamedTuple):
+    """The draws of a frame; `n` is how many there were, all but `logits` are of shape (lanes,).
+
+    Attributes
+    ----------
+    is_open
+        Lanes that draw again.
+    is_new
+        Those of them whose logits are to be computed.
+    token
+    above
+        The probability, relative to the most likely, that bounds the next draw from below.
+    has_ended
+    logits : shape (lanes, n_rows)
+    log_p, log_allowed
+    """
+
+    n: Array
+    is_open: Array
+    is_new: Array
+    token: Array
+    above: Array
+    has_ended: Array
+    logits: Array
+    log_p: Array
+    log_allowed: Array
 
 
 def _asked(vocabulary: Vocabulary, given: Frames, past: Array) -> Array:
@@ -324,114 +403,97 @@ def _asked(vocabulary: Vocabulary, given: Frames, past: Array) -> Array:
     required = given.required & sounding.T
     fits = True
     for word in range(8):
-        bits = vocabulary.bits[word]
+        bits = vocabulary.bits[:, word]
         need, ban = required[:, word, None], given.forbidden[:, word, None]
         fits &= ((bits & need) == need) & ((bits & ban) == 0)
     return jnp.asarray(fits)
 
 
-def _penalties(rules: Rules, state: State, n_rows: int) -> Array:
+def _penalties(rules: Rules, state: State, rows: Array) -> Array:
     """What is taken from the logits of chords begun of late: (lanes, n_rows)."""
     is_recent = (state.begun >= 0) & (state.clock - state.begun_at <= rules.recent)
-    is_recent &= state.begun < n_rows
+    is_recent &= state.begun < len(rows)
     lanes = jnp.broadcast_to(jnp.arange(LANES), state.begun.shape)
-    zeros = jnp.zeros((LANES, n_rows))
-    return zeros.at[lanes, jnp.maximum(state.begun, 0)].add(is_recent * rules.penalty)
+    zeros = jnp.zeros((LANES, len(rows)))
+    penalty = zeros.at[lanes, jnp.maximum(state.begun, 0)].add(is_recent * rules.penalty)
+    return jnp.where(rows == state.hold[:, None], 0, penalty)
 
 
 def _weigh(
     logits: Array, allowed: Array, rules: Rules, given: Frames, token: Array
 ) -> tuple[Array, Array]:
     """Log-likelihood of the tokens that come, and of all that is allowed."""
-    n_rows = logits.shape[1]
-    came = jnp.where(given.is_given, jnp.minimum(given.ids, n_rows - 1), jnp.maximum(token, 0))
-    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), came[:, None], axis=1)[:, 0]
-    tempered = jax.nn.log_softmax(logits / jnp.maximum(rules.temperature, 1e-6)[:, None])
-    log_allowed = jax.nn.logsumexp(jnp.where(allowed, tempered, -jnp.inf), axis=1)
-    return log_p, jnp.where(given.is_given, log_p, log_allowed)
+    last = logits.shape[1] - 1
+    came = jnp.where(given.is_given, jnp.minimum(given.ids, last), jnp.maximum(token, 0))
+    # Relative to the most likely chord, at the lane's temperature, and at 1.
+    relative = logits - jnp.max(logits, axis=1, keepdims=True)
+    tempered = jnp.exp(relative * _sharpness(rules))
+    log_p = jnp.take_along_axis(relative, came[:, None], axis=1)[:, 0]
+    log_p = log_p - jnp.log(jnp.sum(jnp.exp(relative), axis=1))
+    share = jnp.sum(jnp.where(allowed, tempered, 0), axis=1) / jnp.sum(tempered, axis=1)
+    return log_p, jnp.where(given.is_given, log_p, jnp.log(share))
 
 
-def draw(logits: Array, allowed: Array, rules: Rules, u: Array) -> Array:
-    """One token a lane, from the softmax of logits / temperature, by the inverse of its sum.
+def _sharpness(rules: Rules) -> Array:
+    """What logits are multiplied by; at temperature 0 all but the highest go under."""
+    return jnp.minimum(1 / rules.temperature, LARGE)[:, None]
 
-    One uniform number a token, and no sort: the least likely chord that top-k or top-p keeps is
-    found by bisection over the bits of a probability, so that it is exact.
+
+def _uniform(key: Array, clock: Array, attempt: Array) -> Array:
+    """Numbers in [0, 1) of each key, frame and attempt, 24 bits of each."""
+    # One call in place of two of fold_in and one of uniform, each of which is a loop to compile.
+    count = clock.astype(jnp.uint32), jnp.full(LANES, attempt.astype(jnp.uint32))
+    bits = threefry2x32_p.bind(key[:, 0], key[:, 1], *count)[0]
+    return (bits >> 8).astype(jnp.float32) * 2.0**-24
+
+
+def pick(weights: Array, u: Array) -> Array:
+    """Rows with probabilities in proportion to their weights, by the inverse of the running sum.
+
+    Weights are added up sixteen by sixteen, and their sums again; then the sum that passes the
+    target is sought from the last back to the first. (The compiler's own running sum takes longer
+    than all the rest.)
 
     Parameters
     ----------
-    logits : Array, shape (lanes, n_rows)
-    allowed : Array of bool, shape (lanes, n_rows)
-    rules : Rules
-        Its temperature, top_k and top_p are read. Both may keep more where chords are as likely as
-        the least likely kept. top_p keeps the fewest most likely chords whose probability, among
-        those of top_k, is at least top_p.
+    weights : Array, shape (lanes, n_rows)
     u : Array, shape (lanes,)
         In [0, 1).
 
     Returns
     -------
     Array of int32, shape (lanes,)
+        Never a row of weight 0, if there is another.
     """
-    highest = jnp.max(jnp.where(allowed, logits, -jnp.inf), axis=1, keepdims=True)
-    scaled = (logits - highest) / jnp.maximum(rules.temperature, 1e-6)[:, None]
-    p = jnp.where(allowed, jnp.exp(scaled), 0)
-    p = lax.cond(
-        jnp.any(rules.top_k < len(logits[0])),
-        lambda p: _at_least(p, jnp.sign, rules.top_k.astype(jnp.float32)),
-        lambda p: p,
-        p,
-    )
-    p = lax.cond(
-        jnp.any(rules.top_p < 1),
-        lambda p: jnp.where(
-            # Rounding must not show where nothing is to be left out.
-            (rules.top_p < 1)[:, None],
-            _at_least(p, lambda p: p, rules.top_p * jnp.sum(p, axis=1)),
-            p,
-        ),
-        lambda p: p,
-        p,
-    )
-    p = p.reshape(len(p), -1, ROW_MULTIPLE)
-    # The row of chords in which the running sum passes the target, then the chord in the row.
-    sums = jnp.sum(p, axis=2)
-    row, rest = _invert(sums, u * jnp.sum(sums, axis=1))
-    column, _ = _invert(jnp.take_along_axis(p, row[:, None, None], axis=1)[:, 0], rest)
-    token = row * ROW_MULTIPLE + column
-    return lax.cond(
-        jnp.any(rules.temperature == 0),
-        lambda: jnp.where(
-            rules.temperature > 0, token, jnp.argmax(p.reshape(len(p), -1), axis=1)
-        ).astype(jnp.int32),
-        lambda: token.astype(jnp.int32),
-    )
+    levels = [_sixteens(weights)]
+    while levels[-1].shape[2] > 1:
+        levels.append(_sixteens(functools.reduce(jnp.add, _columns(levels[-1]))))
+    total = functools.reduce(jnp.add, _columns(levels[-1]))[:, 0]
+    row, target = jnp.zeros(LANES, jnp.int32), u * total
+    for level in reversed(levels):
+        picked, target = _invert(level[jnp.arange(LANES), :, row], target)
+        row = picked * level.shape[2] + row
+    return row
 
 
-def _at_least(p: Array, measure: Any, wanted: Array) -> Array:
-    """Keep the fewest largest p whose measures add up to what is wanted, or all."""
-    bits = lax.bitcast_convert_type(p, jnp.int32)  # in the order of p, which is not negative
-    measures = measure(p)
+def _sixteens(x: Array) -> Array:
+    """Every n-th row together, as (lanes, 16, n); zeros make up what lacks."""
+    n = -(-x.shape[1] // FOLD)
+    x = jnp.pad(x, ((0, 0), (0, FOLD * n - x.shape[1])))
+    return x.reshape(LANES, FOLD, n)
 
-    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds
-        middle = low + (high - low) // 2
-        kept = jnp.sum(jnp.where(bits >= middle[:, None], measures, 0), axis=1)
-        enough = kept >= wanted
-        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
-    start = jnp.zeros(len(p), jnp.int32), jnp.full(len(p), LARGEST, jnp.int32)
-    low, _ = lax.fori_loop(0, 30, halve, start)
-    return jnp.where(bits >= low[:, None], p, 0)
+def _columns(x: Array) -> list[Array]:
+    return [x[:, i] for i in range(FOLD)]
 
 
 def _invert(weights: Array, target: Array) -> tuple[Array, Array]:
-    """Where the running sum of each row passes the target, and what is left of the target."""
-    sums = jnp.cumsum(weights, axis=1)
-    # The sums are not added up one by one: rounding may raise them where the weight is zero, and
-    # may leave the target above the last of them.
-    is_possible = weights > 0
-    is_past = is_possible & (sums > target[:, None])
-    last = weights.shape[1] - 1 - jnp.argmax(is_possible[:, ::-1], axis=1)
-    i = jnp.where(jnp.any(is_past, axis=1), jnp.argmax(is_past, axis=1), last)
-    before = jnp.take_along_axis(sums, jnp.maximum(i - 1, 0)[:, None], axis=1)[:, 0]
-    return i, target - jnp.where(i > 0, before, 0)
+    """Where the running sum of each lane passes the target, and what is left of the target."""
+    at = jnp.arange(FOLD)
+    # Sums that differ by a weight of zero are equal, whatever their order: so none is picked.
+    sums = jnp.sum(jnp.where(at <= at[:, None], weights[:, None], 0), axis=2)
+    # Rounding may leave the target above the last sum.
+    last = jnp.max(jnp.where(weights > 0, at, 0), axis=1)
+    i = jnp.minimum(jnp.sum(sums <= target[:, None], axis=1), last)
+    before = jnp.sum(jnp.where(at < i[:, None], weights, 0), axis=1)
+    return i.astype(jnp.int32), target - before

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pianolstm._nn.networks import (
@@ -38,32 +39,32 @@ Laid: TypeAlias = dict[str, Any]
 Carry: TypeAlias = Any
 
 
-@partial(jax.jit, static_argnums=0)
-def lay_out(config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array) -> Laid:
+def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tokens: int) -> Laid:
     """Parameters as `step` takes them, and where a piece begins.
 
     Parameters
     ----------
     config, params
         The network.
-    vocabulary : Array of uint32, shape (n_rows, 8)
+    vocabulary : ndarray of uint32, shape (n_rows, 8)
         Bits of the rows of the softmax.
-    n_tokens : Array of int32, shape ()
+    n_tokens : int
         How many rows are chords.
 
     Returns
     -------
     dict
-        ``table`` (n_rows, embedding) and ``bias`` (n_rows,) are the softmax; ``begin`` is the state
-        at the beginning of a piece and what predicts its first frame, as `step` returns them.
+        ``table`` (embedding, n_rows) and ``bias`` (n_rows,) are the softmax; ``begin`` is the state
+        that reads the start of a piece.
     """
-    network = bind(config, params)
-    table, bias = network.output(vocabulary, n_tokens, goes_on=False)
+    # All but the table is turned round by NumPy: compiling takes longer than doing it.
+    network = bind(config, jax.tree.map(np.asarray, params))
+    table, bias = _softmax(config, params, vocabulary, np.int32(n_tokens))
     laid: Laid = {"table": table, "bias": bias}
     if config.is_causal:
         laid |= {
             "own": network.chords_in.own[...],
-            "pitch": network.chords_in.pitch[...].T,
+            "pitch": np.ascontiguousarray(network.chords_in.pitch[...].T),
             "start": network.start[...],
             "held": network.held[...],
             "dense": _turned(network.dense),
@@ -72,15 +73,22 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: 
         body: Any = network.body
         if not isinstance(body, RecurrentBody):
             kernel, bias = body.conv.kernel[...], body.conv.bias[...]
-            laid["conv"] = kernel.reshape(-1, kernel.shape[-1]).T, bias[:, None]
+            kernel = kernel.reshape(-1, kernel.shape[-1]).T
+            laid["conv"] = np.ascontiguousarray(kernel), bias[:, None]
             body = body.recurrent
         laid["layers"] = [_turned_cell(layer.cell) for layer in body.layers]
+        laid["begin"] = _initial_carry(config)
     else:
-        laid["params"] = params
-    begin = _initial_carry(config, params)
-    ids, bits = jnp.full(LANES, START, jnp.int32), jnp.zeros((LANES, 8), jnp.uint32)
-    carry, features = step(config, laid, begin, ids, bits)
-    return {**laid, "begin": (carry, features)}
+        laid |= {"params": params, "begin": network.initial_carry(LANES)}
+    return jax.device_put(laid)
+
+
+@partial(jax.jit, static_argnums=0)
+def _softmax(
+    config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array
+) -> tuple[Array, Array]:
+    table, bias = bind(config, params).output(vocabulary, n_tokens, goes_on=False)
+    return table.T, bias
 
 
 def step(
@@ -101,7 +109,7 @@ def step(
     -------
     carry : pytree
     features : Array, shape (embedding, lanes)
-        Predict the frame after, by ``table @ features + bias``.
+        Predict the frame after, by ``features.T @ table + bias``.
     """
     if not config.is_causal:
         network = bind(config, laid["params"])
@@ -138,26 +146,23 @@ def _recurrent(laid: Laid, x: Array, carry: Any) -> tuple[Array, Any]:
     return x, tuple(carries)
 
 
-def _initial_carry(config: NetworkConfig, params: Params) -> Carry:
-    network = bind(config, params)
-    if not config.is_causal:
-        return network.initial_carry(LANES)
-    zeros = jnp.zeros((config.units, LANES))
+def _initial_carry(config: NetworkConfig) -> Carry:
+    zeros = np.zeros((config.units, LANES), np.float32)
     n_layers = 2 if config.arch in ("stacked", "hybrid_stacked") else 1
     body: Any = ((zeros, zeros),) * n_layers
     if config.arch.startswith("hybrid"):
-        seen = jnp.zeros(((CONV_FRAMES - 1) * config.embedding, LANES))
+        seen = np.zeros(((CONV_FRAMES - 1) * config.embedding, LANES), np.float32)
         body = seen, zeros, (body, body)
-    return body, jnp.zeros((8, LANES), jnp.uint32), jnp.zeros(LANES, jnp.int32)
+    return body, np.zeros((8, LANES), np.uint32), np.zeros(LANES, np.int32)
 
 
-def _turned(dense: Any) -> tuple[Array, Array]:
-    return dense.kernel[...].T, dense.bias[...][:, None]
+def _turned(dense: Any) -> tuple[np.ndarray, np.ndarray]:
+    return np.ascontiguousarray(dense.kernel[...].T), dense.bias[...][:, None]
 
 
-def _turned_cell(cell: Any) -> tuple[Array, Array]:
-    kernel = jnp.concatenate([cell.dense_i.kernel[...], cell.dense_h.kernel[...]])
-    return kernel.T, cell.dense_h.bias[...][:, None]
+def _turned_cell(cell: Any) -> tuple[np.ndarray, np.ndarray]:
+    kernel = np.concatenate([cell.dense_i.kernel[...], cell.dense_h.kernel[...]])
+    return np.ascontiguousarray(kernel.T), cell.dense_h.bias[...][:, None]
 
 
 def _affine(layer: tuple[Array, Array], x: Array) -> Array:

@@ -77,18 +77,22 @@ _compiling = _Compiling()
 
 @dataclass
 class TrainState:
-    """What a step changes: parameters, their running average, the optimiser's moments."""
+    """What a step changes: parameters, their running average, the optimiser's moments.
+
+    The moments are None until training begins: a model that only writes needs none.
+    """
 
     params: Params
     average: Params
-    opt_state: Any
+    opt_state: Any = None
     epoch: int = 0
     n_steps: int = 0
 
-    @classmethod
-    def begin(cls, params: Params, factory: OptimizerFactory, epoch: int = 0) -> TrainState:
-        """State before a step."""
-        return cls(params, params, optimizer(factory, 0.0, 0.0).init(params), epoch)
+    def with_moments(self, factory: OptimizerFactory) -> TrainState:
+        """Ready for a step."""
+        if self.opt_state is not None:
+            return self
+        return replace(self, opt_state=optimizer(factory, 0.0, 0.0).init(self.params))
 
 
 @dataclass(frozen=True)
