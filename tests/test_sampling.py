@@ -58,7 +58,7 @@ def draw(logits, rules, clock):
     """Tokens of eight lanes, with logits of their own."""
     zeros, words = np.zeros(LANES, np.int32), np.zeros((8, LANES), np.uint32)
     laid = {
-        "table": logits,
+        "table": logits.T,
         "bias": jnp.zeros(logits.shape[1]),
         "begin": (None, jnp.zeros((LANES, LANES))),
     }

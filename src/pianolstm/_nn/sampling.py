@@ -304,20 +304,24 @@ def draw(
 
     def attempt(tries: _Tries) -> _Tries:
         features = jnp.where(tries.has_ended, laid["begin"][1], state.features)
-        logits = lax.cond(
-            jnp.any(tries.is_new),
-            lambda: features.T @ laid["table"] + laid["bias"],
-            lambda: tries.logits,
-        )
+        # Turned round after the product: the compiler would turn the product itself, which then
+        # takes twice as long or more. Computed again for each draw, since to keep them costs every
+        # frame more than it saves in those that draw twice.
+        logits = lax.optimization_barrier(laid["table"] @ features)
+        logits = lax.optimization_barrier(logits.T) + laid["bias"]
         may_end = rules.may_end & is_possible & ~tries.has_ended
         now = (allowed & (rows != left_out[:, None])) | ((rows == end) & may_end[:, None])
-        wanted = lax.cond(
+
+        def relative(logits: Array) -> Array:
+            """Probabilities, relative to the most likely chord's."""
+            highest = _highest(jnp.where(now, logits, -jnp.inf))
+            return jnp.where(now, jnp.exp((logits - highest) * _sharpness(rules)), 0)
+
+        p = lax.cond(
             jnp.any(rules.penalty > 0),
-            lambda: logits - _penalties(rules, state, rows),
-            lambda: logits,
+            lambda: relative(logits - _penalties(rules, state, rows)),
+            lambda: relative(logits),
         )
-        highest = jnp.max(jnp.where(now, wanted, -jnp.inf), axis=1, keepdims=True)
-        p = jnp.where(now, jnp.exp((wanted - highest) * _sharpness(rules)), 0)
         u = _uniform(rules.key, state.clock, tries.n)
         drawn = pick(jnp.where(p > tries.above[:, None], p, 0), u)
 
@@ -341,57 +345,33 @@ def draw(
         return _Tries(
             tries.n + 1,
             again | ends,
-            ends,
             jnp.where(tries.is_open, drawn, tries.token),
             jnp.where(again, bound, 0),
             tries.has_ended | ends,
-            logits,
             # Of a piece that ends: that it does, and what the next one begins with.
             tries.log_p + jnp.where(is_done, log_p, 0),
             tries.log_allowed + jnp.where(is_done, log_allowed, 0),
         )
 
-    no, zeros, yes = jnp.zeros(LANES, bool), jnp.zeros(LANES), jnp.ones(LANES, bool)
-    start = _Tries(
-        jnp.int32(0),
-        yes,
-        yes,
-        jnp.zeros(LANES, jnp.int32),
-        zeros,
-        no,
-        jnp.zeros((LANES, len(rows))),
-        zeros,
-        zeros,
-    )
+    zeros, no = jnp.zeros(LANES), jnp.zeros(LANES, bool)
+    token = jnp.zeros(LANES, jnp.int32)
+    start = _Tries(jnp.int32(0), ~no, token, zeros, no, zeros, zeros)
     tries = lax.while_loop(lambda tries: jnp.any(tries.is_open), attempt, start)
     token = jnp.where(is_possible, tries.token, -1)
     return token, tries.has_ended, tries.log_p, tries.log_allowed
 
 
 class _Tries(NamedTuple):
-    """The draws of a frame; `n` is how many there were, all but `logits` are of shape (lanes,).
+    """The draws of a frame: how many, and for each lane what they have come to.
 
-    Attributes
-    ----------
-    is_open
-        Lanes that draw again.
-    is_new
-        Those of them whose logits are to be computed.
-    token
-    above
-        The probability, relative to the most likely, that bounds the next draw from below.
-    has_ended
-    logits : shape (lanes, n_rows)
-    log_p, log_allowed
+    Lanes that are open draw again, among chords of a relative probability above this.
     """
 
     n: Array
     is_open: Array
-    is_new: Array
     token: Array
     above: Array
     has_ended: Array
-    logits: Array
     log_p: Array
     log_allowed: Array
 
@@ -426,7 +406,7 @@ def _weigh(
     last = logits.shape[1] - 1
     came = jnp.where(given.is_given, jnp.minimum(given.ids, last), jnp.maximum(token, 0))
     # Relative to the most likely chord, at the lane's temperature, and at 1.
-    relative = logits - jnp.max(logits, axis=1, keepdims=True)
+    relative = logits - _highest(logits)
     tempered = jnp.exp(relative * _sharpness(rules))
     log_p = jnp.take_along_axis(relative, came[:, None], axis=1)[:, 0]
     log_p = log_p - jnp.log(jnp.sum(jnp.exp(relative), axis=1))
@@ -485,6 +465,13 @@ def _sixteens(x: Array) -> Array:
 
 def _columns(x: Array) -> list[Array]:
     return [x[:, i] for i in range(FOLD)]
+
+
+def _highest(x: Array) -> Array:
+    """The largest number of each lane: (lanes, 1)."""
+    # Columns of a row side by side: the compiler's own maximum takes nine times as long.
+    columns = functools.reduce(lambda a, b: jnp.where(a > b, a, b), _columns(_sixteens(x)))
+    return jnp.max(columns, axis=1, keepdims=True)
 
 
 def _invert(weights: Array, target: Array) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from pianolstm._nn.networks import (
     CONV_FRAMES,
@@ -54,16 +54,16 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
     Returns
     -------
     dict
-        ``table`` (embedding, n_rows) and ``bias`` (n_rows,) are the softmax; ``begin`` is the state
+        ``table`` (n_rows, embedding) and ``bias`` (n_rows,) are the softmax; ``begin`` is the state
         that reads the start of a piece.
     """
     # All but the table is turned round by NumPy: compiling takes longer than doing it.
     network = bind(config, jax.tree.map(np.asarray, params))
-    table, bias = _softmax(config, params, vocabulary, np.int32(n_tokens))
+    inputs, table, bias = _tables(config, params, vocabulary, np.int32(n_tokens))
     laid: Laid = {"table": table, "bias": bias}
     if config.is_causal:
         laid |= {
-            "own": network.chords_in.own[...],
+            "inputs": inputs,
             "pitch": np.ascontiguousarray(network.chords_in.pitch[...].T),
             "start": network.start[...],
             "held": network.held[...],
@@ -84,11 +84,13 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
 
 
 @partial(jax.jit, static_argnums=0)
-def _softmax(
+def _tables(
     config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array
-) -> tuple[Array, Array]:
-    table, bias = bind(config, params).output(vocabulary, n_tokens, goes_on=False)
-    return table.T, bias
+) -> tuple[Array, Array, Array]:
+    """Vectors of all chords, in and out, and biases."""
+    network = bind(config, params)
+    table, bias = network.output(vocabulary, n_tokens, goes_on=False)
+    return network.chords_in.table(vocabulary), table, bias
 
 
 def step(
@@ -109,7 +111,7 @@ def step(
     -------
     carry : pytree
     features : Array, shape (embedding, lanes)
-        Predict the frame after, by ``features.T @ table + bias``.
+        Predict the frame after, by ``table @ features + bias``.
     """
     if not config.is_causal:
         network = bind(config, laid["params"])
@@ -117,10 +119,14 @@ def step(
         return carry, features[:, 0].T
     body, past, age = carry
     age = jnp.where(begins_chord(past.T, bits), 0, age + 1)
-    own = laid["own"]
-    known = (ids >= 0) & (ids < own.shape[0])
-    picked = own[jnp.where(known, ids, 0)] * known[:, None]
-    x = laid["pitch"] @ unpack_words(bits).T + picked.T
+    inputs = laid["inputs"]
+    known = (ids >= 0) & (ids < inputs.shape[0])
+    x = inputs[jnp.where(known, ids, 0)].T
+    x = lax.cond(
+        jnp.all(known),
+        lambda: x,
+        lambda: jnp.where(known, x, laid["pitch"] @ unpack_words(bits).T),
+    )
     x = jnp.where(ids == START, laid["start"][:, None], x)
     x = x + laid["held"][age_class(age)].T
     if "conv" in laid:
