@@ -35,10 +35,12 @@ def longest(plane, onset, *, silent):
     return max(lengths[is_rest] if silent else lengths, default=0)
 
 
-def cases(model, roll):
+def cases(model, roll, bass):
     fs, asked, struck = model.fs_, np.asarray(roll) > 0, roll.onset
 
-    def voice(highest):
+    def voice(line, highest):
+        asked = np.asarray(line) > 0
+
         def check(plane, onset):
             for t, row in enumerate(asked):
                 wanted, found = np.flatnonzero(row), np.flatnonzero(plane[t])
@@ -62,8 +64,8 @@ def cases(model, roll):
         "TwoHands": (C.TwoHands(9, 2), every(lambda p: in_two_hands(p, 9, 2))),
         "MaxHold": (C.MaxHold(0.75), lambda *a: longest(*a, silent=False) <= 0.75 * fs),
         "MaxSilence": (C.MaxSilence(0.5), lambda *a: longest(*a, silent=True) <= 0.5 * fs),
-        "Melody": (C.Melody(roll, onsets=False), voice(True)),
-        "Bass": (C.Bass(roll, onsets=False), voice(False)),
+        "Melody": (C.Melody(roll, onsets=False), voice(roll, True)),
+        "Bass": (C.Bass(bass, onsets=False), voice(bass, False)),
         "Contains": (C.Contains(roll), has_all),
     }
 
@@ -73,12 +75,16 @@ def main():
     train = pl.datasets.load_chorales("train")
     model = pl.SequenceGenerator(units=64, embedding=32, time_budget=args.seconds, random_state=0)
     model.fit(train)
-    # A melody within the ranges and scales above: high notes of G major, with rests.
-    steps = np.random.default_rng(0).choice([67, 69, 71, 72, 74, 76], 120)
+    # A melody and a bass within the ranges and scales above: notes of G major, with rests.
+    rng = np.random.default_rng(0)
+    lines = rng.choice([67, 69, 71, 72, 74, 76], 120), rng.choice([47, 48, 50, 52, 55], 120)
     starts = np.arange(120) * 4
-    roll = pl.PianoRoll.from_notes(starts, starts + 3, steps, fs=model.fs_, grid=model.grid_)
+    roll, bass = (
+        pl.PianoRoll.from_notes(starts, starts + 3, line, fs=model.fs_, grid=model.grid_)
+        for line in lines
+    )
     n_frames = -(-args.frames // 64)
-    rules = cases(model, roll)
+    rules = cases(model, roll, bass)
     counts, impossible = [], []
     for names in [*((n,) for n in rules), *itertools.combinations(rules, 2)]:
         rule = rules[names[0]][0]
