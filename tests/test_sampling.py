@@ -389,6 +389,30 @@ def test_likelihoods_do_not_depend_on_neighbours():
         assert (alone.log_p < 0).all()
 
 
+def test_what_is_hardly_possible_has_a_likelihood():
+    _, params, _ = make("stacked")
+    bias = np.asarray(params["bias"]).copy()
+    bias[5] = -300.0  # e^-300 is no float32
+    writer = writer_of("stacked", bias=jnp.asarray(bias))
+    for temperature in (1.0, 0.0):
+        one = piece(writer, 3, allowed=np.arange(N_TOKENS) == 5, temperature=temperature)
+        (written,) = write_all(writer, [one], 20, is_weighed=True)
+        assert set(written.tokens.tolist()) == {5}
+        assert (written.log_p < -250).all() and np.isfinite(written.log_allowed).all()
+        if temperature == 1:
+            np.testing.assert_allclose(written.log_allowed, written.log_p, rtol=1e-4)
+
+
+@pytest.mark.parametrize("draw", [{}, {"top_p": 0.5}, {"top_k": 2}, {"temperature": 0.0}])
+def test_a_frame_that_nothing_fits_is_told(draw):
+    writer = writer_of("stacked")
+    required = np.zeros((9, 8), np.uint32)
+    required[7] = 0xFFFFFFFF
+    limits = Limits(np.ones(N_TOKENS, bool), required, np.zeros_like(required))
+    with pytest.raises(InvalidInputError, match="at frame 7;"):
+        run(writer, 20, limits=limits, **draw)
+
+
 def test_silence_has_a_limit_of_its_own():
     _, params, _ = make("stacked")
     writer = writer_of("stacked", bias=params["bias"].at[0].set(40.0))

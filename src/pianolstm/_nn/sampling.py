@@ -330,6 +330,7 @@ def draw(
             likelier = jnp.where(p > bound, p, 0)
             n, share = jnp.sum(jnp.sign(likelier), axis=1), jnp.sum(likelier, axis=1)
             is_kept = (n < rules.top_k) & (share < rules.top_p * jnp.sum(p, axis=1))
+            is_kept |= n == 0  # the most likely is, even where nothing is allowed
             return tries.is_open & is_cut & ~is_kept & ~given.is_given, bound[:, 0]
 
         again, bound = lax.cond(
@@ -405,13 +406,17 @@ def _weigh(
     """Log-likelihood of the tokens that come, and of all that is allowed."""
     last = logits.shape[1] - 1
     came = jnp.where(given.is_given, jnp.minimum(given.ids, last), jnp.maximum(token, 0))
-    # Relative to the most likely chord, at the lane's temperature, and at 1.
-    relative = logits - _highest(logits)
-    tempered = jnp.exp(relative * _sharpness(rules))
-    log_p = jnp.take_along_axis(relative, came[:, None], axis=1)[:, 0]
-    log_p = log_p - jnp.log(jnp.sum(jnp.exp(relative), axis=1))
-    share = jnp.sum(jnp.where(allowed, tempered, 0), axis=1) / jnp.sum(tempered, axis=1)
-    return log_p, jnp.where(given.is_given, log_p, jnp.log(share))
+    log_p = jnp.take_along_axis(logits, came[:, None], axis=1)[:, 0] - _log_sum(logits)
+    # What is allowed may be too unlikely for a float, but not for its logarithm.
+    tempered = logits / jnp.maximum(rules.temperature, 1e-6)[:, None]
+    log_allowed = _log_sum(jnp.where(allowed, tempered, -jnp.inf)) - _log_sum(tempered)
+    return log_p, jnp.where(given.is_given, log_p, log_allowed)
+
+
+def _log_sum(x: Array) -> Array:
+    """log sum exp of each lane; minus infinity where all are."""
+    highest = jnp.maximum(_highest(x), -LARGE)
+    return jnp.log(jnp.sum(jnp.exp(x - highest), axis=1)) + highest[:, 0]
 
 
 def _sharpness(rules: Rules) -> Array:
