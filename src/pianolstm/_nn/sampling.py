@@ -284,22 +284,7 @@ def draw(
     """
     rows = jnp.arange(len(laid["bias"]), dtype=jnp.int32)
     end = len(rows) - 2
-
-    def asked() -> tuple[Array, Array]:
-        fits = rules.allowed & _asked(vocabulary, given, state.past)
-        return fits, jnp.sum(fits, axis=1, dtype=jnp.float32)
-
-    is_asked = jnp.any(given.required > 0) | jnp.any(given.forbidden > 0)
-    allowed, n_allowed = lax.cond(is_asked, asked, lambda: (rules.allowed, rules.n_allowed))
-    longest = jnp.where(
-        state.hold == 0, jnp.minimum(rules.max_hold, rules.max_silence), rules.max_hold
-    )
-    may_hold = (state.hold >= 0) & allowed[jnp.arange(LANES), jnp.maximum(state.hold, 0)]
-    has_others = n_allowed > may_hold
-    may_hold &= state.age < longest
-    is_possible = has_others | may_hold
-    may_hold &= (state.age < rules.usual_hold) | ~has_others
-    left_out = jnp.where(may_hold, -1, state.hold)
+    allowed, left_out, is_possible = _allowed(vocabulary, rules, given, state)
     is_cut = (rules.top_k < len(rows)) | (rules.top_p < 1)
 
     def attempt(tries: _Tries) -> _Tries:
@@ -375,6 +360,31 @@ class _Tries(NamedTuple):
     has_ended: Array
     log_p: Array
     log_allowed: Array
+
+
+def _allowed(
+    vocabulary: Vocabulary, rules: Rules, given: Frames, state: State
+) -> tuple[Array, Array, Array]:
+    """Chords that constraints allow: (lanes, n_rows); the one of them that was held for too long.
+
+    That is -1 where there is none. And whether any chord is left.
+    """
+
+    def asked() -> tuple[Array, Array]:
+        fits = rules.allowed & _asked(vocabulary, given, state.past)
+        return fits, jnp.sum(fits, axis=1, dtype=jnp.float32)
+
+    is_asked = jnp.any(given.required > 0) | jnp.any(given.forbidden > 0)
+    allowed, n_allowed = lax.cond(is_asked, asked, lambda: (rules.allowed, rules.n_allowed))
+    longest = jnp.where(
+        state.hold == 0, jnp.minimum(rules.max_hold, rules.max_silence), rules.max_hold
+    )
+    may_hold = (state.hold >= 0) & allowed[jnp.arange(LANES), jnp.maximum(state.hold, 0)]
+    has_others = n_allowed > may_hold
+    may_hold &= state.age < longest
+    is_possible = has_others | may_hold
+    may_hold &= (state.age < rules.usual_hold) | ~has_others
+    return allowed, jnp.where(may_hold, -1, state.hold), is_possible
 
 
 def _asked(vocabulary: Vocabulary, given: Frames, past: Array) -> Array:
