@@ -30,7 +30,7 @@ def run(name, *arguments, cwd):
 
 
 def test_quickstart(tmp_path):
-    out = run("quickstart.py", "--seconds", 15, cwd=tmp_path)
+    out = run("quickstart.py", "--seconds", 30, cwd=tmp_path)
     result = json.loads(out.splitlines()[-1])
     assert set(result) == {
         "val_nats_before",

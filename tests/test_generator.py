@@ -39,6 +39,7 @@ def small(**changes):
         "max_epochs": 40,
         "learning_rate": 0.01,
         "dropout": 0.0,
+        "spell": False,  # compiles in half the time; see TestSpelling
         "random_state": 0,
     }
     return pl.SequenceGenerator(**{**settings, **changes})
@@ -398,7 +399,7 @@ class TestScoring:
         assert fitted.score(pieces) == pytest.approx(np.average(together, weights=lengths))
 
     def test_the_probabilities_of_a_frame_sum_to_one(self, pieces, fitted):
-        """Over the chords of the vocabulary and the one row for any other."""
+        """Of a closed vocabulary: over its chords and the one row for any other."""
         prime = pieces[0][:30]
         tokenizer = fitted.tokenizer_
         total = 0.0
@@ -406,12 +407,16 @@ class TestScoring:
             (sequence,) = tokenizer.transform([prime])
             tokens = np.append(sequence.tokens, chord).astype(np.int32)
             rows = np.arange(tokenizer.n_tokens_)
-            corpus = training.Corpus([tokens], tokenizer.vocabulary_, rows, tokenizer.vocabulary_)
+            corpus = training.Corpus(
+                [tokens], tokenizer.vocabulary_, rows, rows, tokenizer.vocabulary_
+            )
             total += np.exp(self._last(fitted, corpus))
         unknown = np.array([[1 << 3, 1 << 9, 0, 0]], np.uint64)
         chords = np.concatenate([tokenizer.vocabulary_, unknown])
         tokens[-1] = tokenizer.n_tokens_
-        corpus = training.Corpus([tokens], chords, np.append(rows, -1), tokenizer.vocabulary_)
+        corpus = training.Corpus(
+            [tokens], chords, np.append(rows, -1), np.arange(len(chords)), tokenizer.vocabulary_
+        )
         spelled = fitted._bernoulli.log_likelihood(unknown, chords[tokens[-2:-1]])
         total += np.exp(self._last(fitted, corpus) - spelled[0])
         assert total == pytest.approx(1, abs=1e-5)
@@ -827,3 +832,102 @@ class TestBadInput:
         assert again is not model
         with pytest.raises(ValueError, match="Invalid parameter"):
             model.set_params(layers=3)
+
+
+@pytest.fixture(scope="module")
+def model(pieces):
+    return tiny(spell=True, augment=3, max_epochs=4).fit(pieces)
+
+
+class TestSpelling:
+    """Music with chords outside the vocabulary."""
+
+    def test_music_has_chords_that_the_corpus_lacks(self, pieces, model):
+        music = model.generate(200, n_pieces=8, random_state=0)
+        assert 0.5 < model.tokenizer_.coverage(music) < 1
+        closed = tiny(spell=False).fit(pieces).generate(200, random_state=0)
+        assert model.tokenizer_.coverage([closed]) == 1
+
+    def test_a_piece_is_the_same_in_any_company(self, pieces, model):
+        settings = {"prime": pieces[0][:10], "temperature": 1.3}
+        together = model.generate(100, n_pieces=3, random_state=[5, 1, 2], **settings)
+        alone = model.generate(100, random_state=1, **settings)
+        stream = model.stream(random_state=1, **settings)
+        frames = [next(stream) for _ in range(60)]
+        elsewhere = model.stream(state=stream.state)
+        frames += [next(elsewhere) for _ in range(40)]
+        assert together[1] == alone
+        assert [f.pitches for f in frames] == [
+            tuple(np.flatnonzero(row)) for row in np.asarray(alone)
+        ]
+
+    def test_a_model_from_a_file_writes_and_scores_the_same(self, pieces, model, tmp_path):
+        model.save(tmp_path / "model.safetensors")
+        loaded = pl.SequenceGenerator.load(tmp_path / "model.safetensors")
+        assert loaded.generate(40, random_state=3) == model.generate(40, random_state=3)
+        assert loaded.score(pieces) == model.score(pieces)
+
+    def test_scores_per_frame_note_and_second(self, pieces, model):
+        nats = model.surprise(pieces)
+        assert [len(n) for n in nats] == [len(p) for p in pieces]
+        total = -sum(n.sum() for n in nats)
+        frames = sum(map(len, pieces))
+        assert model.score(pieces) == pytest.approx(total / frames)
+        assert model.score(pieces, unit="bits") == pytest.approx(total / frames / np.log(2))
+        assert model.score(pieces, per="second") == pytest.approx(total / (frames / 20))
+        notes = [len(p.notes) for p in pieces]
+        assert model.score(pieces, per="note") == pytest.approx(total / sum(notes))
+        each = model.score_samples(pieces, per="note", unit="bits")
+        np.testing.assert_allclose(
+            each, [-n.sum() / k / np.log(2) for n, k in zip(nats, notes, strict=True)]
+        )
+        np.testing.assert_allclose(
+            model.surprise(pieces[:2], unit="bits")[1], nats[1] / np.log(2), rtol=1e-5
+        )
+
+    def test_probabilities_of_the_vocabulary(self, pieces, model):
+        piece = pieces[0].transpose(1)  # has other chords too
+        (p,) = model.predict_proba([piece])
+        assert p.shape == (len(piece), model.tokenizer_.n_tokens_)
+        assert (p >= 0).all() and (p.sum(1) <= 1 + 1e-6).all()
+        assert p.sum(1).min() < 0.999  # some is left for other chords
+        (tokens,) = model.tokenizer_.transform([piece])
+        tokens = np.asarray(tokens)
+        known = tokens < p.shape[1]
+        likelihood = np.exp(-model.surprise([piece])[0])
+        assert known.any() and not known.all()
+        # Spelling adds a little to what the vocabulary says.
+        by_row = p[known, tokens[known]]
+        assert (by_row <= likelihood[known] * (1 + 1e-5)).all()
+        assert by_row.sum() > 0.5 * likelihood[known].sum()
+
+    def test_new_chords_join_the_vocabulary(self, pieces):
+        model = tiny(spell=True, augment=3, max_epochs=4).fit(pieces)
+        others = [piece.transpose(2) for piece in pieces[:3]]
+        before, n_before = model.score(others), model.tokenizer_.n_tokens_
+        assert model.extend(others) is model
+        assert model.tokenizer_.coverage(others) == 1
+        assert model.tokenizer_.n_tokens_ > n_before
+        assert model.score(others) > before - 0.5
+        assert len(model.generate(20, random_state=0)) == 20
+        frozen = pl.SequenceGenerator(tokenizer=FrozenEstimator(model.tokenizer_))
+        frozen.set_params(units=8, embedding=6, max_epochs=1, window_size=24, spell=False)
+        with pytest.raises(pl.InvalidInputError, match="The tokenizer is frozen"):
+            frozen.fit(pieces).extend(others)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"per": "bar"}, """per must be "frame", "note" or "second"; got 'bar'"""),
+            ({"unit": "dB"}, """unit must be "nats" or "bits"; got 'dB'"""),
+        ],
+    )
+    def test_units_that_there_are_not(self, pieces, model, settings, message):
+        with pytest.raises(pl.InvalidInputError, match=message):
+            model.score(pieces, **settings)
+
+    def test_silence_has_no_notes(self, model):
+        silence = pl.PianoRoll.from_array(np.zeros((9, 128)))
+        assert np.isfinite(model.score([silence]))
+        with pytest.raises(pl.InvalidInputError, match=r"X\[0\] has no notes"):
+            model.score([silence], per="note")

@@ -65,8 +65,13 @@ def test_kept_pitches_stay(model):
     whole = two.infill(roll, keep, n_particles=16, random_state=1)
     assert (np.asarray(whole)[keep] == np.asarray(roll)[keep]).all()
     assert (np.asarray(whole)[~keep] != np.asarray(roll)[~keep]).any()
+    # A voice that no chord of the vocabulary has.
+    moved = roll.transpose(-10)
+    whole = two.infill(moved, keep, n_particles=16, random_state=1)
+    assert (np.asarray(whole)[keep] == np.asarray(moved)[keep]).all()
+    closed = two.set_params(spell=False).fit(rolls)
     with pytest.raises(pl.InvalidInputError, match="no chord of the vocabulary at frame 0"):
-        two.infill(roll.transpose(-10), keep)
+        closed.infill(moved, keep)
 
 
 def test_particles_in_a_dead_end_are_given_up(model):

@@ -8,41 +8,68 @@ import pytest
 from pianolstm._nn import losses
 
 N, VOCABULARY, WIDTH = 11, 9, 4
+HOLD_ROW, END_ROW, OTHER_ROW = 6, 7, 8
+# Rows 1 and 4 strike pitches again that sound before some frames.
+STRUCK = np.zeros((VOCABULARY, 4), np.uint32)
+STRUCK[1] = [0, 0, 1 << 7, 0]
+STRUCK[4] = [1, 0, 0, 1 << 31]
+BEFORE = np.zeros((N, 4), np.uint32)
+BEFORE[::2] = [1, 0, 0, 1 << 31]
+BEFORE[7] = [3, 0, 1 << 7, 0]
 
 
 @pytest.fixture
 def case():
+    """Features, table and bias, targets, weights; frames by either route and by both."""
     rng = np.random.default_rng(1)
+    rows = jnp.asarray([0, 3, 5, HOLD_ROW, END_ROW, OTHER_ROW, OTHER_ROW, 1, HOLD_ROW, 2, 5])
+    log_spelled = rng.normal(-2, 1, N)
+    log_spelled[[1, 4]] = losses.NEVER  # what is not spelled at all
     return (
         jnp.asarray(rng.normal(size=(N, WIDTH)), jnp.float32),
         jnp.asarray(rng.normal(size=(VOCABULARY, WIDTH)), jnp.float32),
         jnp.asarray(rng.normal(size=VOCABULARY), jnp.float32),
-        jnp.asarray(rng.integers(0, VOCABULARY, N), jnp.int32),
-        jnp.asarray(rng.choice([0.0, 1.0, 2.5], N), jnp.float32),
+        losses.Targets(
+            rows.astype(jnp.int32),
+            jnp.asarray(rows == HOLD_ROW).at[7].set(True),
+            BEFORE,
+            jnp.asarray(log_spelled, jnp.float32),
+        ),
+        jnp.asarray(rng.choice([0.5, 1.0, 2.5], N), jnp.float32).at[9].set(0),
     )
 
 
-def plain(features, table, bias, targets, weights):
-    log_p = jax.nn.log_softmax(features @ table.T + bias)
-    return -jnp.sum(weights * log_p[jnp.arange(len(targets)), targets])
+def impossible(targets):
+    found = ((STRUCK & ~BEFORE[:, None]) > 0).any(2)
+    found[:, HOLD_ROW] = ~np.asarray(targets.may_hold)
+    return found
+
+
+def plain_log_p(features, table, bias, targets):
+    """Of each frame, as the sum of its two routes."""
+    logits = jnp.where(impossible(targets), -jnp.inf, features @ table.T + bias)
+    p = jax.nn.softmax(logits)
+    by_row = jnp.where(targets.rows == OTHER_ROW, 0, p[jnp.arange(N), targets.rows])
+    return jnp.log(by_row + p[:, OTHER_ROW] * jnp.exp(targets.log_spelled))
 
 
 @pytest.mark.parametrize("rows", [1, 4, 100])  # one row a chunk, an uneven number, all at once
 def test_loss_and_gradients_equal_the_plain_ones(case, rows, monkeypatch):
     monkeypatch.setattr(losses, "CHUNK_LOGITS", rows * VOCABULARY)
     features, table, bias, targets, weights = case
+    arguments = features, table, bias, targets.log_spelled
 
-    def ours(f, t, b):
-        return 3.0 * losses.softmax_loss(f, t, b, targets, weights)[0]
+    def ours(f, t, b, spelled):
+        output, those = losses.Output(t, b, STRUCK), targets._replace(log_spelled=spelled)
+        return 3.0 * losses.softmax_loss(f, output, those, weights)[0]
 
-    def theirs(f, t, b):
-        return 3.0 * plain(f, t, b, targets, weights)
+    def theirs(f, t, b, spelled):
+        log_p = plain_log_p(f, t, b, targets._replace(log_spelled=spelled))
+        return -3.0 * jnp.sum(weights * log_p)
 
-    np.testing.assert_allclose(
-        ours(features, table, bias), theirs(features, table, bias), rtol=1e-6
-    )
-    mine = jax.grad(ours, argnums=(0, 1, 2))(features, table, bias)
-    other = jax.grad(theirs, argnums=(0, 1, 2))(features, table, bias)
+    np.testing.assert_allclose(ours(*arguments), theirs(*arguments), rtol=1e-6)
+    mine = jax.grad(ours, argnums=(0, 1, 2, 3))(*arguments)
+    other = jax.grad(theirs, argnums=(0, 1, 2, 3))(*arguments)
     for a, b in zip(mine, other, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -51,27 +78,46 @@ def test_loss_and_gradients_equal_the_plain_ones(case, rows, monkeypatch):
 def test_right_guesses_are_counted(case, rows, monkeypatch):
     monkeypatch.setattr(losses, "CHUNK_LOGITS", rows * VOCABULARY)
     features, table, bias, targets, weights = case
-    guesses = np.argmax(np.asarray(features @ table.T + bias), axis=1)
-    targets = targets.at[2].set(int(guesses[2])).at[5].set(int(guesses[5]))
+    logits = np.array(features @ table.T + bias)
+    logits[impossible(targets)] = -np.inf
+    guesses = np.argmax(logits, axis=1)
+    targets = targets._replace(rows=targets.rows.at[2].set(guesses[2]).at[10].set(guesses[10]))
     weights = weights.at[2].set(2.5)
-    expected = np.sum(np.asarray(weights)[guesses == np.asarray(targets)])
-    n_right = losses.softmax_loss(features, table, bias, targets, weights)[1]
-    assert float(n_right) == pytest.approx(expected)
-    log_p, right = losses.log_likelihoods(features, table, bias, targets)
-    np.testing.assert_array_equal(right, guesses == np.asarray(targets))
-    expected = jax.nn.log_softmax(features @ table.T + bias)[jnp.arange(N), targets]
-    np.testing.assert_allclose(log_p, expected, atol=1e-6)
+    is_right = guesses == np.asarray(targets.rows)
+    assert is_right.any() and not is_right.all()
+    output = losses.Output(table, bias, STRUCK)
+    n_right = losses.softmax_loss(features, output, targets, weights)[1]
+    assert float(n_right) == pytest.approx(np.sum(np.asarray(weights)[is_right]))
+    log_p, right = losses.log_likelihoods(features, output, targets)
+    np.testing.assert_array_equal(right, is_right)
+    expected = plain_log_p(features, table, bias, targets)
+    np.testing.assert_allclose(log_p, expected, rtol=1e-5)
 
 
 def test_the_logits_are_never_whole():
     """No array of the compiled step is as large as all logits together."""
     n, vocabulary = 4096, 8192
-    shapes = [(n, 8), (vocabulary, 8), (vocabulary,)]
-    arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
-    arguments += [
-        jax.ShapeDtypeStruct((n,), jnp.int32),
-        jax.ShapeDtypeStruct((n,), jnp.float32),
+
+    def array(kind, *shape):
+        return jax.ShapeDtypeStruct(shape, kind)
+
+    arguments = [
+        array(jnp.float32, n, 8),
+        array(jnp.float32, vocabulary, 8),
+        array(jnp.uint32, vocabulary, 4),
+        losses.Targets(
+            array(jnp.int32, n),
+            array(jnp.bool_, n),
+            array(jnp.uint32, n, 4),
+            array(jnp.float32, n),
+        ),
+        array(jnp.float32, n),
     ]
-    step = jax.jit(jax.grad(lambda *a: losses.softmax_loss(*a)[0], argnums=(0, 1, 2)))
+
+    def loss(features, table, struck, targets, weights):
+        output = losses.Output(table, table[:, 0], struck)
+        return losses.softmax_loss(features, output, targets, weights)[0]
+
+    step = jax.jit(jax.grad(loss, argnums=(0, 1)))
     temporary = step.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
     assert temporary < 4 * n * vocabulary  # bytes of one float32 copy; 134 MB

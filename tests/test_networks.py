@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pianolstm._nn import networks, training
-from pianolstm._nn.corpus import Corpus, PitchBernoulli, padded_vocabulary
+from pianolstm._nn.corpus import LAST, SKIPPED, Corpus, PitchBernoulli, padded_vocabulary
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.networks import ARCHITECTURES, NetworkConfig, bind, initialise
 from pianolstm.windows import PAD, START
@@ -16,10 +16,8 @@ from pianolstm.windows import PAD, START
 TIME, BATCH = 12, 2  # more frames than the convolution sees, and twice the pool
 
 
-def make(arch, *, dropout=0.0, window_size=TIME):
-    config = NetworkConfig(
-        arch, n_rows=256, units=7, embedding=6, dropout=dropout, window_size=window_size
-    )
+def make(arch, *, dropout=0.0, window_size=TIME, spell=False):
+    config = NetworkConfig(arch, 256, 7, 6, dropout, window_size, spell)
     params = initialise(config, jax.random.key(3), jnp.zeros(256))
     # Own vectors start at zero; a test of what is heard needs them to differ.
     for name in ("chords_in", "chords_out"):
@@ -103,7 +101,7 @@ def test_changing_frame_t_and_later_never_changes_the_prediction_for_t(arch):
     def likelihoods(pieces):
         vocabulary = padded_vocabulary(chords[:-1])
         rows = np.append(np.arange(n_tokens), -1).astype(np.int32)
-        corpus = Corpus(pieces, chords, rows, chords[:-1])
+        corpus = Corpus(pieces, chords, rows, np.arange(len(chords)), chords[:-1])
         return [p.log_p for p in evaluate(config, params, vocabulary, corpus, bernoulli)]
 
     # A history of t frames, then each chord there is: the distribution of frame t.
@@ -214,7 +212,7 @@ def test_dropout_acts_in_every_network(arch):
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_padding_is_never_chosen(goes_on):
     config, params = make("lstm")
-    _, bias = bind(config, params).output(
+    _, bias, _ = bind(config, params).output(
         np.zeros((256, 8), np.uint32), np.int32(5), goes_on=goes_on
     )
     impossible = np.ones(256, bool)
@@ -223,22 +221,34 @@ def test_padding_is_never_chosen(goes_on):
     assert np.all(np.asarray(bias)[~impossible] == 0)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_gradients_equal_finite_differences_in_float64(arch):
-    """Of the whole loss: chord vectors, layers, softmax in chunks."""
+@pytest.mark.parametrize(
+    ("arch", "spell"), [*((arch, False) for arch in ARCHITECTURES), ("lstm", True)]
+)
+def test_gradients_equal_finite_differences_in_float64(arch, spell):
+    """Of the whole loss: chord vectors, layers, softmax in chunks, spelling."""
     with jax.enable_x64(True):
-        config, params = make(arch, window_size=6)
+        config, params = make(arch, window_size=6, spell=spell)
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
         ids, bits = frames(held=True, time=6)
         rng = np.random.default_rng(2)
         n_targets = 6 if config.is_causal else 1
-        targets = rng.integers(0, 200, (BATCH, n_targets)).astype(np.int32)
+        rows = rng.integers(0, 200, (BATCH, n_targets)).astype(np.int32)
+        may_hold = rng.random(rows.shape) < 0.5
+        symbols = np.full((*rows.shape, 4), LAST)
+        for i in np.ndindex(rows.shape):
+            pitches = np.sort(rng.choice(128, int(rng.integers(4)), replace=False))
+            symbols[i][: len(pitches)] = pitches + 128 * rng.integers(0, 2, len(pitches))
+        if spell:
+            rows[rows >= 100] -= 100  # the others may be impossible
+            rows[0, ::2], rows[1, 0], may_hold[1, 0] = 255, 253, True
+            symbols[1, 3] = SKIPPED
         weights = rng.random((BATCH, n_targets))
         vocabulary = rng.integers(0, 2**32, (256, 8)).astype(np.uint32)
+        vocabulary[:100, 4:] = vocabulary[200:] = 0
 
         @jax.jit
         def loss(params):
-            batch = (vocabulary, np.int32(200), ids, bits, targets, weights)
+            batch = (vocabulary, np.int32(200), ids, bits, rows, may_hold, symbols, weights)
             return training._sums(config, params, *batch, None)[0]
 
         gradient = jax.jit(jax.grad(loss))(params)

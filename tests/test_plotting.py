@@ -105,6 +105,21 @@ def test_without_axes_a_figure_is_made():
     assert plotting.plot_history({"epoch": [0], "loss": [1.0], "val_loss": [2.0]}).figure is not ax
 
 
+def test_surprise_is_drawn_behind_the_roll():
+    ax = Figure().add_subplot()
+    nats = np.linspace(0, 5, len(ROLL)) ** 2
+    assert plotting.plot_surprise(ROLL, nats, ax=ax) is ax
+    bars, mesh = ax.collections
+    np.testing.assert_allclose(mesh.get_array().ravel(), nats)
+    corners = mesh.get_coordinates()[0, :, 0]
+    np.testing.assert_allclose(corners, np.arange(len(ROLL) + 1) / ROLL.fs)
+    assert mesh.zorder < bars.zorder
+    with pytest.raises(
+        pl.InvalidInputError, match=r"each of the roll's 50 frames; got shape \(3,\)"
+    ):
+        plotting.plot_surprise(ROLL, nats[:3], ax=ax)
+
+
 def test_histograms_side_by_side():
     shares = {"corpus": np.array([0.5, 0.2, 0.3]), "made": np.array([0.1, 0.9, 0.0])}
     ax = plotting.plot_histograms(shares, ["C", "", "D"], ax=new_axes(), xlabel="class")

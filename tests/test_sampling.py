@@ -10,9 +10,11 @@ from jax.extend.random import threefry_2x32
 from scipy import stats
 
 from pianolstm._nn import lanes, sampling
+from pianolstm._nn.corpus import held_on
 from pianolstm._nn.keys import seed_key
-from pianolstm._nn.lanes import Draw, Given, Piece, Writer, write_all
-from pianolstm._nn.networks import NEVER, NetworkConfig, bind, initialise
+from pianolstm._nn.lanes import Draw, Piece, Writer, write_all
+from pianolstm._nn.networks import NetworkConfig, bind, initialise
+from pianolstm._nn.spelling import NEVER
 from pianolstm._nn.stepping import LANES
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError
@@ -39,6 +41,9 @@ def rules(**changes):
         "may_end": np.zeros(LANES, bool),
         "n_allowed": np.full(LANES, N_ROWS - 2, np.float32),
         "allowed": np.tile(np.arange(N_ROWS) < N_ROWS - 2, (LANES, 1)),
+        "pitches": np.full((LANES, 4), 2**32 - 1, np.uint32),
+        **dict.fromkeys(("max_notes", "span", "hand"), np.full(LANES, 128, np.int32)),
+        "may_rest": np.ones(LANES, bool),
     }
     for name, value in changes.items():
         fields[name] = np.broadcast_to(value, fields[name].shape).astype(fields[name].dtype)
@@ -65,8 +70,10 @@ def draw(logits, rules, clock):
     begun = np.full((sampling.N_BEGUN, LANES), -1, np.int32)
     state = sampling.State(None, jnp.eye(LANES), clock, words, zeros - 1, zeros, begun, begun)
     given = sampling.Frames(zeros > 0, zeros, words.T, zeros, words.T, words.T)
-    vocabulary = sampling.Vocabulary(np.zeros((logits.shape[1], 8), np.uint32), None)
-    return sampling.draw(laid, vocabulary, rules, given, state, np.bool_(False))[0]
+    n_rows = logits.shape[1]
+    vocabulary = sampling.Vocabulary(jnp.zeros((n_rows, 8), jnp.uint32), jnp.zeros(n_rows, int))
+    config = NetworkConfig("lstm", n_rows, 4, 4, 0.0, 8)
+    return sampling.draw(config, laid, vocabulary, rules, given, state, np.bool_(False)).ids
 
 
 def drawn(logits, rules, n):
@@ -202,7 +209,7 @@ def writer_of(arch, usual_hold=99, **changes):
 
 def piece(writer, prime_length=0, seed=9, allowed=None, limits=None, **draw):
     chords = writer.chords[np.random.default_rng(4).integers(0, N_TOKENS, prime_length)]
-    given = Given.of(chords, writer.chords, writer.n_rows)
+    given = writer.given(chords)
     key = np.asarray(jax.random.key_data(seed_key(seed)))
     limits = limits or Limits(np.ones(N_TOKENS, bool) if allowed is None else allowed)
     return Piece(key, Draw(**draw), limits, given, prime_length)
@@ -227,7 +234,7 @@ def test_sampling_equals_a_plain_loop(arch, prime_length):
     ids, tokens = run(writer, 40, prime_length)
     words = np.asarray(writer.vocabulary.bits)
     network = bind(config, params)
-    table, bias = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
+    table, bias, _ = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
     table, bias = np.asarray(table, np.float64), np.asarray(bias, np.float64)
     rows = [row for row in in_order(256) if row < N_TOKENS or row == END]
     key = jax.random.key_data(seed_key(9))
@@ -302,7 +309,7 @@ def test_likelihoods_are_those_of_the_network():
     ids = jnp.asarray(np.append(START, tokens))[None]
     bits = jnp.asarray(np.concatenate([np.zeros((1, 8), np.uint32), words[tokens]]))[None]
     features, _ = network(ids, bits, network.initial_carry(1))
-    table, bias = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
+    table, bias, _ = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
     logits = np.asarray(features[0] @ table.T + bias, np.float64)[4:16]
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     expected = log_p[np.arange(12), written.tokens]
@@ -363,7 +370,9 @@ def test_the_usual_hold_gives_way_and_a_rule_does_not():
     writer = writer_of("stacked", usual_hold=2)
     only = np.arange(N_TOKENS) == 4
     assert run(writer, 9, allowed=only)[1].tolist() == [4] * 9
-    with pytest.raises(InvalidInputError, match="leave no chord of the vocabulary at frame 5"):
+    with pytest.raises(
+        InvalidInputError, match="leave no chord that the model can write at frame 5"
+    ):
         run(writer, 9, limits=Limits(only, max_hold=5))
 
 
@@ -491,7 +500,7 @@ def test_deadline_returns_what_is_ready():
 
 def test_held_on_drops_what_is_struck_again():
     _, _, chords = make("stacked")
-    held = lanes.held_on(chords)
+    held = held_on(chords)
     assert (held[:, :2] == chords[:, :2]).all() and (held[:, 2:] == 0).all()
     writer = writer_of("stacked")
     expected = find(chords, held)

@@ -76,6 +76,14 @@ class Limits:
         have and must not have.
     max_hold, max_silence : int
         Frames.
+    pitches : ndarray of bool, shape (128,)
+        Pitches that may sound in other chords than those of the vocabulary.
+    may_rest : bool
+        Whether there may be none.
+    max_notes : int
+        How many there may be.
+    span, hand : int
+        How many semitones a hand may span, and of how many notes.
     """
 
     allowed: np.ndarray
@@ -83,6 +91,20 @@ class Limits:
     forbidden: np.ndarray = field(default_factory=lambda: np.empty((0, 8), np.uint32))
     max_hold: int = UNLIMITED
     max_silence: int = UNLIMITED
+    pitches: np.ndarray = field(default_factory=lambda: np.ones(N_PITCHES, bool))
+    may_rest: bool = True
+    max_notes: int = N_PITCHES
+    span: int = N_PITCHES
+    hand: int = N_PITCHES
+
+    def spellable(self, required: np.ndarray, forbidden: np.ndarray) -> bool:
+        """Whether another chord may have all pitches required and none forbidden: bool, (128,)."""
+        return (
+            not np.any(required & (forbidden | ~self.pitches))
+            and required.sum() <= self.max_notes
+            and bool(_two_hands(required[None], self.span, self.hand)[0])
+            and (self.may_rest or bool(np.any(self.pitches & ~forbidden)))
+        )
 
 
 class Constraint:
@@ -124,6 +146,10 @@ class Constraint:
         """The longest that a chord and a rest may last."""
         return UNLIMITED, UNLIMITED
 
+    def _sizes(self) -> tuple[int, int, int]:
+        """Notes at most; semitones and notes of a hand at most."""
+        return N_PITCHES, N_PITCHES, N_PITCHES
+
 
 @dataclass(frozen=True)
 class _All(Constraint):
@@ -145,6 +171,10 @@ class _All(Constraint):
     def _frames(self, fs: float) -> tuple[int, int]:
         holds, silences = zip(*(part._frames(fs) for part in self.parts), strict=True)
         return min(holds), min(silences)
+
+    def _sizes(self) -> tuple[int, int, int]:
+        notes, spans, hands = zip(*(part._sizes() for part in self.parts), strict=True)
+        return min(notes), min(spans), min(hands)
 
 
 @dataclass(frozen=True)
@@ -235,6 +265,9 @@ class MaxNotes(Constraint):
     def _allows(self, sounding: np.ndarray) -> np.ndarray:
         return sounding.sum(1) <= self.notes
 
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.notes, N_PITCHES, N_PITCHES
+
 
 @dataclass(frozen=True)
 class TwoHands(Constraint):
@@ -256,14 +289,10 @@ class TwoHands(Constraint):
         check_number("notes", self.notes, 1, 10, whole=True)
 
     def _allows(self, sounding: np.ndarray) -> np.ndarray:
-        pitch = np.arange(N_PITCHES)
-        # The left hand takes from below all that it can; the right hand has to take the others.
-        lowest = np.argmax(sounding, axis=1)
-        left = sounding & (pitch <= lowest[:, None] + self.span)
-        left &= np.cumsum(sounding, axis=1) <= self.notes
-        right = sounding & ~left
-        first, last = np.argmax(right, axis=1), N_PITCHES - 1 - np.argmax(right[:, ::-1], axis=1)
-        return ~right.any(1) | ((last - first <= self.span) & (right.sum(1) <= self.notes))
+        return _two_hands(sounding, self.span, self.notes)
+
+    def _sizes(self) -> tuple[int, int, int]:
+        return N_PITCHES, self.span, self.notes
 
 
 @dataclass(frozen=True)
@@ -386,7 +415,12 @@ class Bass(Contains):
 
 
 def limits_of(
-    constraint: Constraint | None, vocabulary: np.ndarray, *, fs: float, grid: Grid
+    constraint: Constraint | None,
+    vocabulary: np.ndarray,
+    *,
+    fs: float,
+    grid: Grid,
+    spell: bool = False,
 ) -> Limits:
     """What a constraint comes to for a vocabulary.
 
@@ -396,6 +430,8 @@ def limits_of(
     vocabulary : ndarray of uint64, shape (n_tokens, 4)
     fs, grid
         Of the model.
+    spell : bool, default=False
+        Whether the model writes other chords too.
 
     Raises
     ------
@@ -415,18 +451,37 @@ def limits_of(
     if max_silence == 0:
         allowed &= planes[:, 0].any(1)
     required, forbidden = constraint._asks(fs, grid)
-    if not allowed.any():
+    pitches = constraint._allows(np.eye(N_PITCHES, dtype=bool))
+    limits = Limits(
+        allowed,
+        _words(required),
+        _words(forbidden),
+        max_hold,
+        max_silence,
+        pitches,
+        max_silence > 0,
+        *constraint._sizes(),
+    )
+    nothing = np.zeros(N_PITCHES, bool)
+    if not allowed.any() and not (spell and limits.spellable(nothing, nothing)):
         raise InvalidInputError(
-            f"{constraint!r} leaves no chord of the vocabulary; loosen it, or train on music that "
-            "has such chords."
+            f"{constraint!r} leaves no chord{'' if spell else ' of the vocabulary'}; loosen it"
+            f"{'' if spell else _TRAIN_ON}."
         )
-    limits = Limits(allowed, _words(required), _words(forbidden), max_hold, max_silence)
-    _check_frames(limits, vocabulary)
+    _check_frames(limits, vocabulary, spell)
     return limits
 
 
+_TRAIN_ON = ", or train on music that has such chords"
+
+
 def with_pitches(
-    limits: Limits, vocabulary: np.ndarray, required: np.ndarray, forbidden: np.ndarray
+    limits: Limits,
+    vocabulary: np.ndarray,
+    required: np.ndarray,
+    forbidden: np.ndarray,
+    *,
+    spell: bool = False,
 ) -> Limits:
     """The limits, and pitches that each frame must have and must not have: bool, (n_frames, 128).
 
@@ -443,11 +498,11 @@ def with_pitches(
     planes[0, : len(required), 0], planes[1, : len(forbidden), 0] = required, forbidden
     words |= np.stack([_words(plane) for plane in planes])
     joined = replace(limits, required=words[0], forbidden=words[1])
-    _check_frames(joined, vocabulary)
+    _check_frames(joined, vocabulary, spell)
     return joined
 
 
-def _check_frames(limits: Limits, vocabulary: np.ndarray) -> None:
+def _check_frames(limits: Limits, vocabulary: np.ndarray, spell: bool) -> None:
     """Raise if what a frame asks for leaves no chord, whatever came before it."""
     if not len(limits.required):
         return
@@ -460,14 +515,34 @@ def _check_frames(limits: Limits, vocabulary: np.ndarray) -> None:
     for i in sorted(first.tolist()):
         need, ban = asked[i, :8], asked[i, 8:]
         fits = ((chords & need) == need).all(1) & ((chords & ban) == 0).all(1)
+        planes = [unpack(_chord(words)[None])[0].astype(bool) for words in (need, ban)]
+        is_clear = not np.any(planes[0] & planes[1])
+        if spell and is_clear and limits.spellable(*(p[:N_PITCHES] for p in planes)):
+            continue
         if not fits.any():
-            chord = np.ascontiguousarray(need, "<u4").view("<u8").astype(np.uint64)
             raise InvalidInputError(
-                f"The constraints leave no chord of the vocabulary at frame {i}: none with pitches "
-                f"{chord_pitches(chord) or 'as asked'} keeps the other rules. Loosen them (with "
-                "onsets=False notes may be struck at other times), or train on music that has such "
-                "chords."
+                f"The constraints leave no chord{'' if spell else ' of the vocabulary'} at frame "
+                f"{i}: none with pitches {chord_pitches(_chord(need)) or 'as asked'} keeps the "
+                "other rules. Loosen them (with onsets=False notes may be struck at other times)"
+                f"{'' if spell else _TRAIN_ON}."
             )
+
+
+def _chord(words: np.ndarray) -> np.ndarray:
+    """Bits as words (8,) uint32, as a chord: uint64, shape (4,)."""
+    return np.ascontiguousarray(words, "<u4").view("<u8").astype(np.uint64)
+
+
+def _two_hands(sounding: np.ndarray, span: int, notes: int) -> np.ndarray:
+    """Which chords, planes (n, 128), two hands of so many semitones and notes can play."""
+    pitch = np.arange(N_PITCHES)
+    # The left hand takes from below all that it can; the right hand has to take the others.
+    lowest = np.argmax(sounding, axis=1)
+    left = sounding & (pitch <= lowest[:, None] + span)
+    left &= np.cumsum(sounding, axis=1) <= notes
+    right = sounding & ~left
+    first, last = np.argmax(right, axis=1), N_PITCHES - 1 - np.argmax(right[:, ::-1], axis=1)
+    return ~right.any(1) | ((last - first <= span) & (right.sum(1) <= notes))
 
 
 def _words(planes: np.ndarray) -> np.ndarray:

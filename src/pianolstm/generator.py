@@ -28,7 +28,7 @@ from pianolstm._nn import networks
 from pianolstm._nn.checkpoints import Checkpoint
 from pianolstm._nn.corpus import Corpus, PitchBernoulli, n_rows, padded_vocabulary
 from pianolstm._nn.devices import agreed, is_first_process, on_one
-from pianolstm._nn.evaluation import evaluate
+from pianolstm._nn.evaluation import evaluate, probabilities
 from pianolstm._nn.keys import seed_key
 from pianolstm._nn.lanes import Writer
 from pianolstm._nn.model_files import (
@@ -86,6 +86,9 @@ class SequenceGenerator(BaseEstimator):
         Width of each LSTM layer.
     embedding : int, default=128
         Width of the chords' vectors, in and out.
+    spell : bool, default=True
+        Whether chords outside the vocabulary are written too, note by note, and have their exact
+        likelihood. False gives the study's closed vocabulary.
     dropout : float, default=0.2
         Share of features set to zero in training, with one mask a window.
     optimizer : {"adam", "adamw", "rmsprop", "sgd"} or callable, default="adam"
@@ -102,7 +105,8 @@ class SequenceGenerator(BaseEstimator):
     augment : int, default=0
         Most semitones by which a training piece is transposed, up or down, anew in each epoch;
         within the range of pitches of the training pieces. 0 leaves them as they are. A chord that
-        this takes out of the vocabulary is read, but is no target.
+        this takes out of the vocabulary is learned note by note; with ``spell=False`` it is read,
+        but is no target.
     max_epochs : int, default=100
         Passes over the training pieces at the most.
     early_stopping : bool, default=True
@@ -189,6 +193,7 @@ class SequenceGenerator(BaseEstimator):
         window_size: int = 200,
         units: int = 256,
         embedding: int = 128,
+        spell: bool = True,
         dropout: float = 0.2,
         optimizer: str | OptimizerFactory = "adam",
         learning_rate: float | Callable[[int], float] = 0.002,
@@ -212,6 +217,7 @@ class SequenceGenerator(BaseEstimator):
         self.window_size = window_size
         self.units = units
         self.embedding = embedding
+        self.spell = spell
         self.dropout = dropout
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -547,28 +553,131 @@ class SequenceGenerator(BaseEstimator):
             verbose=bool(self.verbose),
         )
 
-    def score(self, X: Pieces, y: Any = None) -> float:
-        """Mean log-likelihood in nats per frame, over all frames of all pieces.
+    def extend(self, X: Pieces) -> SequenceGenerator:
+        """Add the chords of more pieces to the vocabulary, without learning.
 
-        A frame whose chord is outside the vocabulary counts too: it costs the probability of
-        such a chord, times that of its pitches as independent events with the shares that they
-        have in the training frames.
+        A new chord begins as the sum of its pitches' vectors, and as likely as the rarest chord
+        beside that. `partial_fit` learns from the pieces too.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
+            One entry a piece.
+
+        Returns
+        -------
+        SequenceGenerator
+            Itself.
+
+        Raises
+        ------
+        NotFittedError
+            If the model has not been fitted.
+        InvalidInputError
+            If the pieces are on another grid, or the tokenizer is a frozen one.
+        """
+        check_is_fitted(self, "tokenizer_")
+        if isinstance(self.tokenizer, FrozenEstimator):
+            raise InvalidInputError(
+                "The tokenizer is frozen, so its vocabulary stays as it is; fit the model with "
+                "another to extend it."
+            )
+        self._extend(_not_empty(as_corpus(X, fs=self.fs_, grid=self.grid_)))
+        return self
+
+    def score(
+        self,
+        X: Pieces,
+        y: Any = None,
+        *,
+        per: Literal["frame", "note", "second"] = "frame",
+        unit: Literal["nats", "bits"] = "nats",
+    ) -> float:
+        """Mean log-likelihood of music, exact, whatever its chords; all pieces together.
+
+        The state is carried over each whole piece. A chord is written in two ways, as a chord of
+        the vocabulary and note by note, and its likelihood is the sum of both. With
+        ``spell=False``, one outside the vocabulary costs the probability of such a chord, times
+        that of its pitches as independent events with the shares that they have in the training
+        frames.
 
         Parameters
         ----------
         X : list of PianoRoll or array-like of shape (n_frames, 128), or TokenStore
             One entry a piece.
         y : ignored
+        per : {"frame", "note", "second"}, default="frame"
+            What it is the mean of: frames; notes, by their onsets; seconds, or quarter notes where
+            the grid is of beats. Models at different `fs` compare per note and per second.
+        unit : {"nats", "bits"}, default="nats"
+            Logarithms to base e, or to base 2.
 
         Returns
         -------
         float
             Higher is better; at most 0.
-        """
-        return float(np.concatenate(self._log_likelihoods(X)).mean())
 
-    def score_samples(self, X: Pieces) -> np.ndarray:
-        """Mean log-likelihood of each piece in nats per frame.
+        Raises
+        ------
+        NotFittedError
+            If the model has not been fitted.
+        InvalidInputError
+            If a piece is empty or on another grid, or there is nothing to take the mean of.
+        """
+        totals, counts = self._totals(X, per, unit)
+        return float(totals.sum() / counts.sum())
+
+    def score_samples(
+        self,
+        X: Pieces,
+        *,
+        per: Literal["frame", "note", "second"] = "frame",
+        unit: Literal["nats", "bits"] = "nats",
+    ) -> np.ndarray:
+        """Mean log-likelihood of each piece.
+
+        Parameters
+        ----------
+        X, per, unit
+            As for `score`.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_pieces,)
+        """
+        totals, counts = self._totals(X, per, unit)
+        return totals / counts
+
+    def surprise(self, X: Pieces, *, unit: Literal["nats", "bits"] = "nats") -> list[np.ndarray]:
+        """How little each frame was expected, along each piece: its negative log-likelihood.
+
+        Parameters
+        ----------
+        X, unit
+            As for `score`.
+
+        Returns
+        -------
+        list of ndarray of float64, shape (n_frames,)
+            One a piece; the higher, the less it was expected. `pianolstm.plotting.plot_surprise`
+            draws it over the roll.
+
+        Examples
+        --------
+        >>> import pianolstm as pl
+        >>> rolls = pl.datasets.load_chorales("train")[:20]
+        >>> model = pl.SequenceGenerator(
+        ...     units=32, embedding=16, window_size=64, max_epochs=1, random_state=0
+        ... ).fit(rolls)
+        >>> (nats,) = model.surprise([rolls[0]])
+        >>> len(nats) == len(rolls[0]), bool(abs(nats.mean() + model.score([rolls[0]])) < 1e-6)
+        (True, True)
+        """
+        scale = _unit(unit)
+        return [-log_p * scale for log_p in self._log_likelihoods(X)]
+
+    def predict_proba(self, X: Pieces) -> list[np.ndarray]:
+        """Probability of each chord of the vocabulary, frame by frame, given the frames before.
 
         Parameters
         ----------
@@ -577,9 +686,20 @@ class SequenceGenerator(BaseEstimator):
 
         Returns
         -------
-        ndarray of float64, shape (n_pieces,)
+        list of ndarray of float32, shape (n_frames, n_tokens)
+            One a piece; the columns are those of ``tokenizer_.vocabulary_``. What a row lacks of 1
+            is for chords outside the vocabulary (and for what spelling adds to those within).
+            It takes ``4 * n_frames * n_tokens`` bytes.
+
+        Raises
+        ------
+        NotFittedError
+            If the model has not been fitted.
+        InvalidInputError
+            If a piece is empty or on another grid.
         """
-        return np.array([log_p.mean() for log_p in self._log_likelihoods(X)])
+        corpus = self._seen(X)
+        return probabilities(self._config(), self._params, self._vocabulary, corpus)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one ``.safetensors`` file.
@@ -936,6 +1056,7 @@ class SequenceGenerator(BaseEstimator):
             embedding=int(self.embedding),
             dropout=float(self.dropout),
             window_size=int(self.window_size),
+            spell=bool(self.spell),
         )
 
     def _initial_params(self, corpus: Corpus | None = None) -> networks.Params:
@@ -981,12 +1102,40 @@ class SequenceGenerator(BaseEstimator):
     def _tempo_map(self) -> TempoMap | None:
         return None if self._microseconds is None else TempoMap.constant(self._microseconds)
 
-    def _log_likelihoods(self, X: Pieces) -> list[np.ndarray]:
+    def _seen(self, X: Pieces) -> Corpus:
+        """Pieces through the vocabulary."""
         check_is_fitted(self, "tokenizer_")
         tokens = _not_empty(as_corpus(X, fs=self.fs_, grid=self.grid_))
-        corpus = Corpus.of(self.tokenizer_.vocabulary_, tokens)
+        return Corpus.of(self.tokenizer_.vocabulary_, tokens)
+
+    def _log_likelihoods(self, X: Pieces | Corpus) -> list[np.ndarray]:
+        corpus = X if isinstance(X, Corpus) else self._seen(X)
         pieces = evaluate(self._config(), self._params, self._vocabulary, corpus, self._bernoulli)
         return [piece.log_p for piece in pieces]
+
+    def _totals(self, X: Pieces, per: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
+        """Log-likelihood of each piece, and how many frames, notes or seconds it has."""
+        if per not in ("frame", "note", "second"):
+            raise InvalidInputError(f'per must be "frame", "note" or "second"; got {per!r}.')
+        scale, corpus = _unit(unit), self._seen(X)
+        counts = np.array([len(tokens) for tokens in corpus.tokens], float)
+        if per == "note":
+            counts = corpus.onsets().astype(float)
+            if (silent := np.flatnonzero(counts == 0)).size:
+                raise InvalidInputError(
+                    f'X[{silent[0]}] has no notes to take the mean of; use per="frame".'
+                )
+        elif per == "second":
+            counts /= self.fs_
+        log_p = self._log_likelihoods(corpus)
+        return scale * np.array([piece.sum() for piece in log_p]), counts
+
+
+def _unit(unit: str) -> float:
+    """What nats are multiplied by."""
+    if unit not in ("nats", "bits"):
+        raise InvalidInputError(f'unit must be "nats" or "bits"; got {unit!r}.')
+    return 1.0 if unit == "nats" else 1 / np.log(2)
 
 
 def _not_empty(corpus: TokenCorpus, name: str = "X") -> TokenCorpus:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pianolstm._nn.lanes import Given, Group, Piece, Writer, check_tokens
+from pianolstm._nn.lanes import Group, Piece, Writer, check_tokens, chords_of
 from pianolstm._nn.stepping import LANES
 from pianolstm.checks import RandomState, check_number
 from pianolstm.constraints import with_pitches
@@ -45,12 +45,16 @@ def infill(
     n_prime = int(np.argmin(whole))  # what stands before the first frame to write
     corpus = TokenCorpus.of([roll])
     chords = corpus.chords[corpus.tokens[0]]
-    given = replace(Given.of(chords, writer.chords, writer.n_rows), is_given=whole)
+    given = replace(writer.given(chords), is_given=whole)
     ((key,), sounding) = keys_of(random_state, None), np.asarray(roll) > 0
     base = piece_of(writer, None, key, **settings)
     asked = mask & ~whole[:, None]
     limits = with_pitches(
-        base.limits, writer.chords, (asked & sounding)[n_prime:], (asked & ~sounding)[n_prime:]
+        base.limits,
+        writer.chords,
+        (asked & sounding)[n_prime:],
+        (asked & ~sounding)[n_prime:],
+        spell=writer.config.spell,
     )
     draw = replace(base.draw, may_end=False)
     n_groups = -(-int(n_particles) // LANES)
@@ -65,9 +69,8 @@ def infill(
         for g in range(n_groups)
     ]
     with show_progress(len(roll), verbose) as progress:
-        tokens = _weighed(writer, groups, len(roll), np.random.default_rng(key), progress)
-    written = np.where(whole[:, None], chords, writer.chords[np.where(whole, 0, tokens)])
-    return _joined(roll, mask, written)
+        written = _weighed(writer, groups, len(roll), np.random.default_rng(key), progress)
+    return _joined(roll, mask, np.where(whole[:, None], chords, written))
 
 
 def _mask(keep: Any, n: int) -> np.ndarray:
@@ -84,7 +87,7 @@ def _mask(keep: Any, n: int) -> np.ndarray:
 def _weighed(
     writer: Writer, groups: Sequence[Group], n: int, rng: np.random.Generator, progress: Any
 ) -> np.ndarray:
-    """Tokens of one particle, drawn by weight: int32, shape (n,).
+    """Chords of one particle, drawn by weight: uint64, shape (n, 4).
 
     A particle's weight is the probability of all that it had to do: of the frames kept, and of the
     chords that a frame's kept pitches leave. Where few carry all the weight, particles are drawn
@@ -92,12 +95,15 @@ def _weighed(
     """
     n_particles = len(groups) * LANES
     tokens, weights = np.empty((0, n_particles), np.int32), np.zeros(n_particles)
+    chords = np.empty((0, n_particles, 4), np.uint64)
     p = weights
     with ThreadPoolExecutor(min(len(groups), os.cpu_count() or 1)) as pool:
         while len(tokens) < n:
             m = min(LOOK, writer.block, n - len(tokens))
             blocks = list(pool.map(lambda g, m=m: g.advance(m, is_weighed=True), groups))
             tokens = np.concatenate([tokens, np.concatenate([b.tokens for b in blocks], axis=1)])
+            new = np.concatenate([chords_of(b) for b in blocks], axis=1)
+            chords = np.concatenate([chords, new])
             weights += np.concatenate([b.log_allowed.sum(0, np.float64) for b in blocks])
             stuck = (tokens < 0).any(axis=0)
             if stuck.all():
@@ -110,10 +116,10 @@ def _weighed(
                 ahead = (rng.random() + np.arange(n_particles)) / n_particles
                 kept = np.searchsorted(np.cumsum(p)[:-1], ahead)
                 _rearrange(writer, groups, kept)
-                tokens, weights = tokens[:, kept], np.zeros(n_particles)
+                tokens, chords, weights = tokens[:, kept], chords[:, kept], np.zeros(n_particles)
             if progress is not None:
                 progress(len(tokens))
-    return tokens[:, rng.choice(n_particles, p=p)]
+    return chords[:, rng.choice(n_particles, p=p)]
 
 
 def _rearrange(writer: Writer, groups: Sequence[Group], kept: np.ndarray) -> None:

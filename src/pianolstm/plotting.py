@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pianolstm.exceptions import PianoLSTMError
+from pianolstm.exceptions import InvalidInputError, PianoLSTMError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_histograms", "plot_history", "plot_roll"]
+    from pianolstm.rolls import PianoRoll
+
+__all__ = ["plot_histograms", "plot_history", "plot_roll", "plot_surprise"]
 
 NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
 
@@ -91,6 +93,42 @@ def plot_roll(
         )
     ax.set_xlabel("time (s)")
     ax.set_ylabel("pitch")
+    return ax
+
+
+def plot_surprise(roll: PianoRoll, surprise: np.ndarray, *, ax: Axes | None = None) -> Axes:
+    """Draw a roll over how little each of its frames was expected.
+
+    Parameters
+    ----------
+    roll : PianoRoll
+    surprise : ndarray, shape (n_frames,)
+        From `SequenceGenerator.surprise`; the darker a frame, the less it was expected.
+    ax : matplotlib.axes.Axes, default=None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    InvalidInputError
+        If there is not one number a frame.
+    """
+    surprise = np.asarray(surprise, float)
+    if surprise.shape != (len(roll),):
+        raise InvalidInputError(
+            f"surprise must have one number for each of the roll's {len(roll)} frames; got shape "
+            f"{surprise.shape}."
+        )
+    ax = roll.plot(ax=_axes(ax, figsize=(10, 4)))
+    edges = roll.frames_to_seconds(np.arange(len(roll) + 1))
+    low, high = ax.get_ylim()
+    mesh = ax.pcolormesh(
+        edges, [low, high], surprise[None], cmap="OrRd", vmin=0, alpha=0.7, zorder=0, linewidth=0
+    )
+    ax.figure.colorbar(mesh, ax=ax, label="surprise", pad=0.01)
     return ax
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load, save
 
-from pianolstm._nn.lanes import Draw, Group, Piece, Writer, check_tokens
+from pianolstm._nn.lanes import Draw, Group, Piece, Writer, check_tokens, chords_of
 from pianolstm._nn.sampling import State
 from pianolstm._nn.stepping import LANES
 from pianolstm.checks import RandomState, check_number
@@ -20,17 +20,21 @@ from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.midi import TempoMap
 from pianolstm.rolls import DEFAULT_VELOCITY, N_PITCHES, PianoRoll
-from pianolstm.tokens import ChordSequence, decode, unpack
+from pianolstm.tokens import unpack
 from pianolstm.writing import (
     SETTINGS,
     keys_of,
     last_chord,
+    music_of,
     piece_of,
     primes_of,
     tempo_after,
 )
 
-STATE_VERSION = "1"
+STATE_VERSION = "2"
+
+LIMITS = ("max_hold", "max_silence", "may_rest", "max_notes", "span", "hand")
+"""Numbers of `Limits`, as a state holds them."""
 
 
 class Event(NamedTuple):
@@ -124,7 +128,7 @@ class Stream:
 
     def __next__(self) -> Frame:
         index = self.index
-        chord = self._writer.chords[self._tokens(1)[0]]
+        chord = self._chords(1)[0]
         before, self._sounding = self._sounding, chord
         was, now = _pitches(before), _pitches(chord)
         again = _pitches(chord[2:])
@@ -152,16 +156,9 @@ class Stream:
         """
         check_number("n_frames", n_frames, 1, None, whole=True)
         while True:
-            before, tokens = self._sounding, self._tokens(int(n_frames))
-            self._sounding = self._writer.chords[tokens[-1]]
-            sequence = ChordSequence(
-                tokens,
-                fs=self._writer.fs,
-                grid=self._writer.grid,
-                tempo_map=self._tempo_map,
-                before=before,
-            )
-            yield decode(self._writer.chords, sequence)
+            before, chords = self._sounding, self._chords(int(n_frames))
+            self._sounding = chords[-1]
+            yield music_of(self._writer, chords, before, self._tempo_map)
 
     def release(self) -> tuple[Event, ...]:
         """The releases of all that sounds, for a player that stops here."""
@@ -208,6 +205,7 @@ class Stream:
             "key": np.ascontiguousarray(piece.key),
             "sounding": np.ascontiguousarray(self._sounding),
             "allowed": np.packbits(limits.allowed),
+            "pitches": limits.pitches,
             "required": np.ascontiguousarray(limits.required[skipped:]),
             "forbidden": np.ascontiguousarray(limits.forbidden[skipped:]),
         }
@@ -217,8 +215,7 @@ class Stream:
             "model": self._writer.digest,
             "index": self.index,
             "draw": asdict(piece.draw),
-            "max_hold": limits.max_hold,
-            "max_silence": limits.max_silence,
+            "limits": {name: getattr(limits, name) for name in LIMITS},
             "tempo": None
             if tempo is None
             else [int(tempo.microseconds[0]), int(tempo.ticks_per_quarter)],
@@ -233,16 +230,17 @@ class Stream:
 
     __copy__ = fork
 
-    def _tokens(self, n: int) -> np.ndarray:
-        """The next tokens: int32, shape (n,)."""
-        tokens = []
+    def _chords(self, n: int) -> np.ndarray:
+        """The next chords: uint64, shape (n, 4)."""
+        chords = []
         while n:
             now = min(n, self._writer.block)
             index = self.index
-            tokens.append(self._group.advance(now).tokens[:, 0])
-            check_tokens(tokens[-1], index, "")
+            written = self._group.advance(now)
+            check_tokens(written.tokens[:, 0], index, "")
+            chords.append(chords_of(written)[:, 0])
             n -= now
-        return np.concatenate(tokens)
+        return np.concatenate(chords)
 
 
 def begin_stream(writer: Writer, prime: Any, random_state: RandomState, **settings: Any) -> Stream:
@@ -280,8 +278,8 @@ def resume_stream(writer: Writer, state: bytes) -> Stream:
         np.unpackbits(arrays["allowed"], count=len(writer.chords)).astype(bool),
         arrays["required"],
         arrays["forbidden"],
-        header["max_hold"],
-        header["max_silence"],
+        pitches=arrays["pitches"],
+        **header["limits"],
     )
     draw = Draw(**header["draw"])
     index = header["index"]

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from pianolstm._nn.keys import KEYS, seed_key
-from pianolstm._nn.lanes import Draw, Given, Piece, Writer, write_all
+from pianolstm._nn.lanes import Draw, Piece, Writer, chords_of, write_all
 from pianolstm.checks import as_seed, check_number
 from pianolstm.constraints import limits_of
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.midi import TempoMap
 from pianolstm.rolls import PianoRoll, as_rolls
-from pianolstm.tokens import ChordSequence, TokenCorpus, decode
+from pianolstm.tokens import ChordSequence, TokenCorpus, decode, unique_chords
 
 RECENT = 8.0
 """How far back `repetition_penalty` looks: seconds, or twice as many quarter notes."""
@@ -54,7 +54,9 @@ def piece_of(
         if top_p == 0:
             raise InvalidInputError("top_p must be above 0; for the most likely chord, top_k=1.")
     check_number("repetition_penalty", repetition_penalty, 1, None)
-    limits = limits_of(constraints, writer.chords, fs=writer.fs, grid=writer.grid)
+    limits = limits_of(
+        constraints, writer.chords, fs=writer.fs, grid=writer.grid, spell=writer.config.spell
+    )
     draw = Draw(
         temperature=float(temperature),
         top_k=None if top_k is None else int(top_k),
@@ -65,7 +67,7 @@ def piece_of(
     if prime is None:
         return Piece(key, draw, limits)
     corpus = TokenCorpus.of([prime])
-    given = Given.of(corpus.chords[corpus.tokens[0]], writer.chords, writer.n_rows)
+    given = writer.given(corpus.chords[corpus.tokens[0]])
     return Piece(key, draw, limits, given, len(prime))
 
 
@@ -177,24 +179,32 @@ def generate(
         candidates = written[i * n_candidates : (i + 1) * n_candidates]
         # A deadline may have left some shorter than others.
         best = max(candidates, key=lambda w: float(w.log_p.mean()) if len(w.tokens) else -np.inf)
-        rolls.append(roll_of(writer, best.tokens, primes[i], return_prime=return_prime))
+        rolls.append(roll_of(writer, chords_of(best), primes[i], return_prime=return_prime))
     return rolls[0] if n_pieces is None else rolls
 
 
 def roll_of(
-    writer: Writer, tokens: np.ndarray, prime: PianoRoll | None, *, return_prime: bool = False
+    writer: Writer, chords: np.ndarray, prime: PianoRoll | None, *, return_prime: bool = False
 ) -> PianoRoll:
-    """The music of tokens after a prime, in the prime's last tempo."""
+    """The music of chords after a prime, in the prime's last tempo."""
     before, tempo_map = np.zeros(4, np.uint64), writer.tempo_map
     if prime is not None:
         before, tempo_map = last_chord(prime), tempo_after(writer, prime)
-    sequence = ChordSequence(
-        tokens, fs=writer.fs, grid=writer.grid, tempo_map=tempo_map, before=before
-    )
-    music = decode(writer.chords, sequence)
+    music = music_of(writer, chords, before, tempo_map)
     if return_prime and prime is not None:
         return PianoRoll.concatenate([prime, music])
     return music
+
+
+def music_of(
+    writer: Writer, chords: np.ndarray, before: np.ndarray, tempo_map: TempoMap | None
+) -> PianoRoll:
+    """The music of chords, uint64 of shape (n, 4), after the chord before them."""
+    table, tokens = unique_chords(chords)
+    sequence = ChordSequence(
+        tokens.astype(np.int32), fs=writer.fs, grid=writer.grid, tempo_map=tempo_map, before=before
+    )
+    return decode(table, sequence)
 
 
 def last_chord(roll: PianoRoll) -> np.ndarray:

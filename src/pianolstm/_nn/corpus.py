@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pianolstm.rolls import N_PITCHES
-from pianolstm.tokens import N_WORDS, TokenCorpus, count_frames, find, unpack
+from pianolstm.tokens import N_WORDS, TokenCorpus, count_frames, find, unique_chords, unpack
 
 ROW_MULTIPLE = 256
 """The vocabulary is padded to a multiple of this, so that few sizes are compiled."""
@@ -17,13 +17,27 @@ ROW_MULTIPLE = 256
 CHUNK = 1 << 14
 """Chords whose bits are unpacked at once."""
 
+HOLD, END, OTHER = -3, -2, -1
+"""The last rows of the softmax: what sounds, outside the vocabulary, is held on; the piece ends;
+any other chord outside the vocabulary."""
+
+
+LAST = 2 * N_PITCHES
+"""The symbol after the last note."""
+
+SKIPPED = -1
+"""The first symbol of a frame that is not to be spelled."""
+
+MULTIPLE = 4
+"""Lists of symbols are as long as a multiple of this, so that few sizes are compiled."""
+
 
 def n_rows(n_tokens: int) -> int:
     """Rows of the softmax for a vocabulary, padded.
 
-    The last row but one is the end of a piece, the last any chord outside the vocabulary.
+    The last three are `HOLD`, `END` and `OTHER`.
     """
-    return -(-(n_tokens + 2) // ROW_MULTIPLE) * ROW_MULTIPLE
+    return -(-(n_tokens + 3) // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +52,8 @@ class Corpus:
         Bits of each id.
     rows : ndarray of int32, shape (n_chords,)
         The chord's number in the vocabulary, -1 where it is outside.
+    held : ndarray of int64, shape (n_chords,)
+        Id of each chord held on: the same pitches, none struck again.
     vocabulary : ndarray of uint64, shape (n_tokens, 4)
         Bits of the vocabulary's chords.
     """
@@ -45,13 +61,17 @@ class Corpus:
     tokens: Sequence[np.ndarray]
     chords: np.ndarray
     rows: np.ndarray
+    held: np.ndarray
     vocabulary: np.ndarray
 
     @classmethod
     def of(cls, vocabulary: np.ndarray, corpus: TokenCorpus) -> Corpus:
         """See a corpus through a vocabulary."""
-        rows = find(vocabulary, corpus.chords).astype(np.int32)
-        return cls(corpus.tokens, corpus.chords, rows, vocabulary)
+        held = held_on(corpus.chords)
+        lacking = unique_chords(held[find(corpus.chords, held) < 0])[0]
+        chords = np.concatenate([corpus.chords, lacking])
+        rows = find(vocabulary, chords).astype(np.int32)
+        return cls(corpus.tokens, chords, rows, find(chords, held_on(chords)), vocabulary)
 
     @property
     def n_tokens(self) -> int:
@@ -70,6 +90,16 @@ class Corpus:
     def counts(self) -> np.ndarray:
         """Frames of each id: int64, shape (n_chords,)."""
         return count_frames(self.tokens, len(self.chords))
+
+    def onsets(self) -> np.ndarray:
+        """Notes of each piece, by their onsets: int64, shape (n_pieces,)."""
+        counts = []
+        for tokens in self.tokens:
+            chords = self.chords[tokens]
+            before = np.concatenate([np.zeros((1, 2), np.uint64), chords[:-1, :2]])
+            begun = (chords[:, :2] & ~before) | chords[:, 2:]
+            counts.append(int(np.bitwise_count(begun).sum()))
+        return np.array(counts, np.int64)
 
     def longest_hold(self) -> int:
         """Most frames that a chord lasts before another follows; last chords of pieces aside."""
@@ -105,6 +135,11 @@ class Reader:
         How far pieces may be transposed; None not at all.
     rng : numpy.random.Generator, default=None
         Draws how far each one is.
+    spell : bool, default=False
+        Whether chords outside the vocabulary are written, or only told to be so.
+    skip_held : bool, default=False
+        Whether chords that are held on are to be learned by their row alone. To spell them takes
+        time, and adds next to nothing to their likelihood.
     """
 
     def __init__(
@@ -113,6 +148,9 @@ class Reader:
         hidden: np.ndarray | tuple[()] = (),
         transpositions: Transpositions | None = None,
         rng: np.random.Generator | None = None,
+        *,
+        spell: bool = False,
+        skip_held: bool = False,
     ) -> None:
         rows = n_rows(corpus.n_tokens)
         if transpositions is None:
@@ -121,15 +159,21 @@ class Reader:
         is_hidden = np.zeros(corpus.n_tokens + 1, bool)
         is_hidden[corpus.rows[np.asarray(hidden, np.int64)]] = True
         outside = (table < 0) | is_hidden[table]
-        targets = np.where(outside, rows - 1, table)
-        # Nobody wrote a chord that only a transposition takes out of the vocabulary: it is heard,
-        # but how often such chords come is not to be learned from it.
-        targets[(table < 0) & (corpus.rows >= 0)] = -1
+        targets = np.where(outside, rows + OTHER, table)
+        if not spell:
+            # Nobody wrote a chord that only a transposition takes out of the vocabulary: it is
+            # heard, but how often such chords come is not to be learned from it.
+            targets[(table < 0) & (corpus.rows >= 0)] = -1
+        self.spell, self.skip_held, self.n_rows = spell, skip_held, rows
         # Two more entries, so that PAD (-2) and START (-1) index the last two.
         self._inputs = _with_ends(np.where(outside, rows, table), [-2, -1])
-        self._targets = _with_ends(targets, [rows - 2])
+        self._targets = _with_ends(targets, [rows + END])
+        self._held = np.append(corpus.held, [corpus.end] * 2)
         self._chords = np.concatenate([corpus.chords, np.zeros((2, N_WORDS), np.uint64)])
         self._words = as_words(self._chords)
+        ends = np.full((3, 1), [SKIPPED], np.int16)  # of the end of a piece, PAD and START
+        self._symbols = spelled(corpus.chords)
+        self._symbols = np.append(self._symbols, np.repeat(ends, self._symbols.shape[1], 1), 0)
         self._steps, self._limit = transpositions.draw(rng), transpositions.limit
 
     def inputs(
@@ -152,9 +196,41 @@ class Reader:
                 bits[same] = as_words(chords).reshape(*chords.shape[:-1], -1)
         return self._inputs[self._row(ids, pieces), ids], bits
 
-    def targets(self, ids: np.ndarray, pieces: np.ndarray | None = None) -> np.ndarray:
-        """Rows of the softmax of ids, `Corpus.end` among them; -1 where there is no target."""
-        return self._targets[self._row(ids, pieces), ids]
+    def targets(
+        self, ids: np.ndarray, before: np.ndarray, pieces: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is to be predicted.
+
+        Parameters
+        ----------
+        ids : ndarray of int, shape (…)
+            `Corpus.end` may be among them.
+        before : ndarray of int, shape (…)
+            The frames before them.
+        pieces : ndarray of int, default=None
+            As for `inputs`.
+
+        Returns
+        -------
+        rows : ndarray of int32, shape (…)
+            Of the softmax; -1 where there is no target.
+        may_hold : ndarray of bool, shape (…)
+            Whether the row `HOLD` is possible: what sounds, held on, is outside the vocabulary.
+        symbols : ndarray of int16, shape (…, length)
+            How it is spelled; `SKIPPED` where it is not.
+        """
+        row, held = self._row(ids, pieces), self._held[before]
+        targets = self._targets[row, ids]
+        may_hold = self.spell & (self._targets[row, held] == self.n_rows + OTHER)
+        targets = np.where(may_hold & (ids == held), self.n_rows + HOLD, targets)
+        symbols = self._symbols[ids]
+        if pieces is not None:
+            steps = self._steps[pieces].reshape(-1, *[1] * ids.ndim)
+            is_note = (symbols >= 0) & (symbols < LAST)
+            symbols = np.where(is_note, symbols + steps, symbols).astype(np.int16)
+        if self.skip_held:
+            symbols[ids == held] = SKIPPED
+        return targets.astype(np.int32), may_hold, symbols
 
     def _row(self, ids: np.ndarray, pieces: np.ndarray | None) -> np.ndarray | int:
         """Which row of the tables each row of ids is read from."""
@@ -236,6 +312,27 @@ def transpose_chords(chords: np.ndarray, steps: int) -> np.ndarray:
     return shifted
 
 
+def spelled(chords: np.ndarray) -> np.ndarray:
+    """Symbols of chords: int16, shape (n, length), each list ended by at least one `LAST`.
+
+    A note is one of 256 symbols, the bits of a chord (see `pianolstm.tokens`): a pitch, or 128 more
+    where it is struck again. They ascend.
+
+    Parameters
+    ----------
+    chords : ndarray of uint64, shape (n, 4)
+    """
+    planes = unpack(chords).reshape(-1, 2, N_PITCHES).astype(bool)
+    counts = planes[:, 0].sum(1)
+    length = -(-(int(counts.max(initial=0)) + 1) // MULTIPLE) * MULTIPLE
+    symbols = np.full((len(chords), length), LAST, np.int16)
+    rows, pitches = np.nonzero(planes[:, 0])
+    firsts = np.cumsum(counts) - counts
+    again = planes[:, 1][rows, pitches]
+    symbols[rows, np.arange(len(rows)) - firsts[rows]] = pitches + N_PITCHES * again
+    return symbols
+
+
 class PitchBernoulli:
     """Each pitch on its own: what a chord outside the vocabulary costs, given that it is one.
 
@@ -286,6 +383,13 @@ class PitchBernoulli:
         going_on = np.bitwise_count(chords[:, :2] & before[:, :2]).sum(1).astype(np.float64)
         again = np.bitwise_count(chords[:, 2:]).sum(1).astype(np.float64)
         return log_p + again * np.log(self.again) + (going_on - again) * np.log1p(-self.again)
+
+
+def held_on(chords: np.ndarray) -> np.ndarray:
+    """Each chord as it sounds when it is held: none of its pitches struck again."""
+    held = chords.copy()
+    held[..., 2:] = 0
+    return held
 
 
 def as_words(chords: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 
 from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader
-from pianolstm._nn.losses import log_likelihoods
-from pianolstm._nn.networks import NetworkConfig, Params, bind
+from pianolstm._nn.losses import Output, Targets, log_likelihoods, logits_of
+from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
 from pianolstm.windows import PAD, START, WindowDataset
 
 LANES = (1, 4, 16)
@@ -73,16 +73,19 @@ def evaluate(
     list of PieceLikelihood
         One a piece.
     """
-    reader = Reader(corpus)
+    reader = Reader(corpus, spell=config.spell)
     if config.is_causal:
         stride, features = 1, _carried(config, params, corpus, reader)
     else:
         features = _windowed(config, params, corpus, reader, stride=stride)
     frames = [np.arange(0, len(tokens), stride) for tokens in corpus.tokens]
-    targets = [tokens[at] for tokens, at in zip(corpus.tokens, frames, strict=True)]
+    targets, before = (
+        np.concatenate([a[at] for a, at in zip(arrays, frames, strict=True)])
+        for arrays in (corpus.tokens, [np.append(START, tokens) for tokens in corpus.tokens])
+    )
     output = output_table(config, params, vocabulary, np.int32(corpus.n_tokens), goes_on=True)
     log_p, right = _likelihoods(
-        output, np.concatenate(features), reader.targets(np.concatenate(targets))
+        config, params, output, np.concatenate(features), reader, targets, before
     )
     ends = np.cumsum([len(at) for at in frames])
     pieces = [
@@ -91,6 +94,8 @@ def evaluate(
             frames, np.split(log_p, ends[:-1]), np.split(right, ends[:-1]), strict=True
         )
     ]
+    if config.spell:
+        return pieces
     for piece, tokens in zip(pieces, corpus.tokens, strict=True):
         unknown = np.flatnonzero(corpus.rows[tokens[piece.frames]] < 0)
         at = piece.frames[unknown]
@@ -100,11 +105,39 @@ def evaluate(
     return pieces
 
 
+def probabilities(
+    config: NetworkConfig, params: Params, vocabulary: Array, corpus: Corpus
+) -> list[np.ndarray]:
+    """Of each chord of the vocabulary: float32, shape (n_frames, n_tokens) for each piece."""
+    reader = Reader(corpus, spell=config.spell)
+    read = _carried if config.is_causal else partial(_windowed, stride=1)
+    output = output_table(config, params, vocabulary, np.int32(corpus.n_tokens), goes_on=True)
+    found = []
+    for tokens, features in zip(corpus.tokens, read(config, params, corpus, reader), strict=True):
+        before = np.append(START, tokens)[:-1]
+        _, may_hold, _ = reader.targets(tokens, before)
+        columns = features, may_hold, reader.inputs(before)[1][:, :4]
+        p = np.empty((len(tokens), corpus.n_tokens), np.float32)
+        for at in range(0, len(tokens), ROWS[0]):
+            part = [a[at : at + ROWS[0]] for a in columns]
+            n = len(part[0])
+            full = [np.pad(a, [(0, ROWS[0] - n)] + [(0, 0)] * (a.ndim - 1)) for a in part]
+            p[at : at + n] = np.asarray(_softmax_rows(output, *full))[:n, : corpus.n_tokens]
+        found.append(p)
+    return found
+
+
+@jax.jit
+def _softmax_rows(output: Output, features: Array, may_hold: Array, before: Array) -> Array:
+    targets = Targets(may_hold, may_hold, before, may_hold)
+    return jax.nn.softmax(logits_of(features, output, targets))
+
+
 @partial(jax.jit, static_argnums=0, static_argnames="goes_on")
 def output_table(
     config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array, *, goes_on: bool
-) -> tuple[Array, Array]:
-    """Output vectors and biases of all rows; the same for every frame of a piece."""
+) -> Output:
+    """The softmax; the same for every frame of a piece."""
     return bind(config, params).output(vocabulary, n_tokens, goes_on=goes_on)
 
 
@@ -168,22 +201,41 @@ def _windowed(
     return np.split(np.concatenate(parts)[: sum(counts)], np.cumsum(counts)[:-1])
 
 
-_score_rows = jax.jit(log_likelihoods)
+@partial(jax.jit, static_argnums=0)
+def _score_rows(
+    config: NetworkConfig,
+    params: Params,
+    output: Output,
+    features: Array,
+    rows: Array,
+    may_hold: Array,
+    symbols: Array,
+    before: Array,
+) -> tuple[Array, Array]:
+    targets = targets_of(bind(config, params), features, rows, may_hold, symbols, before)
+    return log_likelihoods(features, output, targets)
 
 
 def _likelihoods(
-    output: tuple[Array, Array], features: np.ndarray, targets: np.ndarray
+    config: NetworkConfig,
+    params: Params,
+    output: Output,
+    features: np.ndarray,
+    reader: Reader,
+    ids: np.ndarray,
+    before: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihood of each target and whether it is the most likely, in rows of few sizes."""
-    log_p, right = np.empty(len(targets)), np.empty(len(targets), bool)
+    log_p, right = np.empty(len(ids)), np.empty(len(ids), bool)
     first = 0
-    while first < len(targets):
-        rows = ROWS[0] if len(targets) - first < ROWS[1] else ROWS[1]
+    while first < len(ids):
+        rows = ROWS[0] if len(ids) - first < ROWS[1] else ROWS[1]
         at = slice(first, first + rows)
-        missing = rows - len(targets[at])
-        found = _score_rows(
-            np.pad(features[at], [(0, missing), (0, 0)]), *output, np.pad(targets[at], (0, missing))
-        )
+        missing = rows - len(ids[at])
+        bits = reader.inputs(before[at])[1]
+        columns = features[at], *reader.targets(ids[at], before[at]), bits
+        padded = [np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1), "edge") for a in columns]
+        found = _score_rows(config, params, output, *padded)
         log_p[at], right[at] = (np.asarray(column)[: rows - missing] for column in found)
         first += rows
     return log_p, right

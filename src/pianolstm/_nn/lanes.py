@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pianolstm._nn.corpus import as_words, padded_vocabulary
+from pianolstm._nn.corpus import HOLD, as_words, held_on, padded_vocabulary
 from pianolstm._nn.networks import NetworkConfig, Params
 from pianolstm._nn.sampling import (
     BLOCK,
@@ -64,21 +64,13 @@ class Given:
         Tokens; any number from n_rows up stands for a chord outside the vocabulary.
     bits : ndarray of uint32, shape (n, 8)
     held : ndarray of int32, shape (n,)
-        The token that holds each chord on, -1 for none.
+        The row that holds each chord on, see `Vocabulary`.
     """
 
     is_given: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
     ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     bits: np.ndarray = field(default_factory=lambda: np.empty((0, 8), np.uint32))
     held: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
-
-    @classmethod
-    def of(cls, chords: np.ndarray, vocabulary: np.ndarray, n_rows: int) -> Given:
-        """Frames with these chords, uint64 of shape (n, 4)."""
-        ids = find(vocabulary, chords)
-        ids = np.where(ids < 0, n_rows, ids).astype(np.int32)
-        held = find(vocabulary, held_on(chords)).astype(np.int32)
-        return cls(np.ones(len(ids), bool), ids, as_words(chords), held)
 
 
 @dataclass(eq=False)
@@ -143,7 +135,7 @@ class Writer:
         words = padded_vocabulary(vocabulary)
         self.n_rows = len(words)
         held = np.full(self.n_rows, -1, np.int32)
-        held[: len(vocabulary)] = find(vocabulary, held_on(vocabulary))
+        held[: len(vocabulary)] = self._held(vocabulary)
         self.vocabulary = jax.device_put(Vocabulary(words, held))
         self.laid = lay_out(config, params, words, len(vocabulary))
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
@@ -171,6 +163,18 @@ class Writer:
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
+    def given(self, chords: np.ndarray) -> Given:
+        """Frames with these chords, uint64 of shape (n, 4)."""
+        ids = find(self.chords, chords)
+        ids = np.where(ids < 0, self.n_rows, ids).astype(np.int32)
+        return Given(np.ones(len(ids), bool), ids, as_words(chords), self._held(chords))
+
+    def _held(self, chords: np.ndarray) -> np.ndarray:
+        """The row that holds each chord on, see `Vocabulary`."""
+        rows = find(self.chords, held_on(chords))
+        missing = self.n_rows + HOLD if self.config.spell else -1
+        return np.where(rows < 0, missing, rows).astype(np.int32)
+
     def rules(self, pieces: Sequence[Piece]) -> Rules:
         """The settings of pieces, each in a lane."""
         rows = [self._rule(piece) for piece in pieces]
@@ -194,6 +198,11 @@ class Writer:
             np.bool_(draw.may_end),
             np.float32(limits.allowed.sum()),
             allowed,
+            np.packbits(limits.pitches, bitorder="little").view("<u4").astype(np.uint32),
+            np.int32(limits.max_notes),
+            np.int32(limits.span),
+            np.int32(limits.hand),
+            np.bool_(limits.may_rest),
         )
 
 
@@ -273,6 +282,11 @@ class Group:
                 required[rows, lane] = asked
                 forbidden[rows, lane] = limits.forbidden[max(0, a) : max(0, a + n)]
         return Frames(is_given, ids, bits, held, required, forbidden)
+
+
+def chords_of(written: Written) -> np.ndarray:
+    """Chords that were written: uint64, shape (…, 4)."""
+    return np.ascontiguousarray(written.bits).view("<u8").astype(np.uint64)
 
 
 def write_all(
@@ -360,13 +374,6 @@ def check_tokens(tokens: np.ndarray, first: int, name: str) -> None:
     stuck = np.flatnonzero(tokens < 0)
     if len(stuck):
         raise InvalidInputError(
-            f"The constraints leave no chord of the vocabulary at frame {first + stuck[0]}{name}; "
-            "loosen them, or train on music that has such chords."
+            f"The constraints leave no chord that the model can write at frame {first + stuck[0]}"
+            f"{name}; loosen them, or train on music that has such chords."
         )
-
-
-def held_on(chords: np.ndarray) -> np.ndarray:
-    """Each chord as it sounds when it is held: none of its pitches struck again."""
-    held = chords.copy()
-    held[:, 2:] = 0
-    return held

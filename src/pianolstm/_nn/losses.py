@@ -1,12 +1,19 @@
-"""The softmax over a large vocabulary, without ever holding all its logits."""
+"""The softmax over a large vocabulary, without ever holding all its logits; routes to a frame.
+
+A frame that is a row of the vocabulary may be written as that row, or as "any other chord" (the
+last row) and then note by note. Its likelihood is the sum of both.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from pianolstm._nn.corpus import HOLD, OTHER
+from pianolstm._nn.spelling import NEVER
 
 CHUNK_LOGITS = 2**22
 """Logits held at once: 16 MB, whatever the batch and the vocabulary."""
@@ -14,81 +21,124 @@ CHUNK_LOGITS = 2**22
 Sums: TypeAlias = tuple[Array, Array]
 
 
+class Output(NamedTuple):
+    """The softmax.
+
+    Attributes
+    ----------
+    table : Array, shape (n_rows, width)
+    bias : Array, shape (n_rows,)
+    struck : Array of uint32, shape (n_rows, 4), or None
+        Bits of the pitches that a row strikes again: it is possible only where they sounded in the
+        frame before. None does not ask.
+    """
+
+    table: Array
+    bias: Array
+    struck: Array | None
+
+
+class Targets(NamedTuple):
+    """What is predicted; arrays of shape (n,) if not said otherwise.
+
+    Attributes
+    ----------
+    rows : int32
+        Of the softmax; the last where the frame is no row.
+    may_hold : bool
+        Whether the row `HOLD` is possible.
+    before : uint32, shape (n, 4)
+        Bits of the pitches that sounded in the frame before.
+    log_spelled : float32
+        Nats of the frame's notes, given that they are spelled.
+    """
+
+    rows: Array
+    may_hold: Array
+    before: Array
+    log_spelled: Array
+
+
 @jax.custom_vjp
-def softmax_loss(
-    features: Array, table: Array, bias: Array, targets: Array, weights: Array
-) -> Sums:
+def softmax_loss(features: Array, output: Output, targets: Targets, weights: Array) -> Sums:
     """Weighted sum of the negative log-likelihoods of the targets, and of right first guesses.
 
-    The logits of row n are ``features[n] @ table.T + bias``. They are made chunk by chunk over n.
+    The logits of frame n are ``features[n] @ table.T + bias``. They are made chunk by chunk over n.
     When a gradient is asked for, it is computed while a chunk's logits are there, so that they are
     neither kept nor made twice.
 
     Parameters
     ----------
     features : Array, shape (n, width)
-    table : Array, shape (vocabulary, width)
-    bias : Array, shape (vocabulary,)
-    targets : Array of int32, shape (n,)
+    output : Output
+    targets : Targets
     weights : Array, shape (n,)
-        Weight of each row; 0 leaves it out.
+        Weight of each frame; 0 leaves it out.
 
     Returns
     -------
     loss : Array, shape ()
         Nats.
     n_right : Array, shape ()
-        Weighted count of rows whose target has the highest logit; it has no gradient.
+        Weighted count of frames whose target has the highest logit; it has no gradient.
     """
 
     def chunk(sums: Sums, rows: tuple[Array, ...]) -> tuple[Sums, None]:
-        x, target, weight = rows
-        loss, n_right, *_ = _chunk_loss(x, table, bias, target, weight)
+        x, weight, *target = rows
+        loss, n_right, *_ = _chunk_loss(x, output, Targets(*target), weight)
         return (sums[0] + loss, sums[1] + n_right), None
 
     start = jnp.zeros(()), jnp.zeros(())
-    return lax.scan(chunk, start, _chunks(table, features, targets, weights))[0]
+    return lax.scan(chunk, start, _chunks(output, features, weights, *targets))[0]
 
 
 def _softmax_loss_fwd(
-    features: Array, table: Array, bias: Array, targets: Array, weights: Array
+    features: Array, output: Output, targets: Targets, weights: Array
 ) -> tuple[Sums, tuple]:
-    def chunk(carry: tuple, rows: tuple[Array, ...]) -> tuple[tuple, Array]:
+    table, bias, _ = output
+
+    def chunk(carry: tuple, rows: tuple[Array, ...]) -> tuple[tuple, tuple[Array, Array]]:
         (loss, n_right), d_table, d_bias = carry
-        x, target, weight = rows
-        chunk_loss, chunk_right, exps, total = _chunk_loss(x, table, bias, target, weight)
-        # The gradient of the logits is exps * scale less the weight at the target; both parts go
-        # through the products on their own, so that it is never written down.
+        x, weight, *target = rows
+        chunk_loss, chunk_right, exps, total, by_row = _chunk_loss(
+            x, output, Targets(*target), weight
+        )
+        # The gradient of the logits is exps * scale less the weight, shared by both routes; these
+        # parts go through the products on their own, so that it is never written down.
         scale = weight / total
-        weight_x = weight[:, None] * x
-        d_table = (d_table + exps.T @ (x * scale[:, None])).at[target].add(-weight_x)
-        d_bias = (d_bias + scale @ exps).at[target].add(-weight)
-        d_x = (exps @ table) * scale[:, None] - weight[:, None] * table[target]
-        return ((loss + chunk_loss, n_right + chunk_right), d_table, d_bias), d_x
+        at_row, at_other, row = weight * by_row, weight * (1 - by_row), target[0]
+        d_table = (d_table + exps.T @ (x * scale[:, None])).at[row].add(-at_row[:, None] * x)
+        d_table = d_table.at[OTHER].add(-at_other @ x)
+        d_bias = (d_bias + scale @ exps).at[row].add(-at_row).at[OTHER].add(-jnp.sum(at_other))
+        d_x = (exps @ table) * scale[:, None] - at_row[:, None] * table[row]
+        d_x -= at_other[:, None] * table[OTHER]
+        return ((loss + chunk_loss, n_right + chunk_right), d_table, d_bias), (d_x, -at_other)
 
     start = (jnp.zeros(()), jnp.zeros(())), jnp.zeros_like(table), jnp.zeros_like(bias)
-    (sums, d_table, d_bias), d_features = lax.scan(
-        chunk, start, _chunks(table, features, targets, weights)
+    (sums, d_table, d_bias), (d_features, d_spelled) = lax.scan(
+        chunk, start, _chunks(output, features, weights, *targets)
     )
-    return sums, (d_features.reshape(-1, table.shape[1])[: len(features)], d_table, d_bias)
+    n = len(features)
+    d_features = d_features.reshape(-1, table.shape[1])[:n]
+    return sums, (d_features, d_table, d_bias, d_spelled.reshape(-1)[:n])
 
 
-def _softmax_loss_bwd(gradients: tuple[Array, Array, Array], cotangents: Sums) -> tuple:
-    d_features, d_table, d_bias = (g * cotangents[0] for g in gradients)
-    return d_features, d_table, d_bias, None, None
+def _softmax_loss_bwd(gradients: tuple[Array, ...], cotangents: Sums) -> tuple[Any, ...]:
+    d_features, d_table, d_bias, d_spelled = (g * cotangents[0] for g in gradients)
+    nothing: Any = None
+    output = Output(d_table, d_bias, nothing)
+    return d_features, output, Targets(nothing, nothing, nothing, d_spelled), nothing
 
 
 softmax_loss.defvjp(_softmax_loss_fwd, _softmax_loss_bwd)
 
 
-def log_likelihoods(
-    features: Array, table: Array, bias: Array, targets: Array
-) -> tuple[Array, Array]:
+def log_likelihoods(features: Array, output: Output, targets: Targets) -> tuple[Array, Array]:
     """Log-likelihood of each target, and whether it has the highest logit; chunk by chunk.
 
     Parameters
     ----------
-    features, table, bias, targets
+    features, output, targets
         As for `softmax_loss`.
 
     Returns
@@ -99,37 +149,58 @@ def log_likelihoods(
     """
 
     def chunk(rows: tuple[Array, ...]) -> tuple[Array, Array]:
-        x, target = rows
-        logits = x @ table.T + bias
-        at_target = _at(logits, target)
-        return at_target - jax.nn.logsumexp(logits, axis=-1), at_target >= jnp.max(logits, axis=-1)
+        x, *target = rows
+        logits = logits_of(x, output, Targets(*target))
+        at_target, joint, _ = _routes(logits, Targets(*target))
+        return joint - jax.nn.logsumexp(logits, axis=-1), at_target >= jnp.max(logits, axis=-1)
 
     n = len(features)
-    log_p, right = lax.map(chunk, _chunks(table, features, targets))
+    log_p, right = lax.map(chunk, _chunks(output, features, *targets))
     return log_p.reshape(-1)[:n], right.reshape(-1)[:n]
 
 
-def _chunk_loss(
-    x: Array, table: Array, bias: Array, target: Array, weight: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Loss and right guesses of a chunk; exps of its logits less their maximum, and their sums."""
+def logits_of(x: Array, output: Output, targets: Targets) -> Array:
+    """Logits of all rows; `NEVER` of those that are impossible."""
+    table, bias, struck = output
     logits = x @ table.T + bias
+    is_hold = jnp.arange(len(table)) == len(table) + HOLD
+    impossible = is_hold & ~targets.may_hold[:, None]
+    if struck is not None:
+        silent = ~targets.before
+        for word in range(4):
+            impossible |= (struck[:, word] & silent[:, word, None]) > 0
+    return jnp.where(impossible, NEVER, logits)
+
+
+def _chunk_loss(
+    x: Array, output: Output, targets: Targets, weight: Array
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Loss and right guesses of a chunk; exps of its logits less their maximum, and their sums.
+
+    And the share of each likelihood that is due to the target's own row.
+    """
+    logits = logits_of(x, output, targets)
     highest = jnp.max(logits, axis=-1)
-    at_target = _at(logits, target)
+    at_target, joint, by_row = _routes(logits, targets)
     exps = jnp.exp(logits - highest[:, None])
     total = jnp.sum(exps, axis=-1)
-    loss = jnp.sum(weight * (jnp.log(total) + highest - at_target))
-    return loss, jnp.sum(weight * (at_target >= highest)), exps, total
+    loss = jnp.sum(weight * (jnp.log(total) + highest - joint))
+    return loss, jnp.sum(weight * (at_target >= highest)), exps, total, by_row
 
 
-def _at(logits: Array, target: Array) -> Array:
-    return jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
+def _routes(logits: Array, targets: Targets) -> tuple[Array, Array, Array]:
+    """Logit of the target's row, of both routes together, and the share of the row in that."""
+    at_target = jnp.take_along_axis(logits, targets.rows[:, None], axis=-1)[:, 0]
+    is_row = targets.rows != logits.shape[-1] + OTHER
+    by_row = jnp.where(is_row, at_target, -jnp.inf)
+    joint = jnp.logaddexp(by_row, logits[:, OTHER] + targets.log_spelled)
+    return at_target, joint, jnp.exp(by_row - joint)
 
 
-def _chunks(table: Array, *arrays: Array) -> tuple[Array, ...]:
+def _chunks(output: Output, *arrays: Array) -> tuple[Array, ...]:
     """Arrays (n, …) as (n_chunks, rows, …), filled with zeros at the end."""
     n = len(arrays[0])
-    fewest = -(-n * len(table) // CHUNK_LOGITS)
+    fewest = -(-n * len(output.bias) // CHUNK_LOGITS)
     # A few chunks more are cheaper than rows of zeros.
     n_chunks = next((k for k in range(fewest, fewest + fewest // 4 + 1) if n % k == 0), fewest)
     rows = -(-n // n_chunks)

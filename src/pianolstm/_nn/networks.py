@@ -5,7 +5,7 @@ Conventions
 Input at step t is the chord of the frame before the one to predict. A chord is read as its id and
 its bits, eight ``uint32`` words (see `pianolstm.tokens`): the id picks the chord's own vector,
 the bits its pitches' vectors, so that a chord outside the vocabulary is heard as what it is. The
-vocabulary has `n_rows` rows: the chords, padding, "the piece ends", and "any other chord".
+vocabulary has `n_rows` rows: the chords, padding, and three more (see `pianolstm._nn.corpus`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from pianolstm._nn.corpus import END, HOLD, OTHER
+from pianolstm._nn.losses import Output, Targets
 from pianolstm._nn.lstm import LSTMLayer, from_numpy
+from pianolstm._nn.spelling import NEVER, Speller
 from pianolstm.windows import PAD, START
 
 Params: TypeAlias = dict[str, Any]
@@ -34,9 +37,6 @@ CONV_FRAMES = 5
 N_AGES = 16
 """Classes of how long a chord has been held: half octaves of frames, the last from 180 on."""
 
-NEVER = -1e9
-"""Logit of a row that is no chord."""
-
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -48,6 +48,7 @@ class NetworkConfig:
     embedding: int
     dropout: float
     window_size: int
+    spell: bool = False
 
     @property
     def is_causal(self) -> bool:
@@ -205,6 +206,9 @@ class ChordNetwork(nnx.Module):
         self.project = nnx.Linear(units, width, kernel_init=_lecun, rngs=rngs)
         self.chords_out = ChordVectors(config.n_rows, width, width**-0.5, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(config.n_rows))
+        if config.spell:
+            self.speller = Speller(width, units, rngs=rngs)
+        self.spell = config.spell
         self.dropout = config.dropout
 
     def __call__(
@@ -257,8 +261,8 @@ class ChordNetwork(nnx.Module):
         past_bits = jnp.zeros((batch, n, 8), jnp.uint32)
         return self.body.initial_carry(batch), (past_ids, past_bits, jnp.zeros(batch, jnp.int32))
 
-    def output(self, vocabulary: Array, n_tokens: Array, *, goes_on: bool) -> tuple[Array, Array]:
-        """Output vectors (n_rows, embedding) and biases (n_rows,); padding is never chosen.
+    def output(self, vocabulary: Array, n_tokens: Array, *, goes_on: bool) -> Output:
+        """The softmax; padding is never chosen.
 
         Parameters
         ----------
@@ -270,8 +274,39 @@ class ChordNetwork(nnx.Module):
             Whether it is given that the piece does not end here.
         """
         rows = jnp.arange(self.bias.shape[0])
-        padding = (rows >= n_tokens) & (rows < rows.shape[0] - (1 if goes_on else 2))
-        return self.chords_out.table(vocabulary), jnp.where(padding, NEVER, self.bias[...])
+        first = rows.shape[0] + (HOLD if self.spell else END)
+        padding = (rows >= n_tokens) & (rows < first)
+        if goes_on:
+            padding |= rows == rows.shape[0] + END
+        table, bias = self.chords_out.table(vocabulary), jnp.where(padding, NEVER, self.bias[...])
+        return Output(table, bias, vocabulary[:, 4:] if self.spell else None)
+
+
+def targets_of(
+    network: ChordNetwork,
+    features: Array,
+    rows: Array,
+    may_hold: Array,
+    symbols: Array,
+    before: Array,
+) -> Targets:
+    """What is predicted, with the likelihood of its notes.
+
+    Parameters
+    ----------
+    network : ChordNetwork
+    features : Array, shape (n, embedding)
+    rows, may_hold, symbols : Array, shapes (n,), (n,), (n, length)
+        See `Reader.targets`.
+    before : Array of uint32, shape (n, 8)
+        The frames before.
+    """
+    n_rows = network.bias.shape[0]
+    if network.spell:
+        nats = network.speller(features, symbols, before[:, :4])
+    else:
+        nats = jnp.where(rows == n_rows + OTHER, 0.0, NEVER)
+    return Targets(rows, may_hold, before[:, :4], nats)
 
 
 def initialise(config: NetworkConfig, key: Array, bias: Any) -> Params:
@@ -392,10 +427,10 @@ def age_class(ages: Array) -> Array:
 
 
 def unpack_words(bits: Array) -> Array:
-    """Words (…, 8) to float planes (…, 256), in the order of `pianolstm.tokens.unpack`."""
+    """Words (…, n) to float planes (…, 32 n), in the order of `pianolstm.tokens.unpack`."""
     shifts = jnp.arange(32, dtype=jnp.uint32)
     planes = (bits[..., None] >> shifts) & 1
-    return planes.reshape(*bits.shape[:-1], N_BITS).astype(jnp.float32)
+    return planes.reshape(*bits.shape[:-1], 32 * bits.shape[-1]).astype(jnp.float32)
 
 
 def _fold(key: Array | None, data: int) -> Array | None:

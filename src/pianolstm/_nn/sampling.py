@@ -21,8 +21,11 @@ import numpy as np
 from jax import Array, lax
 from jax.extend.random import threefry2x32_p
 
-from pianolstm._nn.networks import NetworkConfig, begins_chord
+from pianolstm._nn.corpus import END, HOLD, OTHER
+from pianolstm._nn.networks import NetworkConfig, begins_chord, unpack_words
+from pianolstm._nn.note_by_note import LARGE, asked_of, keeps, packed, spell_out
 from pianolstm._nn.stepping import LANES, Carry, Laid, step
+from pianolstm.rolls import N_PITCHES
 
 BLOCK = 64
 """Frames that one call writes at the most; Ctrl-C and deadlines act between two."""
@@ -33,8 +36,11 @@ N_BEGUN = 64
 FOLD = 16
 """Rows that are added up at once; divides the rows of the vocabulary."""
 
-LARGE = 3e38
-"""Nearly the largest float32."""
+MOST_VAIN = 8
+"""Spellings of a frame that keep not what is asked, after which there are no more."""
+
+SYMBOLS = 512
+"""More than the numbers that one spelling draws."""
 
 
 class Vocabulary(NamedTuple):
@@ -45,7 +51,8 @@ class Vocabulary(NamedTuple):
     bits : Array of uint32, shape (n_rows, 8)
         Zero beyond the chords.
     held : Array of int32, shape (n_rows,)
-        The token that holds each chord on: the same pitches, none struck again; -1 for none.
+        The row that holds each chord on: the same pitches, none struck again. `HOLD` where that is
+        outside the vocabulary, or -1 where such chords are not written.
     """
 
     bits: Any
@@ -78,6 +85,12 @@ class Rules(NamedTuple):
         How many chords may be drawn.
     allowed : bool, shape (lanes, n_rows)
         Which.
+    pitches : uint32, shape (lanes, 4)
+        Pitches that may sound in a chord that is spelled, or held on outside the vocabulary.
+    max_notes, span, hand : int32
+        How many notes it may have, how many semitones a hand may span, and of how many notes.
+    may_rest : bool
+        Whether it may have none.
     """
 
     key: Any
@@ -92,6 +105,11 @@ class Rules(NamedTuple):
     may_end: Any
     n_allowed: Any
     allowed: Any
+    pitches: Any
+    max_notes: Any
+    span: Any
+    hand: Any
+    may_rest: Any
 
 
 class Frames(NamedTuple):
@@ -132,7 +150,7 @@ class State(NamedTuple):
     past : Array of uint32, shape (8, lanes)
         The last chord.
     hold : Array of int32, shape (lanes,)
-        The token that holds it on, -1 for none.
+        The row that holds it on, -1 for none.
     age : Array of int32, shape (lanes,)
         Frames for which it has been held.
     begun, begun_at : Array of int32, shape (N_BEGUN, lanes)
@@ -155,7 +173,9 @@ class Written(NamedTuple):
     Attributes
     ----------
     tokens : int32
-        -1 where no chord was allowed.
+        Rows of the chords, n_rows outside the vocabulary; -1 where no chord was allowed.
+    bits : uint32, shape (BLOCK, lanes, 8)
+        The chords.
     log_p : float32
         Nats of the token, as the network has it: temperature 1, nothing forbidden.
     log_allowed : float32
@@ -163,6 +183,32 @@ class Written(NamedTuple):
     """
 
     tokens: Any
+    bits: Any
+    log_p: Any
+    log_allowed: Any
+
+
+class Drawn(NamedTuple):
+    """What `draw` has come to; arrays of shape (lanes,).
+
+    Attributes
+    ----------
+    ids : int32
+        Rows, n_rows outside the vocabulary; -1 where no chord was allowed.
+    bits : uint32, shape (lanes, 8)
+        The chords.
+    hold : int32
+        The rows that hold them on, -1 for none.
+    has_ended : bool
+        Whether the piece before ended.
+    log_p, log_allowed : float32
+        As in `Written`.
+    """
+
+    ids: Any
+    bits: Any
+    hold: Any
+    has_ended: Any
     log_p: Any
     log_allowed: Any
 
@@ -198,19 +244,19 @@ def write(
         state, written = loop
         given = jax.tree.map(lambda a: a[i], frames)
 
-        def draw_all() -> tuple[Array, ...]:
-            return draw(laid, vocabulary, rules, given, state, is_weighed)
+        def draw_all() -> Drawn:
+            return draw(config, laid, vocabulary, rules, given, state, is_weighed)
 
-        def draw_none() -> tuple[Array, ...]:
-            zeros = jnp.zeros(LANES)
-            return state.hold, jnp.zeros(LANES, bool), zeros, zeros
+        def draw_none() -> Drawn:
+            zeros, words = jnp.zeros(LANES), jnp.zeros((LANES, 8), jnp.uint32)
+            return Drawn(state.hold, words, state.hold, jnp.zeros(LANES, bool), zeros, zeros)
 
         is_idle = jnp.all(given.is_given) & ~is_weighed
-        token, has_ended, log_p, log_allowed = lax.cond(is_idle, draw_none, draw_all)
-        drawn = jnp.maximum(token, 0)
-        ids = jnp.where(given.is_given, given.ids, drawn)
-        bits = jnp.where(given.is_given[:, None], given.bits, vocabulary.bits[drawn])
-        hold = jnp.where(given.is_given, given.held, vocabulary.held[drawn])
+        drawn = lax.cond(is_idle, draw_none, draw_all)
+        # Where no chord was allowed, what follows goes on from a rest.
+        ids = jnp.where(given.is_given, given.ids, jnp.maximum(drawn.ids, 0))
+        bits = jnp.where(given.is_given[:, None], given.bits, drawn.bits)
+        hold = jnp.where(given.is_given, given.held, drawn.hold)
         new = begins_chord(state.past.T, bits) | (state.hold < 0)
         is_noted = new & (ids != 0)
 
@@ -218,7 +264,7 @@ def write(
             return jnp.where(is_noted, jnp.concatenate([a[1:], value[None]]), a)
 
         carry = jax.tree.map(
-            lambda a, b: _choose(has_ended, b, a, config), state.carry, laid["begin"][0]
+            lambda a, b: _choose(drawn.has_ended, b, a, config), state.carry, laid["begin"][0]
         )
         carry, features = step(config, laid, carry, ids, bits)
         state = State(
@@ -231,13 +277,13 @@ def write(
             noted(state.begun, ids),
             noted(state.begun_at, state.clock),
         )
-        # A token of -1 is seen even where what follows goes on from a rest.
-        token = jnp.where(given.is_given, given.ids, token)
-        values = Written(token, log_p, log_allowed)
+        tokens = jnp.where(given.is_given, given.ids, drawn.ids)
+        values = Written(tokens, bits, drawn.log_p, drawn.log_allowed)
         return state, jax.tree.map(lambda a, value: a.at[i].set(value), written, values)
 
     zeros = jnp.zeros((BLOCK, LANES))
-    written = Written(jnp.zeros((BLOCK, LANES), jnp.int32), zeros, zeros)
+    words = jnp.zeros((BLOCK, LANES, 8), jnp.uint32)
+    written = Written(jnp.zeros((BLOCK, LANES), jnp.int32), words, zeros, zeros)
     return lax.fori_loop(0, n, frame, (state, written))
 
 
@@ -249,43 +295,41 @@ def _choose(which: Array, a: Array, b: Array, config: NetworkConfig) -> Array:
 
 
 def draw(
+    config: NetworkConfig,
     laid: Laid,
     vocabulary: Vocabulary,
     rules: Rules,
     given: Frames,
     state: State,
     is_weighed: Array,
-) -> tuple[Array, Array, Array, Array]:
-    """One token a lane, from the softmax of logits / temperature.
+) -> Drawn:
+    """One chord a lane, from the softmax of logits / temperature.
 
-    By the inverse of its running sum, and no sort: a token that top-k or top-p leaves out is drawn
-    again, from those that are more likely than it. So the tokens that they keep have the
-    probabilities of the softmax, scaled up. (That a rejected token bounds the next draw is from
-    the sampling kernels of FlashInfer.) A token is kept if fewer than top_k are more likely, and if
+    By the inverse of its running sum, and no sort: a row that top-k or top-p leaves out is drawn
+    again, from those that are more likely than it. So the rows that they keep have the
+    probabilities of the softmax, scaled up. (That a rejected row bounds the next draw is from
+    the sampling kernels of FlashInfer.) A row is kept if fewer than top_k are more likely, and if
     those that are more likely have less than top_p of the probability.
 
-    Where the end of the piece is drawn, the lane draws again, from the beginning of another.
+    Where the end of the piece is drawn, the lane draws again, from the beginning of another. Where
+    "any other chord" is drawn, it is spelled; if it keeps not all that is asked, or is held for too
+    long, all is drawn again, and after some vain spellings nothing is spelled in this frame.
 
     Parameters
     ----------
-    laid, vocabulary, rules, state, is_weighed
+    config, laid, vocabulary, rules, state, is_weighed
         As for `write`.
     given : Frames
         Of this frame, without the axis of the block. Where it is given, nothing is drawn.
 
     Returns
     -------
-    token : Array of int32, shape (lanes,)
-        -1 where none is allowed.
-    has_ended : Array of bool, shape (lanes,)
-        Whether the piece before ended.
-    log_p, log_allowed : Array, shape (lanes,)
-        As in `Written`.
+    Drawn
     """
-    rows = jnp.arange(len(laid["bias"]), dtype=jnp.int32)
-    end = len(rows) - 2
-    allowed, left_out, is_possible = _allowed(vocabulary, rules, given, state)
-    is_cut = (rules.top_k < len(rows)) | (rules.top_p < 1)
+    n_rows = len(laid["bias"])
+    rows = jnp.arange(n_rows, dtype=jnp.int32)
+    chances = _chances(config, vocabulary, rules, given, state)
+    is_cut = (rules.top_k < n_rows) | (rules.top_p < 1)
 
     def attempt(tries: _Tries) -> _Tries:
         features = jnp.where(tries.has_ended, laid["begin"][1], state.features)
@@ -294,25 +338,48 @@ def draw(
         # frame more than it saves in those that draw twice.
         logits = lax.optimization_barrier(laid["table"] @ features)
         logits = lax.optimization_barrier(logits.T) + laid["bias"]
-        may_end = rules.may_end & is_possible & ~tries.has_ended
-        now = (allowed & (rows != left_out[:, None])) | ((rows == end) & may_end[:, None])
+        may_end = rules.may_end & _is_possible(config, chances, tries) & ~tries.has_ended
+        now = chances.allowed & (rows != chances.left_out[:, None])
+        now |= (rows == n_rows + END) & may_end[:, None]
+        may_spell = jnp.zeros(LANES, bool)
+        if config.spell:
+            can_hold = chances.is_outside & ~tries.has_ended
+            impossible = (rows == n_rows + HOLD) & ~can_hold[:, None]
+            # What is struck again has sounded.
+            silent = jnp.where(tries.has_ended, np.uint32(2**32 - 1), ~state.past[:4])
+            for word in range(4):
+                struck = vocabulary.bits[:, 4 + word]
+                impossible |= (struck & silent[word, :, None]) > 0
+            logits, now = jnp.where(impossible, -jnp.inf, logits), now & ~impossible
+            now |= (rows == n_rows + HOLD) & (can_hold & chances.may_hold)[:, None]
+            may_spell = tries.spelled.n_vain < MOST_VAIN
+            # What is written in the end when only the most likely is has to be known.
+            may_spell &= (rules.temperature > 0) | ~chances.is_any
 
-        def relative(logits: Array) -> Array:
-            """Probabilities, relative to the most likely chord's."""
+        def relative(logits: Array) -> tuple[Array, Array]:
+            """Probabilities, relative to the most likely row's, and the logit of that."""
             highest = _highest(jnp.where(now, logits, -jnp.inf))
-            return jnp.where(now, jnp.exp((logits - highest) * _sharpness(rules)), 0)
+            return jnp.where(now, jnp.exp((logits - highest) * _sharpness(rules)), 0), highest
 
-        p = lax.cond(
+        p, highest = lax.cond(
             jnp.any(rules.penalty > 0),
             lambda: relative(logits - _penalties(rules, state, rows)),
             lambda: relative(logits),
         )
+        if config.spell:
+            other = jnp.where(may_spell, _other(logits, highest, rules), 0)
+            p = jnp.where(rows == n_rows + OTHER, other[:, None], p)
         u = _uniform(rules.key, state.clock, tries.n)
         drawn = pick(jnp.where(p > tries.above[:, None], p, 0), u)
 
         def rejected() -> tuple[Array, Array]:
             bound = jnp.take_along_axis(p, drawn[:, None], axis=1)
-            likelier = jnp.where(p > bound, p, 0)
+            known = p
+            if config.spell:
+                # All chords outside the vocabulary count as less likely than those within.
+                known = jnp.where(rows == n_rows + OTHER, 0, p)
+                bound = jnp.where((drawn == n_rows + OTHER)[:, None], 0, bound)
+            likelier = jnp.where(known > bound, p, 0)
             n, share = jnp.sum(jnp.sign(likelier), axis=1), jnp.sum(likelier, axis=1)
             is_kept = (n < rules.top_k) & (share < rules.top_p * jnp.sum(p, axis=1))
             is_kept |= n == 0  # the most likely is, even where nothing is allowed
@@ -321,54 +388,143 @@ def draw(
         again, bound = lax.cond(
             jnp.any(is_cut), rejected, lambda: (jnp.zeros(LANES, bool), tries.above)
         )
-        is_done = tries.is_open & ~again
-        ends = is_done & (drawn == end) & ~given.is_given
+        bound = jnp.where(again, bound, 0)
+        spelled, is_done = tries.spelled, tries.is_open & ~again
+        notes = jnp.zeros(LANES), jnp.zeros(LANES)
+        came = jnp.where(given.is_given, jnp.minimum(given.ids, n_rows + OTHER), drawn)
+        if config.spell:
+            is_other = tries.is_open & (drawn == n_rows + OTHER) & ~given.is_given
+            # What top-k or top-p leaves out is spelled no more.
+            n_vain = jnp.where(is_other & again, MOST_VAIN, spelled.n_vain)
+            spelled = spelled._replace(n_vain=n_vain)
+            is_spelled = is_other & ~again
+            spelled, came, is_done, notes = lax.cond(
+                jnp.any(is_spelled) | is_weighed,
+                lambda: _spell(
+                    laid,
+                    vocabulary,
+                    rules,
+                    given,
+                    state,
+                    chances,
+                    tries,
+                    spelled,
+                    is_spelled,
+                    came,
+                    is_weighed,
+                ),
+                lambda: (spelled, came, is_done, notes),
+            )
+            is_done &= tries.is_open & ~again
+            again |= is_spelled & ~is_done
+        ends = is_done & (drawn == n_rows + END) & ~given.is_given
         log_p, log_allowed = lax.cond(
             is_weighed,
-            lambda: _weigh(logits, now, rules, given, drawn),
+            lambda: _weigh(
+                config,
+                logits,
+                now | ((rows == n_rows + OTHER) & may_spell[:, None]),
+                rules,
+                given,
+                came,
+                notes,
+            ),
             lambda: (jnp.zeros(LANES), jnp.zeros(LANES)),
         )
         return _Tries(
             tries.n + 1,
             again | ends,
-            jnp.where(tries.is_open, drawn, tries.token),
-            jnp.where(again, bound, 0),
+            jnp.where(tries.is_open, drawn, tries.row),
+            bound,
             tries.has_ended | ends,
             # Of a piece that ends: that it does, and what the next one begins with.
             tries.log_p + jnp.where(is_done, log_p, 0),
             tries.log_allowed + jnp.where(is_done, log_allowed, 0),
+            spelled,
         )
 
     zeros, no = jnp.zeros(LANES), jnp.zeros(LANES, bool)
-    token = jnp.zeros(LANES, jnp.int32)
-    start = _Tries(jnp.int32(0), ~no, token, zeros, no, zeros, zeros)
+    none = jnp.zeros(LANES, jnp.int32)
+    spelled = _Spelled(none, none, jnp.zeros((LANES, 8), jnp.uint32), none)
+    start = _Tries(jnp.int32(0), ~no, none, zeros, no, zeros, zeros, spelled)
     tries = lax.while_loop(lambda tries: jnp.any(tries.is_open), attempt, start)
-    token = jnp.where(is_possible, tries.token, -1)
-    return token, tries.has_ended, tries.log_p, tries.log_allowed
+    is_possible = _is_possible(config, chances, tries)
+    row = jnp.where(is_possible, tries.row, 0)
+    drawn = row, vocabulary.bits[row], vocabulary.held[row]
+    if config.spell:
+        other = n_rows + OTHER
+        held_on = _held_on(state.past.T)
+        on = jnp.full(LANES, n_rows), held_on, jnp.full(LANES, n_rows + HOLD)
+        drawn = _where(row == n_rows + HOLD, on, drawn)
+        drawn = _where(row == other, tries.spelled[1:], drawn)
+    ids, bits, hold = drawn
+    ids = jnp.where(is_possible, ids, -1)
+    return Drawn(ids, bits, hold, tries.has_ended, tries.log_p, tries.log_allowed)
+
+
+class _Spelled(NamedTuple):
+    """Spellings of a frame: for each lane how many were in vain, and what the last one gave.
+
+    The latter is as in `Drawn`.
+    """
+
+    n_vain: Array
+    ids: Array
+    bits: Array
+    hold: Array
 
 
 class _Tries(NamedTuple):
     """The draws of a frame: how many, and for each lane what they have come to.
 
-    Lanes that are open draw again, among chords of a relative probability above this.
+    Lanes that are open draw again, among rows of a relative probability above this.
     """
 
     n: Array
     is_open: Array
-    token: Array
+    row: Array
     above: Array
     has_ended: Array
     log_p: Array
     log_allowed: Array
+    spelled: _Spelled
 
 
-def _allowed(
-    vocabulary: Vocabulary, rules: Rules, given: Frames, state: State
-) -> tuple[Array, Array, Array]:
-    """Chords that constraints allow: (lanes, n_rows); the one of them that was held for too long.
+class _Chances(NamedTuple):
+    """What constraints leave for a frame.
 
-    That is -1 where there is none. And whether any chord is left.
+    Attributes
+    ----------
+    allowed : Array of bool, shape (lanes, n_rows)
+        Chords of the vocabulary.
+    left_out : Array of int32, shape (lanes,)
+        The one of them that was held for too long, -1 for none.
+    is_any : Array of bool, shape (lanes,)
+        Whether a row is left.
+    may_hold : Array of bool, shape (lanes,)
+        Whether what sounds may be held on.
+    is_outside : Array of bool, shape (lanes,)
+        Whether that is outside the vocabulary.
     """
+
+    allowed: Array
+    left_out: Array
+    is_any: Array
+    may_hold: Array
+    is_outside: Array
+
+
+def _is_possible(config: NetworkConfig, chances: _Chances, tries: _Tries) -> Array:
+    """Whether any chord may be left."""
+    if not config.spell:
+        return chances.is_any
+    return chances.is_any | (tries.spelled.n_vain < MOST_VAIN)
+
+
+def _chances(
+    config: NetworkConfig, vocabulary: Vocabulary, rules: Rules, given: Frames, state: State
+) -> _Chances:
+    """What constraints leave for the frame."""
 
     def asked() -> tuple[Array, Array]:
         fits = rules.allowed & _asked(vocabulary, given, state.past)
@@ -380,11 +536,112 @@ def _allowed(
         state.hold == 0, jnp.minimum(rules.max_hold, rules.max_silence), rules.max_hold
     )
     may_hold = (state.hold >= 0) & allowed[jnp.arange(LANES), jnp.maximum(state.hold, 0)]
-    has_others = n_allowed > may_hold
+    n_others, is_outside = n_allowed - may_hold, jnp.zeros(LANES, bool)
+    if config.spell:
+        is_outside = state.hold == rules.allowed.shape[1] + HOLD
+
+        def kept() -> Array:
+            """Whether what sounds, outside the vocabulary, keeps what is asked."""
+            sounding = unpack_words(state.past[:4].T) > 0
+            planes = jnp.pad(sounding, ((0, 0), (0, N_PITCHES)))
+            return is_outside & keeps(asked_of(rules, given), planes, sounding)
+
+        may_hold |= lax.cond(jnp.any(is_outside), kept, lambda: is_outside)
     may_hold &= state.age < longest
-    is_possible = has_others | may_hold
-    may_hold &= (state.age < rules.usual_hold) | ~has_others
-    return allowed, jnp.where(may_hold, -1, state.hold), is_possible
+    is_any = (n_others > 0) | may_hold
+    may_hold &= (state.age < rules.usual_hold) | (n_others == 0)
+    left_out = jnp.where(may_hold, -1, state.hold)
+    return _Chances(allowed, left_out, is_any, may_hold, is_outside)
+
+
+def _spell(
+    laid: Laid,
+    vocabulary: Vocabulary,
+    rules: Rules,
+    given: Frames,
+    state: State,
+    chances: _Chances,
+    tries: _Tries,
+    spelled: _Spelled,
+    is_spelled: Array,
+    came: Array,
+    is_weighed: Array,
+) -> tuple[_Spelled, Array, Array, tuple[Array, Array]]:
+    """Spell chords in some lanes; weigh the notes of what came in the others, if they are weighed.
+
+    What is drawn from allowed notes alone comes too often, by one over the share that they had of
+    the probability: so it is taken with that probability, and chords come as often as they would if
+    all notes were drawn, and chords that are not allowed drawn again. Where likelihoods are
+    computed, they account for it; where no other chord is left, nothing is lost.
+
+    Returns
+    -------
+    spelled : _Spelled
+    came : Array of int32, shape (lanes,)
+        Rows of the softmax of what came.
+    is_done : Array of bool, shape (lanes,)
+        False of what was spelled in vain.
+    notes : tuple of Array, shape (lanes,)
+        Nats of the notes of what came, and of all notes that were allowed.
+    """
+    n_rows = len(vocabulary.held)
+    features = jnp.where(tries.has_ended, laid["begin"][1], state.features)
+    before = (unpack_words(state.past[:4].T) > 0) & ~tries.has_ended[:, None]
+    asked = asked_of(rules, given)
+    on = _held_on(state.past.T)
+    bits = jnp.where(given.is_given[:, None], given.bits, vocabulary.bits[came])
+    bits = jnp.where((came == n_rows + HOLD)[:, None], on, bits)
+
+    def u(k: Array | int) -> Array:
+        # Far from the numbers of attempts.
+        return _uniform(rules.key, state.clock, (tries.n + 1) * SYMBOLS + k)
+
+    out = spell_out(
+        laid,
+        features,
+        before,
+        asked,
+        rules,
+        is_spelled | is_weighed,
+        (~is_spelled, unpack_words(bits) > 0),
+        u,
+    )
+    is_taken = is_weighed | ~chances.is_any | (u(SYMBOLS - 1) < jnp.exp(out.log_allowed))
+    bits = packed(out.planes)
+    held_on = _held_on(bits)
+    can_hold = (state.hold >= 0) & ~tries.has_ended
+    holds = can_hold & jnp.all(bits == on, axis=1)
+    is_done = ~out.is_stuck & is_taken & keeps(asked, out.planes, before)
+    is_done &= chances.may_hold | ~holds
+    ids, hold = _find(vocabulary, bits), _find(vocabulary, held_on)
+    hold = jnp.where(hold == n_rows, n_rows + HOLD, hold)
+    row = jnp.where((ids == n_rows) & holds & (state.hold == n_rows + HOLD), n_rows + HOLD, ids)
+    came = jnp.where(came == n_rows + END, came, jnp.minimum(row, n_rows + OTHER))
+    notes = jnp.where(came == n_rows + END, -jnp.inf, out.log_p)
+    is_new = is_spelled & is_done
+    new = _Spelled(
+        spelled.n_vain + (is_spelled & ~is_done), *_where(is_new, (ids, bits, hold), spelled[1:])
+    )
+    return new, came, is_done | ~is_spelled, (notes, jnp.where(is_spelled, out.log_allowed, 0))
+
+
+def _held_on(bits: Array) -> Array:
+    """Chords (lanes, 8) held on."""
+    return bits * (jnp.arange(8) < 4)
+
+
+def _find(vocabulary: Vocabulary, bits: Array) -> Array:
+    """The row of each chord (lanes, 8), as many as there are for none."""
+    # Padding looks like a rest, which is the first row.
+    same = jnp.all(vocabulary.bits == bits[:, None], axis=2)
+    return jnp.where(jnp.any(same, axis=1), jnp.argmax(same, axis=1), len(vocabulary.held))
+
+
+def _where(which: Array, a: Any, b: Any) -> Any:
+    """Leaves (lanes, …) of one or the other."""
+    return jax.tree.map(
+        lambda x, y: jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), x, y), tuple(a), tuple(b)
+    )
 
 
 def _asked(vocabulary: Vocabulary, given: Frames, past: Array) -> Array:
@@ -411,22 +668,57 @@ def _penalties(rules: Rules, state: State, rows: Array) -> Array:
 
 
 def _weigh(
-    logits: Array, allowed: Array, rules: Rules, given: Frames, token: Array
+    config: NetworkConfig,
+    logits: Array,
+    allowed: Array,
+    rules: Rules,
+    given: Frames,
+    came: Array,
+    notes: tuple[Array, Array],
 ) -> tuple[Array, Array]:
-    """Log-likelihood of the tokens that come, and of all that is allowed."""
-    last = logits.shape[1] - 1
-    came = jnp.where(given.is_given, jnp.minimum(given.ids, last), jnp.maximum(token, 0))
-    log_p = jnp.take_along_axis(logits, came[:, None], axis=1)[:, 0] - _log_sum(logits)
+    """Log-likelihood of the chords that come, by rows and notes, and of all that is allowed."""
+    at_row = jnp.take_along_axis(logits, came[:, None], axis=1)[:, 0]
+    sharpness = 1 / jnp.maximum(rules.temperature, 1e-6)[:, None]
+    tempered = logits * sharpness
+    if config.spell:
+        is_other = came == logits.shape[1] + OTHER
+        by_row = jnp.where(is_other, -jnp.inf, at_row)
+        at_row = jnp.logaddexp(by_row, logits[:, OTHER] + notes[0])
+        known = jnp.where(jnp.arange(logits.shape[1]) == logits.shape[1] + OTHER, -jnp.inf, logits)
+        other = logits[:, OTHER] - _log_sum(known) + _log_sum(known * sharpness)
+        tempered = tempered.at[:, OTHER].set(other)
+    log_p = at_row - _log_sum(logits)
     # What is allowed may be too unlikely for a float, but not for its logarithm.
-    tempered = logits / jnp.maximum(rules.temperature, 1e-6)[:, None]
     log_allowed = _log_sum(jnp.where(allowed, tempered, -jnp.inf)) - _log_sum(tempered)
-    return log_p, jnp.where(given.is_given, log_p, log_allowed)
+    return log_p, jnp.where(given.is_given, log_p, log_allowed + notes[1])
 
 
 def _log_sum(x: Array) -> Array:
     """log sum exp of each lane; minus infinity where all are."""
     highest = jnp.maximum(_highest(x), -LARGE)
     return jnp.log(jnp.sum(jnp.exp(x - highest), axis=1)) + highest[:, 0]
+
+
+def _other(logits: Array, highest: Array, rules: Rules) -> Array:
+    """Probability of any other chord, relative to that of the row that has the highest logit.
+
+    Temperature acts within the chords of the vocabulary, and within those outside, and leaves it as
+    likely as it is that a chord is the one or the other.
+    """
+    is_known = jnp.arange(logits.shape[1]) != logits.shape[1] + OTHER
+
+    def tempered() -> Array:
+        known = jnp.where(is_known, logits, -jnp.inf)
+        most = _highest(known)
+        sharpness = _sharpness(rules)
+        sums = jnp.log(jnp.sum(jnp.exp((known - most) * sharpness), axis=1))
+        return logits[:, OTHER] - _log_sum(known) + sums + ((most - highest) * sharpness)[:, 0]
+
+    relative = lax.cond(
+        jnp.any(rules.temperature != 1), tempered, lambda: logits[:, OTHER] - highest[:, 0]
+    )
+    # Where no row of the vocabulary is left, any number above 0 will do.
+    return jnp.exp(jnp.clip(relative, -60, 60))
 
 
 def _sharpness(rules: Rules) -> Array:

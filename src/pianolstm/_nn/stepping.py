@@ -54,8 +54,8 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
     Returns
     -------
     dict
-        ``table`` (n_rows, embedding) and ``bias`` (n_rows,) are the softmax; ``begin`` is the state
-        that reads the start of a piece.
+        ``table`` (n_rows, embedding) and ``bias`` (n_rows,) are the softmax, ``speller`` spells
+        chords where the network does; ``begin`` is the state that reads the start of a piece.
     """
     # All but the table is turned round by NumPy: compiling takes longer than doing it.
     network = bind(config, jax.tree.map(np.asarray, params))
@@ -80,6 +80,12 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
         laid["begin"] = _initial_carry(config)
     else:
         laid |= {"params": params, "begin": network.initial_carry(LANES)}
+    if config.spell:
+        speller = network.speller
+        laid["speller"] = {
+            name: _turned(getattr(speller, name)) for name in ("read", "write", "again")
+        }
+        laid["speller"] |= {"before": speller.before[...].T, "spelled": speller.spelled[...]}
     return jax.device_put(laid)
 
 
@@ -89,7 +95,7 @@ def _tables(
 ) -> tuple[Array, Array, Array]:
     """Vectors of all chords, in and out, and biases."""
     network = bind(config, params)
-    table, bias = network.output(vocabulary, n_tokens, goes_on=False)
+    table, bias, _ = network.output(vocabulary, n_tokens, goes_on=False)
     return network.chords_in.table(vocabulary), table, bias
 
 

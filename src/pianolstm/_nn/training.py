@@ -27,7 +27,7 @@ from pianolstm._nn.devices import (
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.keys import seed_key
 from pianolstm._nn.losses import softmax_loss
-from pianolstm._nn.networks import NetworkConfig, Params, bind
+from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
 from pianolstm.callbacks import Callback
 from pianolstm.exceptions import PianoLSTMError
 from pianolstm.windows import WindowBatch, WindowDataset
@@ -303,16 +303,19 @@ class Trainer:
     def _reader(self, rng: np.random.Generator, transpositions: Transpositions | None) -> Reader:
         """Reads the corpus with some of the chords begun once hidden, and each piece transposed."""
         hidden = self.begun_once[rng.random(len(self.begun_once)) < HIDDEN_SHARE]
-        return Reader(self.corpus, hidden, transpositions, rng)
+        return Reader(
+            self.corpus, hidden, transpositions, rng, spell=self.config.spell, skip_held=True
+        )
 
     @staticmethod
     def _arrays(reader: Reader, batch: WindowBatch) -> tuple[np.ndarray, ...]:
-        """Ids, bits, targets and weights of a batch."""
-        targets = reader.targets(batch.targets, batch.pieces)
-        is_target = batch.mask & (targets >= 0)
+        """Ids, bits, targets (see `Reader.targets`) and weights of a batch."""
+        before = batch.inputs[:, -batch.targets.shape[1] :]
+        rows, *how = reader.targets(batch.targets, before, batch.pieces)
+        is_target = batch.mask & (rows >= 0)
         weights = is_target.astype(np.float32)
         inputs = reader.inputs(batch.inputs, batch.pieces)
-        return shared_out(*inputs, np.where(is_target, targets, 0), weights)
+        return shared_out(*inputs, np.where(is_target, rows, 0), *how, weights)
 
     def _read_sums(
         self, sums: Array, step: int, n_steps: int, model: Any, callbacks: Sequence[Callback]
@@ -390,6 +393,8 @@ class Trainer:
     def _unknown_cost(self) -> float:
         """Mean nats of a hidden training chord's pitches, so that losses and scores compare."""
         corpus = self.corpus
+        if self.config.spell:
+            return 0.0
         unknown = np.flatnonzero((corpus.rows < 0) & (corpus.counts() > 0))
         ids = unknown if len(unknown) else self.begun_once
         if len(ids) == 0:
@@ -405,20 +410,24 @@ def _sums(
     n_tokens: Array,
     ids: Array,
     bits: Array,
-    targets: Array,
+    rows: Array,
+    may_hold: Array,
+    symbols: Array,
     weights: Array,
     key: Array | None,
 ) -> tuple[Array, Array]:
     """Sum of the loss; and sums of loss, right guesses, weights, targets outside the vocabulary."""
     network = bind(config, params)
     features, _ = network(ids, bits, network.initial_carry(ids.shape[0]), key)
-    table, bias = network.output(vocabulary, n_tokens, goes_on=False)
-    targets, weights = targets.reshape(-1), weights.reshape(-1)
-    loss, n_right = softmax_loss(
-        features.reshape(-1, features.shape[-1]), table, bias, targets, weights
+    output = network.output(vocabulary, n_tokens, goes_on=False)
+    before = bits[:, -features.shape[1] :]
+    features, before, rows, may_hold, symbols, weights = (
+        a.reshape(-1, *a.shape[2:]) for a in (features, before, rows, may_hold, symbols, weights)
     )
+    targets = targets_of(network, features, rows, may_hold, symbols, before)
+    loss, n_right = softmax_loss(features, output, targets, weights)
     weight = weights.sum()
-    n_unknown = jnp.sum(weights * (targets == config.n_rows - 1))
+    n_unknown = jnp.sum(weights * (rows == config.n_rows - 1))
     return loss, jnp.stack([loss, n_right, weight, n_unknown])
 
 
@@ -453,7 +462,9 @@ def train_step(
     n_tokens: Array,
     ids: Array,
     bits: Array,
-    targets: Array,
+    rows: Array,
+    may_hold: Array,
+    symbols: Array,
     weights: Array,
     draw: Array,
     learning_rate: Array,
@@ -467,7 +478,7 @@ def train_step(
 
     key = jax.random.fold_in(jax.random.fold_in(seed_key(draw[0]), draw[1]), draw[2])
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(ids)))
-    batch = ids, bits, targets, weights, keys
+    batch = ids, bits, rows, may_hold, symbols, weights, keys
     sums, gradients = over_devices(
         partial(_gradients, config), (params, vocabulary, n_tokens), batch
     )

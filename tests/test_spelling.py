@@ -1,0 +1,339 @@
+"""Two routes to a frame: probabilities that sum to one, and draws that follow them."""
+
+from functools import partial
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+import reference
+from pianolstm import constraints
+from pianolstm._nn import sampling, spelling
+from pianolstm._nn.corpus import LAST, SKIPPED, Corpus, as_words, padded_vocabulary, spelled
+from pianolstm._nn.evaluation import evaluate
+from pianolstm._nn.lanes import Draw, Group, Piece, Writer, chords_of, write_all
+from pianolstm._nn.networks import NetworkConfig, bind, initialise, unpack_words
+from pianolstm._nn.note_by_note import Asked, keeps
+from pianolstm._nn.spelling import NEVER, Speller
+from pianolstm._nn.stepping import LANES
+from pianolstm.constraints import limits_of
+from pianolstm.tokens import TokenCorpus
+
+PITCHES = (60, 61, 62, 63)
+
+
+def chord(sounding=(), struck=()):
+    """Bits of a chord; what is struck again sounds."""
+    sounding = frozenset(sounding) | frozenset(struck)
+    return np.array(reference.bits((sounding, frozenset(struck))), np.uint64)
+
+
+KNOWN = np.array(
+    [chord(), chord([60]), chord([60, 62]), chord([61, 63]), chord([60], [62]), chord([], [61])]
+)
+# Held on, the last chord is in the vocabulary, outside it, nothing, a rest.
+PASTS = [
+    [chord([60, 62]), chord([60], [62])],
+    [chord([60]), chord([61, 62], [63]), chord([61, 62, 63])],
+    [],
+    [chord([63]), chord()],
+]
+
+
+def frames_after(past):
+    """All frames of four pitches that may follow: each is off, sounds, or is struck again."""
+    before = reference.chord_of_bits(past[-1])[0] if past else frozenset()
+    states = [(0, 1, 2) if p in before else (0, 1) for p in PITCHES]
+    return [
+        chord(
+            [p for p, s in zip(PITCHES, state, strict=True) if s == 1],
+            [p for p, s in zip(PITCHES, state, strict=True) if s == 2],
+        )
+        for state in product(*states)
+    ]
+
+
+def make(arch="lstm", may_end=False):
+    """A network whose notes are of four pitches."""
+    config = NetworkConfig(arch, 256, 8, 6, 0.0, 8, spell=True)
+    bias = np.zeros(256, np.float32)
+    bias[-3:] = [-0.5, -1.0 if may_end else NEVER, 0.7]
+    params = initialise(config, jax.random.key(5), bias)
+    for name in ("chords_in", "chords_out"):
+        own = jax.random.normal(jax.random.key(4), params[name]["own"].shape)
+        params[name] = {**params[name], "own": own}
+    others = np.ones(129, bool)
+    others[[*PITCHES, 128]] = False
+    write = params["speller"]["write"]
+    params["speller"]["write"] = {**write, "bias": jnp.where(others, NEVER, write["bias"])}
+    return config, params
+
+
+def log_p(config, params, pieces):
+    """Nats of each frame of pieces, lists of chords."""
+    table = np.unique(np.concatenate([KNOWN, *(np.array(p) for p in pieces)]), axis=0)
+    index = {words.tobytes(): i for i, words in enumerate(table)}
+    tokens = [np.array([index[c.tobytes()] for c in piece], np.int32) for piece in pieces]
+    corpus = Corpus.of(KNOWN, TokenCorpus(tokens, table, 20, "seconds", [None] * len(tokens)))
+    found = evaluate(config, params, padded_vocabulary(KNOWN), corpus, None)
+    return [piece.log_p for piece in found]
+
+
+@pytest.mark.parametrize("arch", ["lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked"])
+def test_the_probabilities_of_all_frames_sum_to_one(arch):
+    config, params = make(arch)
+    for past in PASTS:
+        frames = frames_after(past)
+        p = np.exp([piece[-1] for piece in log_p(config, params, [[*past, f] for f in frames])])
+        assert p.sum() == pytest.approx(1, abs=1e-6)
+        outside = [i for i, f in enumerate(frames) if not (f == KNOWN).all(1).any()]
+        assert 0.05 < p[outside].sum() < 0.95
+
+
+def test_both_routes_by_hand():
+    """Rows of the softmax and notes, with plain sums in float64."""
+    config, params = make()
+    network = bind(config, params)
+    table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
+    table, bias = np.asarray(table, np.float64), np.asarray(bias, np.float64)
+    for past in PASTS:
+        features = features_after(network, past)
+        logits = table @ features + bias
+        held = chord(reference.chord_of_bits(past[-1])[0]) if past else None
+        may_hold = held is not None and not (held == KNOWN).all(1).any()
+        if not may_hold:
+            logits[-3] = -np.inf
+        logits[impossible(past)] = -np.inf
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        frames = frames_after(past)
+        found = [piece[-1] for piece in log_p(config, params, [[*past, f] for f in frames])]
+        for frame, mine in zip(frames, found, strict=True):
+            row = np.flatnonzero((frame == KNOWN).all(1))
+            total = p[row[0]] if len(row) else p[-3] * (may_hold and (frame == held).all())
+            total += p[-1] * np.exp(notes_by_hand(params, features, past, frame))
+            assert mine == pytest.approx(np.log(total), abs=2e-5)
+
+
+def impossible(past):
+    """Rows of chords that strike again what did not sound."""
+    before = reference.chord_of_bits(past[-1])[0] if past else frozenset()
+    return [i for i, c in enumerate(KNOWN) if not reference.chord_of_bits(c)[1] <= before]
+
+
+def features_after(network, past):
+    """What predicts the next frame, float64."""
+    n = len(past)
+    bits = as_words(np.array([chord(), *past]))[None]
+    rows = [np.flatnonzero((c == KNOWN).all(1)) for c in past]
+    ids = np.array([[-1, *(r[0] if len(r) else 256 for r in rows)]], np.int32)
+    return np.asarray(network(ids, bits, network.initial_carry(1))[0][0, n], np.float64)
+
+
+def notes_by_hand(params, features, past, frame, temperature=1.0, allowed=PITCHES):
+    """Nats of the notes of a frame: a loop over them."""
+    speller = jax.tree.map(lambda a: np.asarray(a, np.float64), params["speller"])
+    before = reference.chord_of_bits(past[-1])[0] if past else frozenset()
+    sounding, struck = reference.chord_of_bits(frame)
+    hidden = features @ speller["read"]["kernel"] + speller["read"]["bias"]
+    hidden = hidden + sum(speller["before"][p] for p in before)
+    total, last = 0.0, -1
+    for symbol in [*sorted(sounding), 128]:
+        active = np.maximum(hidden, 0)
+        logits = active @ speller["write"]["kernel"] + speller["write"]["bias"]
+        logits = {s: logits[s] / temperature for s in [*allowed, 128] if s > last}
+        if symbol not in logits:
+            return -np.inf
+        total += logits[symbol] - np.log(sum(np.exp(list(logits.values()))))
+        if symbol in before:
+            again = active @ speller["again"]["kernel"] + speller["again"]["bias"]
+            sign = 1 if symbol in struck else -1
+            total -= np.log1p(np.exp(-sign * again[symbol] / temperature))
+        if symbol < 128:
+            hidden = hidden + speller["spelled"][symbol + 128 * (symbol in struck)]
+        last = symbol
+    return total
+
+
+@partial(jax.jit, static_argnums=0)
+def draw_all(config, laid, vocabulary, rules, free, state, clocks):
+    """Chords drawn from one state by many random numbers."""
+
+    def one(clock):
+        timed = state._replace(clock=clock)
+        return sampling.draw(config, laid, vocabulary, rules, free, timed, np.bool_(False)).bits
+
+    return jax.lax.map(one, clocks)
+
+
+def drawn_after(config, params, past, n, limits=None, **draw):
+    """How often each frame comes first after a past: a dict of bits to counts."""
+    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits or limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    prime = writer.given(np.array(past, np.uint64).reshape(-1, 4))
+    draw = Draw(may_end=False, **draw)
+    keys = np.arange(2 * LANES, dtype=np.uint32).reshape(-1, 2)
+    group = Group(writer, [Piece(key, draw, limits, prime, len(past)) for key in keys])
+    group.advance(len(past))
+    free = jax.tree.map(lambda a: a[0], group._free)
+
+    clocks = np.arange(n, dtype=np.int32).reshape(-1, LANES)
+    laid, vocabulary = writer.laid, writer.vocabulary
+    words = draw_all(writer.config, laid, vocabulary, group.rules, free, group.state, clocks)
+    words = np.asarray(words).reshape(-1, 8).view("<u8")
+    frames, counts = np.unique(words, axis=0, return_counts=True)
+    return {f.astype(np.uint64).tobytes(): c for f, c in zip(frames, counts, strict=True)}
+
+
+def agrees(counts, frames, p):
+    """P-value of a chi-squared test; frames that hardly ever come are taken together."""
+    observed = np.array([counts.pop(f.tobytes(), 0) for f in frames])
+    assert not counts  # nothing else was drawn
+    p = np.asarray(p) / np.sum(p)
+    expected = p * observed.sum()
+    rare = expected < 8
+    assert observed[p == 0].sum() == 0
+    pairs = np.stack([observed, expected])
+    pairs = np.concatenate([pairs[:, ~rare], pairs[:, rare].sum(1, keepdims=True)], axis=1)
+    pairs = pairs[:, pairs[1] > 0]
+    return stats.chisquare(*pairs).pvalue
+
+
+@pytest.mark.parametrize("past", PASTS)
+def test_drawn_frames_have_the_stated_frequencies(past):
+    config, params = make()
+    frames = frames_after(past)
+    p = np.exp([piece[-1] for piece in log_p(config, params, [[*past, f] for f in frames])])
+    assert agrees(drawn_after(config, params, past, 40_000), frames, p) > 1e-3
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
+def test_frames_under_a_temperature_and_a_range(temperature, monkeypatch):
+    """The temperature acts within each route; what a rule forbids is left out, the rest scaled."""
+    monkeypatch.setattr(sampling, "MOST_VAIN", 60)
+    config, params = make()
+    past, allowed = PASTS[1], PITCHES[:3]
+    limits = limits_of(constraints.PitchRange(60, 62), KNOWN, fs=20, grid="seconds", spell=True)
+    network = bind(config, params)
+    table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
+    features = features_after(network, past)
+    logits = np.asarray(table, np.float64) @ features + np.asarray(bias, np.float64)
+    logits[impossible(past)] = -np.inf
+    rows = [*range(len(KNOWN)), 253]
+    other = np.exp(logits[-1]) / np.exp(logits).sum()
+    tempered = np.exp(logits[rows] / temperature)
+    tempered *= (1 - other) / tempered.sum()
+    frames, p = frames_after(past), []
+    for frame in frames:
+        fits = reference.chord_of_bits(frame)[0] <= set(allowed)
+        row = np.flatnonzero((frame == KNOWN).all(1))
+        by_notes = notes_by_hand(params, features, past, frame, temperature)
+        p.append(fits * (other * np.exp(by_notes) + (tempered[row[0]] if len(row) else 0)))
+    counts = drawn_after(config, params, past, 40_000, limits, temperature=temperature)
+    assert agrees(counts, frames, p) > 1e-3
+
+
+def test_top_k_and_top_p_take_chords_of_the_vocabulary_first():
+    config, params = make()
+    past = PASTS[0]
+    known = {c.tobytes() for c in KNOWN}
+    greedy = drawn_after(config, params, past, 64, temperature=0.0)
+    assert len(greedy) == 1 and set(greedy) <= known
+    assert drawn_after(config, params, past, 64, top_k=1) == greedy
+    # One of them strikes again what did not sound.
+    assert set(drawn_after(config, params, past, 400, top_k=len(KNOWN) - 1)) <= known
+    assert not set(drawn_after(config, params, past, 400, top_k=len(KNOWN))) <= known
+    # All of the vocabulary has less than this.
+    assert not set(drawn_after(config, params, past, 400, top_p=0.999)) <= known
+
+
+def test_likelihoods_of_writing_are_those_of_scoring():
+    """Of drawn chords by either route, of chords held on, and of given ones."""
+    config, params = make("stacked")
+    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    prime = np.array([*PASTS[1], chord([60, 61]), *PASTS[0]])
+    piece = Piece(
+        np.array([1, 2], np.uint32), Draw(may_end=False), limits, writer.given(prime), len(prime)
+    )
+    (written,) = write_all(writer, [piece], 200, is_weighed=True)
+    chords = chords_of(written)
+    (expected,) = log_p(config, params, [[*prime, *chords]])
+    np.testing.assert_allclose(written.log_p, expected[len(prime) :], atol=1e-4)
+    assert (written.tokens == 256).sum() > 20
+    np.testing.assert_allclose(written.log_allowed[written.tokens < 256], 0, atol=1e-5)
+
+
+def test_likelihoods_are_the_same_in_any_company_and_in_one_pass():
+    rng = np.random.default_rng(0)
+    config, params = make("hybrid")
+    pieces = []
+    for n in (3, 41, 1, 17, 90):
+        piece = [chord()]
+        while len(piece) < n:
+            frames = frames_after(piece)
+            piece.append(frames[rng.integers(len(frames))])
+        pieces.append(piece)
+    together = log_p(config, params, pieces)
+    one_pass = NetworkConfig(**{**vars(config), "window_size": 128})
+    for piece, found in zip(pieces, together, strict=True):
+        np.testing.assert_allclose(log_p(config, params, [piece])[0], found, atol=1e-5)
+        np.testing.assert_allclose(log_p(one_pass, params, [piece])[0], found, atol=1e-5)
+
+
+def test_symbols_by_hand():
+    chords = np.array([chord(), chord([3, 127], [64]), chord([0], [127])])
+    assert spelled(chords).tolist() == [
+        [LAST] * 4,
+        [3, 128 + 64, 127, LAST],
+        [0, 128 + 127, LAST, LAST],
+    ]
+
+
+@pytest.mark.parametrize("chunk", [4, 1024])
+def test_chunks_do_not_show(chunk, monkeypatch):
+    """Each frame, and each gradient, as if it stood alone."""
+    monkeypatch.setattr(spelling, "CHUNK", chunk)
+    rng = np.random.default_rng(1)
+    speller = Speller(6, 8, rngs=nnx.Rngs(params=0))
+    features = rng.normal(size=(20, 6)).astype(np.float32)
+    sets = [[rng.choice(128, rng.integers(7), replace=False) for _ in range(2)] for _ in range(20)]
+    chords = np.array([chord(*pair) for pair in sets])
+    before = as_words(chords[rng.permutation(20)])[:, :4]
+    symbols = spelled(chords)
+    symbols[[0, 7, 19]] = SKIPPED
+    alone = jax.jit(jax.value_and_grad(lambda x, s, b: speller(x[None], s[None], b[None])[0]))
+    singles = [alone(*row) for row in zip(features, symbols, before, strict=True)]
+    log_p, back = jax.vjp(lambda x: speller(x, *map(jnp.asarray, (symbols, before))), features)
+    np.testing.assert_allclose(log_p, [float(a) for a, _ in singles], rtol=1e-5)
+    weights = rng.normal(size=20).astype(np.float32)
+    expected = weights[:, None] * np.array([b for _, b in singles])
+    np.testing.assert_allclose(back(jnp.asarray(weights))[0], expected, atol=1e-5)
+    assert np.flatnonzero(np.asarray(log_p) == NEVER).tolist() == [0, 7, 19]
+
+
+@given(
+    st.lists(st.sets(st.integers(40, 80), max_size=9), min_size=LANES, max_size=LANES),
+    st.integers(0, 20),
+    st.integers(1, 5),
+    st.integers(0, 8),
+)
+def test_whole_chords_keep_what_constraints_ask(sets, span, hand, notes):
+    rule = constraints.TwoHands(span, hand) & constraints.MaxNotes(notes)
+    rule &= constraints.Scale("C major") & constraints.PitchRange(41, 79)
+    limits = limits_of(rule, KNOWN[:1], fs=20, grid="seconds", spell=True)
+    planes = unpack_words(as_words(np.array([chord(s) for s in sets]))) > 0
+    none, many = jnp.zeros((LANES, 128), bool), jnp.ones(LANES, jnp.int32)
+    asked = Asked(
+        jnp.broadcast_to(limits.pitches, (LANES, 128)),
+        *(none,) * 3,
+        *(many * n for n in (limits.max_notes, limits.span, limits.hand)),
+        jnp.ones(LANES, bool),
+    )
+    assert keeps(asked, planes, none).tolist() == rule.allows(sets).tolist()
