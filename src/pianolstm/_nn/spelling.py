@@ -118,7 +118,9 @@ _log_p.defvjp(_log_p_fwd, _log_p_bwd)
 def _in_a_row(symbols: Array) -> tuple[Array, Array]:
     """Where the symbols of all frames stand in the lists, one after the other; and how many."""
     n, length = symbols.shape
-    lengths = jnp.where(symbols[:, 0] < 0, 0, jnp.sum(symbols < LAST, axis=1) + 1)
+    # Rows of zeros, which fill a batch, have no end; they must not run into others.
+    lengths = jnp.minimum(jnp.sum(symbols < LAST, axis=1) + 1, length)
+    lengths = jnp.where(symbols[:, 0] < 0, 0, lengths)
     begin = jnp.cumsum(lengths) - lengths
     number = jnp.arange(length)
     to = jnp.where(number < lengths[:, None], begin[:, None] + number, n * length)
@@ -134,9 +136,8 @@ class _Chunk(NamedTuple):
     place : Array of int32, shape (CHUNK,)
         Their numbers in the row of all.
     frame : Array of int32, shape (CHUNK,)
-    number : Array of int32, shape (CHUNK,)
-        Their numbers in their frames.
-    symbols : Array of int32, shape (length + CHUNK,)
+    number, symbols : Array of int32, shape (length + CHUNK,)
+        Their numbers in their frames, and what they are; of those before too.
     can : Array of bool, shape (CHUNK,)
         Whether the note may be struck again.
     """
@@ -157,19 +158,22 @@ class _Chunk(NamedTuple):
         now = those[length:]
         word = before[frame_now, jnp.minimum(now % N_PITCHES, N_PITCHES - 1) // 32]
         sounded = (word >> (now % 32).astype(jnp.uint32)) & 1
-        return cls(index[length:], frame_now, number[length:], those, (now < LAST) & (sounded > 0))
+        return cls(index[length:], frame_now, number, those, (now < LAST) & (sounded > 0))
 
     def log_p(self, weights: Weights, read: Array) -> Array:
         """Nats of each symbol: (CHUNK,)."""
         length = len(self.symbols) - CHUNK
         vectors = weights["spelled"][jnp.minimum(self.symbols, LAST - 1)]
-        sums = jnp.cumsum(vectors * (self.symbols < LAST)[:, None], axis=0)
-        # What was spelled of a frame is the sum up to the symbol less that up to the frame.
+        # What was spelled of a frame: a running sum that begins anew with each frame. (The
+        # difference of two plain running sums would lose digits.)
+        vectors *= (self.symbols < LAST)[:, None]
+        _, sums = lax.associative_scan(_sum_on, ((self.number == 0)[:, None], vectors))
         at = length + jnp.arange(CHUNK) - 1
-        hidden = jax.nn.relu(read + sums[at] - sums[at - self.number])
+        is_first = self.number[length:] == 0
+        hidden = jax.nn.relu(read + jnp.where(is_first[:, None], 0, sums[at]))
         now, past = self.symbols[length:], self.symbols[at]
         pitch = jnp.where(now < LAST, now % N_PITCHES, N_PITCHES)
-        last = jnp.where(self.number == 0, -1, past % N_PITCHES)
+        last = jnp.where(is_first, -1, past % N_PITCHES)
         row = jnp.arange(N_PITCHES + 1)
         logits = hidden @ weights["write_kernel"] + weights["write_bias"]
         logits = jnp.where(row > last[:, None], logits, NEVER)
@@ -179,3 +183,8 @@ class _Chunk(NamedTuple):
         again = jnp.sum(hidden * weights["again_kernel"].T[at], axis=1) + weights["again_bias"][at]
         log_again = jax.nn.log_sigmoid(jnp.where(now < N_PITCHES, -again, again))
         return log_p + jnp.where(self.can, log_again, 0)
+
+
+def _sum_on(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Sums of two stretches of which the second may begin anew; whether, and the sum."""
+    return a[0] | b[0], jnp.where(b[0], b[1], a[1] + b[1])
