@@ -83,6 +83,7 @@ def train(name: str, arch: str, rolls: list, valid: list, path: Path) -> pl.Sequ
     )
     model = pl.SequenceGenerator(
         arch=arch,
+        spell=True,
         learning_rate=schedule,
         n_iter_no_change=60,
         checkpoint_dir=path.parent / f"{path.stem}.checkpoint",

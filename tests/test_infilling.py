@@ -57,7 +57,13 @@ def test_kept_pitches_stay(model):
         for _ in range(8)
     ]
     two = pl.SequenceGenerator(
-        arch="hybrid", units=8, embedding=6, window_size=24, max_epochs=2, random_state=0
+        arch="hybrid",
+        spell=True,
+        units=8,
+        embedding=6,
+        window_size=24,
+        max_epochs=2,
+        random_state=0,
     ).fit(rolls)
     roll = rolls[0]
     keep = np.zeros((80, 128), bool)
