@@ -71,7 +71,7 @@ def draw(logits, rules, clock):
     state = sampling.State(None, jnp.eye(LANES), clock, words, zeros - 1, zeros, begun, begun)
     given = sampling.Frames(zeros > 0, zeros, words.T, zeros, words.T, words.T)
     n_rows = logits.shape[1]
-    vocabulary = sampling.Vocabulary(jnp.zeros((n_rows, 8), jnp.uint32), jnp.zeros(n_rows, int))
+    vocabulary = sampling.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))
     config = NetworkConfig("lstm", n_rows, 4, 4, 0.0, 8)
     return sampling.draw(config, laid, vocabulary, rules, given, state, np.bool_(False)).ids
 
@@ -232,7 +232,7 @@ def test_sampling_equals_a_plain_loop(arch, prime_length):
     writer = writer_of(arch)
     config, params = writer.config, writer.params
     ids, tokens = run(writer, 40, prime_length)
-    words = np.asarray(writer.vocabulary.bits)
+    words = np.asarray(writer.vocabulary.bits).T
     network = bind(config, params)
     table, bias, _ = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
     table, bias = np.asarray(table, np.float64), np.asarray(bias, np.float64)
@@ -258,7 +258,7 @@ def test_sampling_equals_a_plain_loop(arch, prime_length):
             if token == END:  # a new piece begins at this frame
                 n_ends += 1
                 others = [row for row in rows if row != END]
-                carry, token = draw(begin, others, t - prime_length, 1)
+                carry, token = draw(begin, others, t - prime_length, sampling.SYMBOLS)
             expected.append(token)
         state = carry, np.full((1, 1), token), words[[[token]]]
     assert tokens.tolist() == expected
@@ -304,7 +304,7 @@ def test_likelihoods_are_those_of_the_network():
     one = piece(writer, 4, temperature=2.0, allowed=np.arange(N_TOKENS) % 3 > 0, may_end=False)
     (written,) = write_all(writer, [one], 12, is_weighed=True)
     tokens = np.append(one.given.ids, written.tokens)
-    words = np.asarray(writer.vocabulary.bits)
+    words = np.asarray(writer.vocabulary.bits).T
     network = bind(writer.config, writer.params)
     ids = jnp.asarray(np.append(START, tokens))[None]
     bits = jnp.asarray(np.concatenate([np.zeros((1, 8), np.uint32), words[tokens]]))[None]
@@ -434,7 +434,7 @@ def test_silence_has_a_limit_of_its_own():
 def test_what_a_frame_requires_and_forbids():
     writer = writer_of("stacked")
     rng = np.random.default_rng(8)
-    words = np.asarray(writer.vocabulary.bits)[:N_TOKENS]
+    words = np.asarray(writer.vocabulary.bits).T[:N_TOKENS]
     n = 100
     required = (
         words[rng.integers(1, N_TOKENS, n)]
@@ -455,7 +455,7 @@ def test_what_a_frame_requires_and_forbids():
 
 def test_a_pitch_is_struck_again_only_where_it_sounded():
     writer = writer_of("stacked")
-    words = np.asarray(writer.vocabulary.bits)[:N_TOKENS]
+    words = np.asarray(writer.vocabulary.bits).T[:N_TOKENS]
     struck = 20  # has pitches struck again
     required = np.zeros((2, 8), np.uint32)
     required[0, :4] = words[struck, :4]

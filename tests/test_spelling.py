@@ -19,7 +19,7 @@ from pianolstm._nn.corpus import LAST, SKIPPED, Corpus, as_words, padded_vocabul
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.lanes import Draw, Group, Piece, Writer, chords_of, write_all
 from pianolstm._nn.networks import NetworkConfig, bind, initialise, unpack_words
-from pianolstm._nn.note_by_note import Asked, keeps
+from pianolstm._nn.note_by_note import N_NUMBERS, Asked, asked_of, keeps, spell_out
 from pianolstm._nn.spelling import NEVER, Speller
 from pianolstm._nn.stepping import LANES
 from pianolstm.constraints import limits_of
@@ -237,6 +237,34 @@ def test_frames_under_a_temperature_and_a_range(temperature, monkeypatch):
         p.append(fits * (other * np.exp(by_notes) + (tempered[row[0]] if len(row) else 0)))
     counts = drawn_after(config, params, past, 40_000, limits, temperature=temperature)
     assert agrees(counts, frames, p) > 1e-3
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2.0**-24])
+def test_notes_at_the_ends_of_the_uniform(number):
+    """A pitch that is next to impossible is not written, whatever number it gets."""
+    config, params = make()
+    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    group = Group(writer, [Piece(np.zeros(2, np.uint32), Draw(), limits)] * LANES)
+    free = jax.tree.map(lambda a: a[0], group._free)
+    none = jnp.zeros((LANES, 256), bool)
+
+    def u(k):
+        return jnp.where(k % N_NUMBERS == 50, number, 0.5) * jnp.ones((LANES, 1))
+
+    out = spell_out(
+        writer.laid,
+        group.state.features,
+        none[:, :128],
+        asked_of(group.rules, free),
+        group.rules,
+        jnp.ones(LANES, bool),
+        (jnp.zeros(LANES, bool), none),
+        u,
+    )
+    planes = np.asarray(out.planes)
+    assert planes[:, PITCHES].any() and not np.delete(planes, PITCHES, axis=1).any()
+    assert np.isfinite(out.nats).all()
 
 
 def test_top_k_and_top_p_take_chords_of_the_vocabulary_first():

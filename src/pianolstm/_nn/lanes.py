@@ -136,7 +136,7 @@ class Writer:
         self.n_rows = len(words)
         held = np.full(self.n_rows, -1, np.int32)
         held[: len(vocabulary)] = self._held(vocabulary)
-        self.vocabulary = jax.device_put(Vocabulary(words, held))
+        self.vocabulary = jax.device_put(Vocabulary(np.ascontiguousarray(words.T), held))
         self.laid = lay_out(config, params, words, len(vocabulary))
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
         self.start = self._started()

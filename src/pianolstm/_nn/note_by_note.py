@@ -21,8 +21,11 @@ from pianolstm.rolls import N_PITCHES
 LARGE = 3e38
 """Nearly the largest float32."""
 
+N_NUMBERS = N_PITCHES + 2
+"""Random numbers that a note is drawn with: of each pitch, the end, and striking again."""
+
 Uniform = Callable[[Array], Array]
-"""Numbers in [0, 1) for each lane, of the how-manieth draw."""
+"""Numbers in [0, 1), (lanes, k), of the draws with k numbers."""
 
 
 class Asked(NamedTuple):
@@ -80,13 +83,14 @@ def keeps(asked: Asked, planes: Array, before: Array) -> Array:
     wrong = (sounding & ~asked.allowed) | (asked.required & ~sounding)
     wrong |= (asked.struck & before & ~struck) | (asked.unstruck & struck)
     # The left hand takes from below all that it can; the right hand has to take the others.
-    n_below = jnp.cumsum(sounding, axis=1)
-    left = sounding & (pitch <= (jnp.argmax(sounding, axis=1) + asked.span)[:, None])
-    right = sounding & ~(left & (n_below <= asked.hand[:, None]))
-    highest = N_PITCHES - 1 - jnp.argmax(right[:, ::-1], axis=1)
-    is_wide = (highest - jnp.argmax(right, axis=1) > asked.span) & jnp.any(right, axis=1)
-    fits = (n_below[:, -1] <= asked.max_notes) & (asked.may_rest | (n_below[:, -1] > 0))
-    return fits & ~is_wide & (jnp.sum(right, axis=1) <= asked.hand) & ~jnp.any(wrong, axis=1)
+    lowest = jnp.min(jnp.where(sounding, pitch, N_PITCHES), axis=1, keepdims=True)
+    n_below = sounding.astype(jnp.float32) @ (pitch[:, None] <= pitch).astype(jnp.float32)
+    left = (pitch <= lowest + asked.span[:, None]) & (n_below <= asked.hand[:, None])
+    right = sounding & ~left
+    ends = jnp.max(jnp.where(right, jnp.stack([pitch, -pitch])[:, None], -N_PITCHES), axis=2)
+    n, n_right, n_wrong = jnp.sum(jnp.stack([sounding, right, wrong]), axis=2)
+    fits = (n <= asked.max_notes) & (asked.may_rest | (n > 0)) & (n_right <= asked.hand)
+    return fits & (ends[0] + ends[1] <= asked.span) & (n_wrong == 0)
 
 
 class Spelling(NamedTuple):
@@ -95,7 +99,7 @@ class Spelling(NamedTuple):
     Attributes
     ----------
     n : Array of int32, shape ()
-        Notes so far, of the lane that has most.
+        Notes so far, of the lanes that are open.
     is_open, is_stuck : Array of bool
         Whether there is more to come; whether none was allowed to.
     planes : Array of bool, shape (lanes, 256)
@@ -104,10 +108,9 @@ class Spelling(NamedTuple):
         The last pitch, -1 for none.
     hidden : Array, shape (units, lanes)
         What predicts the next one, before the ReLU.
-    log_p : Array
-        Nats as the network has it: temperature 1, all allowed.
-    log_allowed : Array
-        Nats of all that was allowed, note by note, at the lane's temperature.
+    nats : Array, shape (2, lanes)
+        Log-likelihood as the network has it, temperature 1, all allowed; and of all that was
+        allowed, note by note, at the lane's temperature.
     """
 
     n: Array
@@ -116,8 +119,7 @@ class Spelling(NamedTuple):
     planes: Array
     last: Array
     hidden: Array
-    log_p: Array
-    log_allowed: Array
+    nats: Array
 
 
 def spell_out(
@@ -146,7 +148,7 @@ def spell_out(
     given : tuple of Array of bool, shapes (lanes,) and (lanes, 256)
         Where a chord is given, and which.
     u : callable
-        Gives numbers in [0, 1) for the draws with the numbers 0, 1, ….
+        Gives numbers in [0, 1); those from 0 to 129 · `N_NUMBERS` are asked for.
 
     Returns
     -------
@@ -161,67 +163,72 @@ def spell_out(
         jnp.zeros((LANES, 2 * N_PITCHES), bool),
         jnp.full(LANES, -1),
         kernel @ features + bias + laid["speller"]["before"] @ before.T.astype(jnp.float32),
-        jnp.zeros(LANES),
-        jnp.zeros(LANES),
+        jnp.zeros((2, LANES)),
     )
     symbols = jnp.arange(N_PITCHES + 1)
-    sharpness = jnp.minimum(1 / rules.temperature, LARGE)[:, None]
-    tempered = 1 / jnp.maximum(rules.temperature, 1e-6)
+    sharpness = 1 / jnp.maximum(rules.temperature, 1e-9)[:, None]
+    is_cut = (rules.top_k <= N_PITCHES) | (rules.top_p < 1)
+    is_next = _with_end(planes[:, :N_PITCHES], True)
+    # What is known of a pitch, in one number, so that one look finds it all.
+    facts = planes[:, N_PITCHES:] + 2 * before + 4 * asked.struck + 8 * asked.unstruck
+    facts = _with_end(facts.astype(jnp.float32), 0)
 
     def note(so_far: Spelling) -> Spelling:
-        hidden = jax.nn.relu(so_far.hidden)
         kernel, bias = laid["speller"]["write"]
+        written = (kernel @ jax.nn.relu(so_far.hidden) + bias).T
+        logits, again = written[:, : N_PITCHES + 1], written[:, N_PITCHES + 1 :]
         above = symbols > so_far.last[:, None]
-        logits = jnp.where(above, (kernel @ hidden + bias).T, -jnp.inf)
         ok = above & _allowed(asked, so_far)
-        # Drawn by the inverse of the running sum.
-        highest = jnp.max(jnp.where(ok, logits, -jnp.inf), axis=1, keepdims=True)
-        p = jnp.where(ok, jnp.exp((logits - highest) * sharpness), 0)
-        likelier = p[:, None] > p[:, :, None]
-        share = jnp.sum(likelier * p[:, None], axis=2)
-        kept = jnp.sum(likelier, axis=2) < rules.top_k[:, None]
-        kept &= share < (rules.top_p * jnp.sum(p, axis=1))[:, None]
-        sums = jnp.cumsum(jnp.where(kept, p, 0), axis=1)
-        drawn = jnp.sum(sums <= u(2 * so_far.n)[:, None] * sums[:, -1:], axis=1)
-        drawn = jnp.minimum(drawn, jnp.argmax(sums, axis=1))  # rounding may leave it beyond
-        next_given = jnp.pad(planes[:, :N_PITCHES], ((0, 0), (0, 1)), constant_values=True)
-        symbol = jnp.where(is_given, jnp.argmax(next_given & above, axis=1), drawn)
-        is_stuck = ~is_given & ~jnp.any(ok, axis=1)
-        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), symbol[:, None], 1)[:, 0]
-        scaled = logits * tempered[:, None]
-        log_allowed = jax.nn.logsumexp(scaled, axis=1, where=ok) - jax.nn.logsumexp(scaled, axis=1)
+        highest = jnp.max(jnp.where(jnp.stack([above, ok]), logits, -jnp.inf), axis=2)
+        past, left = logits - highest[0, :, None], logits - highest[1, :, None]
+        p = jnp.where(ok, jnp.exp(left * sharpness), 0)
+        both = jnp.exp(jnp.stack([past, past * sharpness]))
+        sums = jnp.sum(jnp.concatenate([jnp.where(above, both, 0), p[None]]), axis=2)
+
+        def cut() -> Array:
+            likelier = p[:, None] > p[:, :, None]
+            share = jnp.sum(likelier * p[:, None], axis=2)
+            n = jnp.sum(likelier, axis=2)
+            return (n < rules.top_k[:, None]) & (share < (rules.top_p * sums[2])[:, None])
+
+        kept = ok & lax.cond(jnp.any(is_cut), cut, lambda: jnp.ones_like(ok))
+        numbers = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS))
+        # The largest of logits and noise of Gumbel's distribution has the softmax's.
+        noise = -jnp.log(-jnp.log(jnp.maximum(numbers[:, :-1], 2.0**-25)))
+        drawn = jnp.where(kept, left * sharpness + noise, -jnp.inf)
+        told = jnp.where(is_next & above, -symbols.astype(jnp.float32), -jnp.inf)
+        symbol = jnp.argmax(jnp.where(is_given[:, None], told, drawn), axis=1)
+        is_it = symbols == symbol[:, None]
+        log_p, again, fact = jnp.sum(jnp.where(is_it, jnp.stack([past, again, facts]), 0), axis=2)
+        log_sums = jnp.log(sums)
+        log_p -= log_sums[0]
+        more = (highest[1] - highest[0]) * sharpness[:, 0]
+        log_allowed = log_sums[2] - log_sums[1] + more
         # Whether it is struck again, where it sounded.
-        at = jnp.minimum(symbol, N_PITCHES - 1)[:, None]
-        kernel, bias = laid["speller"]["again"]
-        again = jnp.take_along_axis((kernel @ hidden + bias).T, at, 1)[:, 0]
+        fact = fact.astype(jnp.int32)
+        is_told, sounded, must, must_not = ((fact >> i) & 1 > 0 for i in range(4))
         p_again = jax.nn.sigmoid(again * sharpness[:, 0])
-        is_cut = (rules.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= rules.top_p)
-        is_struck = u(2 * so_far.n + 1) < jnp.where(is_cut, jnp.round(p_again), p_again)
-        must, must_not = (jnp.take_along_axis(a, at, 1)[:, 0] for a in asked[2:4])
-        is_struck = (is_struck | must) & ~must_not
-        is_struck = jnp.where(
-            is_given, jnp.take_along_axis(planes[:, N_PITCHES:], at, 1)[:, 0], is_struck
-        )
+        is_sure = (rules.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= rules.top_p)
+        is_struck = numbers[:, -1] < jnp.where(is_sure, jnp.round(p_again), p_again)
+        is_struck = ((is_struck | must) & ~must_not & sounded & ~is_given) | (is_told & is_given)
+        is_stuck = ~is_given & (highest[1] == -jnp.inf)
         is_note = (symbol < N_PITCHES) & ~is_stuck
-        can = jnp.take_along_axis(before, at, 1)[:, 0] & is_note
-        is_struck &= can | is_given
+        can = sounded & is_note
         signed = jnp.where(is_struck, again, -again)
         log_p += jnp.where(can, jax.nn.log_sigmoid(signed), 0)
         is_asked = can & (must | must_not)
-        log_allowed += jnp.where(is_asked, jax.nn.log_sigmoid(signed * tempered), 0)
+        log_allowed += jnp.where(is_asked, jax.nn.log_sigmoid(signed * sharpness[:, 0]), 0)
         goes_on = so_far.is_open & is_note
-        new = jnp.arange(2 * N_PITCHES)
-        new = (new == at) | ((new == at + N_PITCHES) & is_struck[:, None])
-        vector = laid["speller"]["spelled"][at[:, 0] + N_PITCHES * is_struck].T
+        new = is_it[:, :N_PITCHES] & goes_on[:, None]
+        vector = laid["speller"]["spelled"][symbol % N_PITCHES + N_PITCHES * is_struck].T
         return Spelling(
             so_far.n + 1,
             goes_on,
             so_far.is_stuck | (so_far.is_open & is_stuck),
-            so_far.planes | (new & goes_on[:, None]),
-            jnp.where(goes_on, at[:, 0], so_far.last),
+            so_far.planes | jnp.concatenate([new, new & is_struck[:, None]], axis=1),
+            jnp.where(goes_on, symbol, so_far.last),
             so_far.hidden + jnp.where(goes_on, vector, 0),
-            so_far.log_p + jnp.where(so_far.is_open, log_p, 0),
-            so_far.log_allowed + jnp.where(so_far.is_open, log_allowed, 0),
+            so_far.nats + jnp.where(so_far.is_open, jnp.stack([log_p, log_allowed]), 0),
         )
 
     return lax.while_loop(lambda spelling: jnp.any(spelling.is_open), note, start)
@@ -231,12 +238,16 @@ def _allowed(asked: Asked, so_far: Spelling) -> Array:
     """Pitches that may come next, and the end: bool, (lanes, 129)."""
     symbols = jnp.arange(N_PITCHES + 1)
     to_come = asked.required & (symbols[:-1] > so_far.last[:, None])
-    lowest = jnp.where(jnp.any(to_come, axis=1), jnp.argmax(to_come, axis=1), N_PITCHES)
-    n = jnp.sum(so_far.planes[:, :N_PITCHES], axis=1)
-    may_end = (n > 0) | asked.may_rest
-    pitches = asked.allowed & (n < asked.max_notes)[:, None]
-    ok = jnp.concatenate([pitches, may_end[:, None]], axis=1)
+    lowest = jnp.min(jnp.where(to_come, symbols[:-1], N_PITCHES), axis=1)
+    pitches = asked.allowed & (so_far.n < asked.max_notes)[:, None]
+    may_end = (so_far.n > 0) | asked.may_rest
+    ok = _with_end(pitches, False) | ((symbols == N_PITCHES) & may_end[:, None])
     return ok & (symbols <= lowest[:, None])
+
+
+def _with_end(planes: Array, value: float) -> Array:
+    """Planes (lanes, 128) and a column for the end."""
+    return jnp.pad(planes, ((0, 0), (0, 1)), constant_values=value)
 
 
 def packed(planes: Array) -> Array:

@@ -23,7 +23,7 @@ from jax.extend.random import threefry2x32_p
 
 from pianolstm._nn.corpus import END, HOLD, OTHER
 from pianolstm._nn.networks import NetworkConfig, begins_chord, unpack_words
-from pianolstm._nn.note_by_note import LARGE, asked_of, keeps, packed, spell_out
+from pianolstm._nn.note_by_note import LARGE, N_NUMBERS, asked_of, keeps, packed, spell_out
 from pianolstm._nn.stepping import LANES, Carry, Laid, step
 from pianolstm.rolls import N_PITCHES
 
@@ -39,8 +39,8 @@ FOLD = 16
 MOST_VAIN = 8
 """Spellings of a frame that keep not what is asked, after which there are no more."""
 
-SYMBOLS = 512
-"""More than the numbers that one spelling draws."""
+SYMBOLS = 2 + (N_PITCHES + 1) * N_NUMBERS
+"""Random numbers of an attempt: of the row, of taking what was spelled, and of its notes."""
 
 
 class Vocabulary(NamedTuple):
@@ -48,8 +48,8 @@ class Vocabulary(NamedTuple):
 
     Attributes
     ----------
-    bits : Array of uint32, shape (n_rows, 8)
-        Zero beyond the chords.
+    bits : Array of uint32, shape (8, n_rows)
+        Zero beyond the chords. (A word of all rows side by side: these are compared by vectors.)
     held : Array of int32, shape (n_rows,)
         The row that holds each chord on: the same pitches, none struck again. `HOLD` where that is
         outside the vocabulary, or -1 where such chords are not written.
@@ -234,8 +234,8 @@ def write(
 ) -> tuple[State, Written]:
     """Write `n` frames, at most `BLOCK`, in every lane.
 
-    Where the network ends a piece, a new one begins at that frame. The uniform number of the first
-    attempt at frame t, that of the second, ... are of threefry(key, (t, 0)), (t, 1), ...
+    Where the network ends a piece, a new one begins at that frame. The random numbers of frame t
+    are of threefry(key, (t, 0)), (t, 1), ..., `SYMBOLS` for each attempt.
 
     Log-likelihoods are computed if `is_weighed`, and are 0 if not.
     """
@@ -348,8 +348,9 @@ def draw(
             # What is struck again has sounded.
             silent = jnp.where(tries.has_ended, np.uint32(2**32 - 1), ~state.past[:4])
             for word in range(4):
-                struck = vocabulary.bits[:, 4 + word]
+                struck = vocabulary.bits[4 + word]
                 impossible |= (struck & silent[word, :, None]) > 0
+            impossible = lax.optimization_barrier(impossible)  # or each use computes it again
             logits, now = jnp.where(impossible, -jnp.inf, logits), now & ~impossible
             now |= (rows == n_rows + HOLD) & (can_hold & chances.may_hold)[:, None]
             may_spell = tries.spelled.n_vain < MOST_VAIN
@@ -369,7 +370,7 @@ def draw(
         if config.spell:
             other = jnp.where(may_spell, _other(logits, highest, rules), 0)
             p = jnp.where(rows == n_rows + OTHER, other[:, None], p)
-        u = _uniform(rules.key, state.clock, tries.n)
+        u, u_taken = _uniform(rules.key, state.clock, tries.n * SYMBOLS + jnp.arange(2)).T
         drawn = pick(jnp.where(p > tries.above[:, None], p, 0), u)
 
         def rejected() -> tuple[Array, Array]:
@@ -411,6 +412,7 @@ def draw(
                     spelled,
                     is_spelled,
                     came,
+                    u_taken,
                     is_weighed,
                 ),
                 lambda: (spelled, came, is_done, notes),
@@ -450,7 +452,7 @@ def draw(
     tries = lax.while_loop(lambda tries: jnp.any(tries.is_open), attempt, start)
     is_possible = _is_possible(config, chances, tries)
     row = jnp.where(is_possible, tries.row, 0)
-    drawn = row, vocabulary.bits[row], vocabulary.held[row]
+    drawn = row, vocabulary.bits[:, row].T, vocabulary.held[row]
     if config.spell:
         other = n_rows + OTHER
         held_on = _held_on(state.past.T)
@@ -565,6 +567,7 @@ def _spell(
     spelled: _Spelled,
     is_spelled: Array,
     came: Array,
+    u_taken: Array,
     is_weighed: Array,
 ) -> tuple[_Spelled, Array, Array, tuple[Array, Array]]:
     """Spell chords in some lanes; weigh the notes of what came in the others, if they are weighed.
@@ -589,12 +592,11 @@ def _spell(
     before = (unpack_words(state.past[:4].T) > 0) & ~tries.has_ended[:, None]
     asked = asked_of(rules, given)
     on = _held_on(state.past.T)
-    bits = jnp.where(given.is_given[:, None], given.bits, vocabulary.bits[came])
+    bits = jnp.where(given.is_given[:, None], given.bits, vocabulary.bits[:, came].T)
     bits = jnp.where((came == n_rows + HOLD)[:, None], on, bits)
 
-    def u(k: Array | int) -> Array:
-        # Far from the numbers of attempts.
-        return _uniform(rules.key, state.clock, (tries.n + 1) * SYMBOLS + k)
+    def u(k: Array) -> Array:
+        return _uniform(rules.key, state.clock, tries.n * SYMBOLS + 2 + k)
 
     out = spell_out(
         laid,
@@ -606,23 +608,23 @@ def _spell(
         (~is_spelled, unpack_words(bits) > 0),
         u,
     )
-    is_taken = is_weighed | ~chances.is_any | (u(SYMBOLS - 1) < jnp.exp(out.log_allowed))
+    is_taken = is_weighed | ~chances.is_any | (u_taken < jnp.exp(out.nats[1]))
     bits = packed(out.planes)
     held_on = _held_on(bits)
     can_hold = (state.hold >= 0) & ~tries.has_ended
     holds = can_hold & jnp.all(bits == on, axis=1)
     is_done = ~out.is_stuck & is_taken & keeps(asked, out.planes, before)
     is_done &= chances.may_hold | ~holds
-    ids, hold = _find(vocabulary, bits), _find(vocabulary, held_on)
+    ids, hold = jnp.split(_find(vocabulary, jnp.concatenate([bits, held_on])), 2)
     hold = jnp.where(hold == n_rows, n_rows + HOLD, hold)
     row = jnp.where((ids == n_rows) & holds & (state.hold == n_rows + HOLD), n_rows + HOLD, ids)
     came = jnp.where(came == n_rows + END, came, jnp.minimum(row, n_rows + OTHER))
-    notes = jnp.where(came == n_rows + END, -jnp.inf, out.log_p)
+    notes = jnp.where(came == n_rows + END, -jnp.inf, out.nats[0])
     is_new = is_spelled & is_done
     new = _Spelled(
         spelled.n_vain + (is_spelled & ~is_done), *_where(is_new, (ids, bits, hold), spelled[1:])
     )
-    return new, came, is_done | ~is_spelled, (notes, jnp.where(is_spelled, out.log_allowed, 0))
+    return new, came, is_done | ~is_spelled, (notes, jnp.where(is_spelled, out.nats[1], 0))
 
 
 def _held_on(bits: Array) -> Array:
@@ -631,10 +633,13 @@ def _held_on(bits: Array) -> Array:
 
 
 def _find(vocabulary: Vocabulary, bits: Array) -> Array:
-    """The row of each chord (lanes, 8), as many as there are for none."""
+    """The row of each chord (n, 8), as many as there are for none."""
+    same = functools.reduce(
+        jnp.logical_and, (vocabulary.bits[i] == bits[:, i, None] for i in range(8))
+    )
+    n_rows = len(vocabulary.held)
     # Padding looks like a rest, which is the first row.
-    same = jnp.all(vocabulary.bits == bits[:, None], axis=2)
-    return jnp.where(jnp.any(same, axis=1), jnp.argmax(same, axis=1), len(vocabulary.held))
+    return jnp.min(jnp.where(same, jnp.arange(n_rows, dtype=jnp.int32), n_rows), axis=1)
 
 
 def _where(which: Array, a: Any, b: Any) -> Any:
@@ -651,7 +656,7 @@ def _asked(vocabulary: Vocabulary, given: Frames, past: Array) -> Array:
     required = given.required & sounding.T
     fits = True
     for word in range(8):
-        bits = vocabulary.bits[:, word]
+        bits = vocabulary.bits[word]
         need, ban = required[:, word, None], given.forbidden[:, word, None]
         fits &= ((bits & need) == need) & ((bits & ban) == 0)
     return jnp.asarray(fits)
@@ -677,26 +682,37 @@ def _weigh(
     notes: tuple[Array, Array],
 ) -> tuple[Array, Array]:
     """Log-likelihood of the chords that come, by rows and notes, and of all that is allowed."""
-    at_row = jnp.take_along_axis(logits, came[:, None], axis=1)[:, 0]
+    n_rows = logits.shape[1]
     sharpness = 1 / jnp.maximum(rules.temperature, 1e-6)[:, None]
-    tempered = logits * sharpness
+    known, other = logits, None
     if config.spell:
-        is_other = came == logits.shape[1] + OTHER
-        by_row = jnp.where(is_other, -jnp.inf, at_row)
-        at_row = jnp.logaddexp(by_row, logits[:, OTHER] + notes[0])
-        known = jnp.where(jnp.arange(logits.shape[1]) == logits.shape[1] + OTHER, -jnp.inf, logits)
-        other = logits[:, OTHER] - _log_sum(known) + _log_sum(known * sharpness)
-        tempered = tempered.at[:, OTHER].set(other)
-    log_p = at_row - _log_sum(logits)
+        known = jnp.where(jnp.arange(n_rows) == n_rows + OTHER, -jnp.inf, logits)
+        other = logits[:, OTHER]
+    highest, total, total_allowed = _sums(known, sharpness)
+    at_row = jnp.take_along_axis(known - highest, came[:, None], axis=1)[:, 0]
+    tempered = jnp.where(allowed, known - highest, -jnp.inf) * sharpness
     # What is allowed may be too unlikely for a float, but not for its logarithm.
-    log_allowed = _log_sum(jnp.where(allowed, tempered, -jnp.inf)) - _log_sum(tempered)
+    most = jnp.maximum(_highest(tempered), -LARGE)
+    log_allowed = jnp.log(jnp.sum(jnp.exp(tempered - most), axis=1)) + most[:, 0]
+    if other is not None:
+        other -= highest[:, 0]
+        # As likely as without temperature.
+        share = other - total + total_allowed
+        at_row = jnp.logaddexp(at_row, other + notes[0])
+        total = jnp.logaddexp(total, other)
+        may_be = jnp.where(allowed[:, OTHER], share, -jnp.inf)
+        log_allowed = jnp.logaddexp(log_allowed, may_be)
+        total_allowed = jnp.logaddexp(total_allowed, share)
+    log_p, log_allowed = at_row - total, log_allowed - total_allowed
     return log_p, jnp.where(given.is_given, log_p, log_allowed + notes[1])
 
 
-def _log_sum(x: Array) -> Array:
-    """log sum exp of each lane; minus infinity where all are."""
-    highest = jnp.maximum(_highest(x), -LARGE)
-    return jnp.log(jnp.sum(jnp.exp(x - highest), axis=1)) + highest[:, 0]
+def _sums(logits: Array, sharpness: Array) -> tuple[Array, Array, Array]:
+    """The highest logit of each lane; log sum exp of all, and of all times sharpness, above it."""
+    highest = _highest(logits)
+    past = logits - highest
+    plain, sharp = (jnp.log(jnp.sum(jnp.exp(x), axis=1)) for x in (past, past * sharpness))
+    return highest, plain, sharp
 
 
 def _other(logits: Array, highest: Array, rules: Rules) -> Array:
@@ -708,11 +724,10 @@ def _other(logits: Array, highest: Array, rules: Rules) -> Array:
     is_known = jnp.arange(logits.shape[1]) != logits.shape[1] + OTHER
 
     def tempered() -> Array:
-        known = jnp.where(is_known, logits, -jnp.inf)
-        most = _highest(known)
         sharpness = _sharpness(rules)
-        sums = jnp.log(jnp.sum(jnp.exp((known - most) * sharpness), axis=1))
-        return logits[:, OTHER] - _log_sum(known) + sums + ((most - highest) * sharpness)[:, 0]
+        most, plain, sharp = _sums(jnp.where(is_known, logits, -jnp.inf), sharpness)
+        share = logits[:, OTHER] - most[:, 0] - plain
+        return share + sharp + ((most - highest) * sharpness)[:, 0]
 
     relative = lax.cond(
         jnp.any(rules.temperature != 1), tempered, lambda: logits[:, OTHER] - highest[:, 0]
@@ -726,11 +741,12 @@ def _sharpness(rules: Rules) -> Array:
     return jnp.minimum(1 / rules.temperature, LARGE)[:, None]
 
 
-def _uniform(key: Array, clock: Array, attempt: Array) -> Array:
-    """Numbers in [0, 1) of each key, frame and attempt, 24 bits of each."""
+def _uniform(key: Array, clock: Array, number: Array) -> Array:
+    """Numbers in [0, 1) of each key, frame and number (k,): (lanes, k), 24 bits of each."""
     # One call in place of two of fold_in and one of uniform, each of which is a loop to compile.
-    count = clock.astype(jnp.uint32), jnp.full(LANES, attempt.astype(jnp.uint32))
-    bits = threefry2x32_p.bind(key[:, 0], key[:, 1], *count)[0]
+    shape = LANES, len(number)
+    counts = key[:, 0, None], key[:, 1, None], clock[:, None], number
+    bits = threefry2x32_p.bind(*(jnp.broadcast_to(a.astype(jnp.uint32), shape) for a in counts))[0]
     return (bits >> 8).astype(jnp.float32) * 2.0**-24
 
 

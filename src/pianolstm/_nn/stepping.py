@@ -82,10 +82,17 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
         laid |= {"params": params, "begin": network.initial_carry(LANES)}
     if config.spell:
         speller = network.speller
+        kernel, bias = (
+            np.concatenate(parts)
+            for parts in zip(_turned(speller.write), _turned(speller.again), strict=True)
+        )
         laid["speller"] = {
-            name: _turned(getattr(speller, name)) for name in ("read", "write", "again")
+            "read": _turned(speller.read),
+            # Below the notes and the end, whether they are struck again; the end never is.
+            "write": (np.pad(kernel, ((0, 1), (0, 0))), np.pad(bias, ((0, 1), (0, 0)))),
+            "before": speller.before[...].T,
+            "spelled": speller.spelled[...],
         }
-        laid["speller"] |= {"before": speller.before[...].T, "spelled": speller.spelled[...]}
     return jax.device_put(laid)
 
 
