@@ -65,8 +65,8 @@ class Speller(nnx.Module):
         """
         weights = {
             "spelled": self.spelled[...],
-            **{f"write_{k}": v for k, v in nnx.to_pure_dict(nnx.state(self.write)).items()},
-            **{f"again_{k}": v for k, v in nnx.to_pure_dict(nnx.state(self.again)).items()},
+            "kernel": jnp.concatenate([self.write.kernel[...], self.again.kernel[...]], axis=1),
+            "bias": jnp.concatenate([self.write.bias[...], self.again.bias[...]]),
         }
         planes = (before[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
         planes = planes.reshape(-1, N_PITCHES).astype(features.dtype)
@@ -88,22 +88,23 @@ def _log_p(weights: Weights, read: Array, symbols: Array, before: Array) -> Arra
 
 def _log_p_fwd(weights: Weights, read: Array, symbols: Array, before: Array) -> tuple[Array, tuple]:
     places, n = _in_a_row(symbols)
+    planes = jnp.any(symbols[:, :, None] == jnp.arange(LAST), axis=1)
 
     def chunk(k: Array, log_p: Array) -> Array:
-        one = _Chunk.of(k, places, symbols, before)
+        one = _Chunk.of(k, places, symbols, before, planes)
         found = one.log_p(weights, read[one.frame])
         return log_p.at[one.frame].add(jnp.where(one.place < n, found, 0))
 
     log_p = lax.fori_loop(0, -(-n // CHUNK), chunk, jnp.zeros(len(read), read.dtype))
-    return log_p, (weights, read, symbols, before, places, n)
+    return log_p, (weights, read, symbols, before, places, planes, n)
 
 
 def _log_p_bwd(kept: tuple, cotangent: Array) -> tuple:
-    weights, read, symbols, before, places, n = kept
+    weights, read, symbols, before, places, planes, n = kept
 
     def chunk(k: Array, sums: tuple[Weights, Array]) -> tuple[Weights, Array]:
         d_weights, d_read = sums
-        one = _Chunk.of(k, places, symbols, before)
+        one = _Chunk.of(k, places, symbols, before, planes)
         _, back = jax.vjp(one.log_p, weights, read[one.frame])
         more, rows = back(jnp.where(one.place < n, cotangent[one.frame], 0))
         return jax.tree.map(jnp.add, d_weights, more), d_read.at[one.frame].add(rows)
@@ -129,62 +130,58 @@ def _in_a_row(symbols: Array) -> tuple[Array, Array]:
 
 
 class _Chunk(NamedTuple):
-    """Some symbols, and as many before them as a list may have.
+    """Some symbols; arrays of shape (CHUNK,), if not said otherwise.
 
     Attributes
     ----------
-    place : Array of int32, shape (CHUNK,)
-        Their numbers in the row of all.
-    frame : Array of int32, shape (CHUNK,)
-    number, symbols : Array of int32, shape (length + CHUNK,)
-        Their numbers in their frames, and what they are; of those before too.
-    can : Array of bool, shape (CHUNK,)
-        Whether the note may be struck again.
+    place, frame : Array of int32
+        Their numbers in the row of all, and their frames.
+    pitch, last : Array of int32
+        Their pitches, `N_PITCHES` for the end; those of the notes before, -1 for none.
+    is_struck, can : Array of bool
+        Whether the note is struck again, and whether it may be.
+    planes : Array of bool, shape (CHUNK, LAST)
+        What is spelled of the frame so far.
     """
 
     place: Array
     frame: Array
-    number: Array
-    symbols: Array
+    pitch: Array
+    last: Array
+    is_struck: Array
     can: Array
+    planes: Array
 
     @classmethod
-    def of(cls, k: Array, places: Array, symbols: Array, before: Array) -> _Chunk:
+    def of(cls, k: Array, places: Array, symbols: Array, before: Array, planes: Array) -> _Chunk:
         """The k-th chunk."""
-        length = symbols.shape[1]
-        index = k * CHUNK + jnp.arange(-length, CHUNK)
-        frame, number = jnp.divmod(places[jnp.clip(index, 0, len(places) - 1)], length)
-        those, frame_now = symbols[frame, number], frame[length:]
-        now = those[length:]
-        word = before[frame_now, jnp.minimum(now % N_PITCHES, N_PITCHES - 1) // 32]
-        sounded = (word >> (now % 32).astype(jnp.uint32)) & 1
-        return cls(index[length:], frame_now, number, those, (now < LAST) & (sounded > 0))
+        index = k * CHUNK + jnp.arange(CHUNK)
+        frame, number = jnp.divmod(places[jnp.minimum(index, len(places) - 1)], symbols.shape[1])
+        now, last = symbols[frame, number], symbols[frame, jnp.maximum(number, 1) - 1]
+        pitch = jnp.where(now < LAST, now % N_PITCHES, N_PITCHES)
+        word = before[frame, jnp.minimum(pitch, N_PITCHES - 1) // 32]
+        sounded = (word >> (pitch % 32).astype(jnp.uint32)) & 1
+        return cls(
+            index,
+            frame,
+            pitch,
+            jnp.where(number == 0, -1, last % N_PITCHES),
+            now >= N_PITCHES,
+            (now < LAST) & (sounded > 0),
+            # Notes ascend: those before this one are below it.
+            planes[frame] & (jnp.arange(LAST) % N_PITCHES < pitch[:, None]),
+        )
 
     def log_p(self, weights: Weights, read: Array) -> Array:
         """Nats of each symbol: (CHUNK,)."""
-        length = len(self.symbols) - CHUNK
-        vectors = weights["spelled"][jnp.minimum(self.symbols, LAST - 1)]
-        # What was spelled of a frame: a running sum that begins anew with each frame. (The
-        # difference of two plain running sums would lose digits.)
-        vectors *= (self.symbols < LAST)[:, None]
-        _, sums = lax.associative_scan(_sum_on, ((self.number == 0)[:, None], vectors))
-        at = length + jnp.arange(CHUNK) - 1
-        is_first = self.number[length:] == 0
-        hidden = jax.nn.relu(read + jnp.where(is_first[:, None], 0, sums[at]))
-        now, past = self.symbols[length:], self.symbols[at]
-        pitch = jnp.where(now < LAST, now % N_PITCHES, N_PITCHES)
-        last = jnp.where(is_first, -1, past % N_PITCHES)
-        row = jnp.arange(N_PITCHES + 1)
-        logits = hidden @ weights["write_kernel"] + weights["write_bias"]
-        logits = jnp.where(row > last[:, None], logits, NEVER)
-        picked = jnp.sum(jnp.where(row == pitch[:, None], logits, 0), axis=1)
+        # Rows are picked, and vectors added up, by products: the way back of a look-up is slow.
+        hidden = jax.nn.relu(read + self.planes.astype(read.dtype) @ weights["spelled"])
+        logits = hidden @ weights["kernel"] + weights["bias"]
+        row = jnp.arange(logits.shape[1])
+        above = (row > self.last[:, None]) & (row <= N_PITCHES)
+        again = jnp.sum(jnp.where(row == self.pitch[:, None] + N_PITCHES + 1, logits, 0), axis=1)
+        logits = jnp.where(above, logits, NEVER)
+        picked = jnp.sum(jnp.where(row == self.pitch[:, None], logits, 0), axis=1)
         log_p = picked - jax.nn.logsumexp(logits, axis=1)
-        at = jnp.minimum(pitch, N_PITCHES - 1)
-        again = jnp.sum(hidden * weights["again_kernel"].T[at], axis=1) + weights["again_bias"][at]
-        log_again = jax.nn.log_sigmoid(jnp.where(now < N_PITCHES, -again, again))
+        log_again = jax.nn.log_sigmoid(jnp.where(self.is_struck, again, -again))
         return log_p + jnp.where(self.can, log_again, 0)
-
-
-def _sum_on(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Sums of two stretches of which the second may begin anew; whether, and the sum."""
-    return a[0] | b[0], jnp.where(b[0], b[1], a[1] + b[1])
