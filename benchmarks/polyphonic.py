@@ -36,6 +36,33 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.003,
         "steps": 9000,
     },
+    "nottingham": {
+        "window_size": 96,
+        "batch_size": 8,
+        "dropout": 0.4,
+        "augment": 0,
+        "max_epochs": 24,
+        "learning_rate": 0.003,
+        "steps": 8800,
+    },
+    "piano_midi": {
+        "window_size": 96,
+        "batch_size": 8,
+        "dropout": 0.4,
+        "augment": 6,
+        "max_epochs": 30,
+        "learning_rate": 0.003,
+        "steps": 3750,
+    },
+    "musedata": {
+        "window_size": 96,
+        "batch_size": 8,
+        "dropout": 0.4,
+        "augment": 6,
+        "max_epochs": 20,
+        "learning_rate": 0.003,
+        "steps": 8400,
+    },
 }
 
 
@@ -83,7 +110,6 @@ def train(name: str, arch: str, rolls: list, valid: list, path: Path) -> pl.Sequ
     )
     model = pl.SequenceGenerator(
         arch=arch,
-        spell=True,
         learning_rate=schedule,
         n_iter_no_change=60,
         checkpoint_dir=path.parent / f"{path.stem}.checkpoint",

@@ -23,6 +23,7 @@ SETTINGS = {
     "window_size": 24,
     "batch_size": 4,
     "max_epochs": 3,
+    "spell": False,
     "random_state": 0,
 }
 

@@ -93,5 +93,8 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     assert [name.exists() for name in names] == [True, False]
     two = pl.SequenceGenerator.load(names[0])
     for key in ("epoch", "loss", "val_loss", "accuracy"):
-        np.testing.assert_allclose(two.history_[key], one.history_[key], rtol=1e-4)
+        np.testing.assert_allclose(two.history_[key][:2], one.history_[key][:2], rtol=1e-6)
+        # Differences of rounding grow a hundredfold in an epoch, where a ReLU is about to open: two
+        # devices of one process come to the same.
+        np.testing.assert_allclose(two.history_[key], one.history_[key], rtol=1e-3)
     assert np.array_equal(*(m.generate(30, random_state=1) for m in (one, two)))

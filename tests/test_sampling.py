@@ -73,7 +73,8 @@ def draw(logits, rules, clock):
     n_rows = logits.shape[1]
     vocabulary = sampling.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))
     config = NetworkConfig("lstm", n_rows, 4, 4, 0.0, 8)
-    return sampling.draw(config, laid, vocabulary, rules, given, state, np.bool_(False)).ids
+    scene = sampling.Scene(laid, vocabulary, rules, given, state)
+    return sampling.draw(config, scene, np.bool_(False)).ids
 
 
 def drawn(logits, rules, n):

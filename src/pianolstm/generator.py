@@ -86,7 +86,7 @@ class SequenceGenerator(BaseEstimator):
         Width of each LSTM layer.
     embedding : int, default=128
         Width of the chords' vectors, in and out.
-    spell : bool, default=False
+    spell : bool, default=True
         Whether chords outside the vocabulary are written too, note by note, and have their exact
         likelihood. False gives the study's closed vocabulary, and compiles in half the time.
     dropout : float, default=0.2
@@ -105,8 +105,8 @@ class SequenceGenerator(BaseEstimator):
     augment : int, default=0
         Most semitones by which a training piece is transposed, up or down, anew in each epoch;
         within the range of pitches of the training pieces. 0 leaves them as they are. A chord that
-        this takes out of the vocabulary is learned note by note with ``spell=True``; else it is
-        read, but is no target.
+        this takes out of the vocabulary is learned note by note; with ``spell=False`` it is read,
+        but is no target.
     max_epochs : int, default=100
         Passes over the training pieces at the most.
     early_stopping : bool, default=True
@@ -193,7 +193,7 @@ class SequenceGenerator(BaseEstimator):
         window_size: int = 200,
         units: int = 256,
         embedding: int = 128,
-        spell: bool = False,
+        spell: bool = True,
         dropout: float = 0.2,
         optimizer: str | OptimizerFactory = "adam",
         learning_rate: float | Callable[[int], float] = 0.002,
@@ -593,13 +593,13 @@ class SequenceGenerator(BaseEstimator):
         per: Literal["frame", "note", "second"] = "frame",
         unit: Literal["nats", "bits"] = "nats",
     ) -> float:
-        """Mean log-likelihood of music, whatever its chords; all pieces together.
+        """Mean log-likelihood of music, exact, whatever its chords; all pieces together.
 
-        The state is carried over each whole piece. With ``spell=True`` a chord is written in two
-        ways, as a chord of the vocabulary and note by note, and its likelihood is the sum of both.
-        With ``spell=False``, one outside the vocabulary costs the probability of such a chord,
-        times that of its pitches as independent events with the shares that they have in the
-        training frames.
+        The state is carried over each whole piece. A chord is written in two ways, as a chord of
+        the vocabulary and note by note, and its likelihood is the sum of both. With
+        ``spell=False``, one outside the vocabulary costs the probability of such a chord, times
+        that of its pitches as independent events with the shares that they have in the training
+        frames.
 
         Parameters
         ----------

@@ -167,6 +167,27 @@ class State(NamedTuple):
     begun_at: Any
 
 
+class Scene(NamedTuple):
+    """All that a frame is drawn from.
+
+    Attributes
+    ----------
+    laid : dict
+        The network, see `pianolstm._nn.stepping.lay_out`.
+    vocabulary : Vocabulary
+    rules : Rules
+    given : Frames
+        Of this frame, without the axis of the block. Where it is given, nothing is drawn.
+    state : State
+    """
+
+    laid: Any
+    vocabulary: Any
+    rules: Any
+    given: Any
+    state: Any
+
+
 class Written(NamedTuple):
     """What a block has come to, arrays of shape (BLOCK, lanes).
 
@@ -245,7 +266,7 @@ def write(
         given = jax.tree.map(lambda a: a[i], frames)
 
         def draw_all() -> Drawn:
-            return draw(config, laid, vocabulary, rules, given, state, is_weighed)
+            return draw(config, Scene(laid, vocabulary, rules, given, state), is_weighed)
 
         def draw_none() -> Drawn:
             zeros, words = jnp.zeros(LANES), jnp.zeros((LANES, 8), jnp.uint32)
@@ -294,15 +315,7 @@ def _choose(which: Array, a: Array, b: Array, config: NetworkConfig) -> Array:
     return jnp.where(which, a, b)
 
 
-def draw(
-    config: NetworkConfig,
-    laid: Laid,
-    vocabulary: Vocabulary,
-    rules: Rules,
-    given: Frames,
-    state: State,
-    is_weighed: Array,
-) -> Drawn:
+def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
     """One chord a lane, from the softmax of logits / temperature.
 
     By the inverse of its running sum, and no sort: a row that top-k or top-p leaves out is drawn
@@ -317,18 +330,18 @@ def draw(
 
     Parameters
     ----------
-    config, laid, vocabulary, rules, state, is_weighed
+    config, is_weighed
         As for `write`.
-    given : Frames
-        Of this frame, without the axis of the block. Where it is given, nothing is drawn.
+    scene : Scene
 
     Returns
     -------
     Drawn
     """
+    laid, vocabulary, rules, given, state = scene
     n_rows = len(laid["bias"])
     rows = jnp.arange(n_rows, dtype=jnp.int32)
-    chances = _chances(config, vocabulary, rules, given, state)
+    chances = _chances(config, scene)
     is_cut = (rules.top_k < n_rows) | (rules.top_p < 1)
 
     def attempt(tries: _Tries) -> _Tries:
@@ -338,7 +351,7 @@ def draw(
         # frame more than it saves in those that draw twice.
         logits = lax.optimization_barrier(laid["table"] @ features)
         logits = lax.optimization_barrier(logits.T) + laid["bias"]
-        may_end = rules.may_end & _is_possible(config, chances, tries) & ~tries.has_ended
+        may_end = chances.may_end & _is_possible(config, chances, tries) & ~tries.has_ended
         now = chances.allowed & (rows != chances.left_out[:, None])
         now |= (rows == n_rows + END) & may_end[:, None]
         may_spell = jnp.zeros(LANES, bool)
@@ -399,22 +412,10 @@ def draw(
             n_vain = jnp.where(is_other & again, MOST_VAIN, spelled.n_vain)
             spelled = spelled._replace(n_vain=n_vain)
             is_spelled = is_other & ~again
+            tries = tries._replace(spelled=spelled)
             spelled, came, is_done, notes = lax.cond(
                 jnp.any(is_spelled) | is_weighed,
-                lambda: _spell(
-                    laid,
-                    vocabulary,
-                    rules,
-                    given,
-                    state,
-                    chances,
-                    tries,
-                    spelled,
-                    is_spelled,
-                    came,
-                    u_taken,
-                    is_weighed,
-                ),
+                lambda: _spell(scene, chances, tries, is_spelled, came, u_taken, is_weighed),
                 lambda: (spelled, came, is_done, notes),
             )
             is_done &= tries.is_open & ~again
@@ -424,10 +425,9 @@ def draw(
             is_weighed,
             lambda: _weigh(
                 config,
+                scene,
                 logits,
                 now | ((rows == n_rows + OTHER) & may_spell[:, None]),
-                rules,
-                given,
                 came,
                 notes,
             ),
@@ -507,6 +507,8 @@ class _Chances(NamedTuple):
         Whether what sounds may be held on.
     is_outside : Array of bool, shape (lanes,)
         Whether that is outside the vocabulary.
+    may_end : Array of bool, shape (lanes,)
+        Whether the piece may end.
     """
 
     allowed: Array
@@ -514,6 +516,7 @@ class _Chances(NamedTuple):
     is_any: Array
     may_hold: Array
     is_outside: Array
+    may_end: Array
 
 
 def _is_possible(config: NetworkConfig, chances: _Chances, tries: _Tries) -> Array:
@@ -523,10 +526,9 @@ def _is_possible(config: NetworkConfig, chances: _Chances, tries: _Tries) -> Arr
     return chances.is_any | (tries.spelled.n_vain < MOST_VAIN)
 
 
-def _chances(
-    config: NetworkConfig, vocabulary: Vocabulary, rules: Rules, given: Frames, state: State
-) -> _Chances:
+def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     """What constraints leave for the frame."""
+    _, vocabulary, rules, given, state = scene
 
     def asked() -> tuple[Array, Array]:
         fits = rules.allowed & _asked(vocabulary, given, state.past)
@@ -553,18 +555,16 @@ def _chances(
     is_any = (n_others > 0) | may_hold
     may_hold &= (state.age < rules.usual_hold) | (n_others == 0)
     left_out = jnp.where(may_hold, -1, state.hold)
-    return _Chances(allowed, left_out, is_any, may_hold, is_outside)
+    # Another piece strikes nothing again, so none begins where that is asked.
+    is_struck = jnp.any((given.required[:, 4:] & state.past[:4].T) > 0, axis=1)
+    may_end = rules.may_end & ~is_struck
+    return _Chances(allowed, left_out, is_any, may_hold, is_outside, may_end)
 
 
 def _spell(
-    laid: Laid,
-    vocabulary: Vocabulary,
-    rules: Rules,
-    given: Frames,
-    state: State,
+    scene: Scene,
     chances: _Chances,
     tries: _Tries,
-    spelled: _Spelled,
     is_spelled: Array,
     came: Array,
     u_taken: Array,
@@ -587,6 +587,7 @@ def _spell(
     notes : tuple of Array, shape (lanes,)
         Nats of the notes of what came, and of all notes that were allowed.
     """
+    laid, vocabulary, rules, given, state = scene
     n_rows = len(vocabulary.held)
     features = jnp.where(tries.has_ended, laid["begin"][1], state.features)
     before = (unpack_words(state.past[:4].T) > 0) & ~tries.has_ended[:, None]
@@ -622,7 +623,8 @@ def _spell(
     notes = jnp.where(came == n_rows + END, -jnp.inf, out.nats[0])
     is_new = is_spelled & is_done
     new = _Spelled(
-        spelled.n_vain + (is_spelled & ~is_done), *_where(is_new, (ids, bits, hold), spelled[1:])
+        tries.spelled.n_vain + (is_spelled & ~is_done),
+        *_where(is_new, (ids, bits, hold), tries.spelled[1:]),
     )
     return new, came, is_done | ~is_spelled, (notes, jnp.where(is_spelled, out.nats[1], 0))
 
@@ -674,16 +676,15 @@ def _penalties(rules: Rules, state: State, rows: Array) -> Array:
 
 def _weigh(
     config: NetworkConfig,
+    scene: Scene,
     logits: Array,
     allowed: Array,
-    rules: Rules,
-    given: Frames,
     came: Array,
     notes: tuple[Array, Array],
 ) -> tuple[Array, Array]:
     """Log-likelihood of the chords that come, by rows and notes, and of all that is allowed."""
     n_rows = logits.shape[1]
-    sharpness = 1 / jnp.maximum(rules.temperature, 1e-6)[:, None]
+    sharpness = 1 / jnp.maximum(scene.rules.temperature, 1e-6)[:, None]
     known, other = logits, None
     if config.spell:
         known = jnp.where(jnp.arange(n_rows) == n_rows + OTHER, -jnp.inf, logits)
@@ -704,7 +705,7 @@ def _weigh(
         log_allowed = jnp.logaddexp(log_allowed, may_be)
         total_allowed = jnp.logaddexp(total_allowed, share)
     log_p, log_allowed = at_row - total, log_allowed - total_allowed
-    return log_p, jnp.where(given.is_given, log_p, log_allowed + notes[1])
+    return log_p, jnp.where(scene.given.is_given, log_p, log_allowed + notes[1])
 
 
 def _sums(logits: Array, sharpness: Array) -> tuple[Array, Array, Array]:

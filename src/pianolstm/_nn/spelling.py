@@ -63,10 +63,11 @@ class Speller(nnx.Module):
         Array, shape (n,)
             Nats; `NEVER` of frames that are skipped.
         """
+        dense = [nnx.to_pure_dict(nnx.state(layer)) for layer in (self.write, self.again)]
         weights = {
             "spelled": self.spelled[...],
-            "kernel": jnp.concatenate([self.write.kernel[...], self.again.kernel[...]], axis=1),
-            "bias": jnp.concatenate([self.write.bias[...], self.again.bias[...]]),
+            "kernel": jnp.concatenate([d["kernel"] for d in dense], axis=1),
+            "bias": jnp.concatenate([d["bias"] for d in dense]),
         }
         planes = (before[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
         planes = planes.reshape(-1, N_PITCHES).astype(features.dtype)
