@@ -26,7 +26,7 @@ FOLDER = HERE / "results" / "polyphonic"
 N_PITCHES, LOWEST = 88, 21
 
 # What was chosen on `valid`; `steps` is the length of the schedule. Of MuseData's 39,289 chords,
-# those beyond `max_tokens` are spelled.
+# all but the commonest `max_tokens` are spelled.
 SETTINGS: dict[str, dict[str, Any]] = {
     "jsb_chorales": {
         "window_size": 48,
@@ -56,14 +56,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "steps": 3750,
     },
     "musedata": {
-        "max_tokens": 5000,
+        "units": 384,
+        "embedding": 192,
+        "max_tokens": 500,
         "window_size": 96,
         "batch_size": 8,
-        "dropout": 0.4,
-        "augment": 2,
-        "max_epochs": 16,
-        "learning_rate": 0.003,
-        "steps": 6700,
+        "dropout": 0.25,
+        "augment": 0,
+        "max_epochs": 60,
+        "learning_rate": 0.004,
+        "steps": 25000,
     },
 }
 
