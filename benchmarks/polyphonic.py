@@ -61,11 +61,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "max_tokens": 500,
         "window_size": 96,
         "batch_size": 8,
-        "dropout": 0.25,
+        "dropout": 0.4,
         "augment": 0,
-        "max_epochs": 60,
-        "learning_rate": 0.004,
-        "steps": 25000,
+        "max_epochs": 24,
+        "learning_rate": 0.003,
+        "steps": 9300,
     },
 }
 

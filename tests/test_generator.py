@@ -1,5 +1,6 @@
 """SequenceGenerator: what it learns, writes, scores, keeps and refuses."""
 
+import copy
 import functools
 import subprocess
 import sys
@@ -837,6 +838,33 @@ class TestBadInput:
 @pytest.fixture(scope="module")
 def model(pieces):
     return tiny(spell=True, augment=3, max_epochs=4).fit(pieces)
+
+
+def test_what_was_learned_goes_on_with_its_network(pieces, fitted):
+    """Settings of another network are of no account until the next fit, and never mixed."""
+    model = copy.deepcopy(fitted)
+    expected = model.score(pieces)
+    model.set_params(units=16, spell=True)
+    assert model.score(pieces) == expected
+    assert np.array_equal(model.generate(20, random_state=1), fitted.generate(20, random_state=1))
+    with pytest.raises(pl.InvalidInputError, match=r"goes on with units=8; got units=16"):
+        model.partial_fit(pieces)
+    with pytest.raises(pl.InvalidInputError, match=r"spell=False; got spell=True"):
+        model.set_params(units=8, warm_start=True).fit(pieces)
+
+
+def test_extending_by_a_long_chord_reaches_the_writer(pieces):
+    """Though the vocabulary stays as it is."""
+    model = tiny().fit(pieces)
+    before = model._writer().digest
+    roll = pl.PianoRoll.from_notes([0], [300], [60], fs=pieces[0].fs, grid=pieces[0].grid)
+    model.extend([roll])
+    n = model.tokenizer_.n_tokens_
+    longer = pl.PianoRoll.from_notes([0], [500], [60], fs=pieces[0].fs, grid=pieces[0].grid)
+    model.extend([longer])
+    assert model.tokenizer_.n_tokens_ == n
+    assert model._writer().usual_hold == model._longest_hold == 500
+    assert model._writer().digest != before
 
 
 class TestSpelling:

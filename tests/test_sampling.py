@@ -40,6 +40,7 @@ def rules(**changes):
         **dict.fromkeys(("max_hold", "max_silence", "usual_hold"), longest),
         "may_end": np.zeros(LANES, bool),
         "n_allowed": np.full(LANES, N_ROWS - 2, np.float32),
+        "is_proposed": np.zeros(LANES, bool),
         "allowed": np.tile(np.arange(N_ROWS) < N_ROWS - 2, (LANES, 1)),
         "pitches": np.full((LANES, 4), 2**32 - 1, np.uint32),
         **dict.fromkeys(("max_notes", "span", "hand"), np.full(LANES, 128, np.int32)),

@@ -128,6 +128,16 @@ def impossible(past):
     return [i for i, c in enumerate(KNOWN) if not reference.chord_of_bits(c)[1] <= before]
 
 
+def softmax_after(config, params, past):
+    """Logits of all rows in the frame after a past, float64; no chord outside sounds."""
+    network = bind(config, params)
+    table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
+    logits = np.asarray(table, np.float64) @ features_after(network, past)
+    logits += np.asarray(bias, np.float64)
+    logits[[*impossible(past), -3]] = -np.inf
+    return logits
+
+
 def features_after(network, past):
     """What predicts the next frame, float64."""
     n = len(past)
@@ -279,6 +289,100 @@ def test_a_piece_does_not_end_where_a_note_must_be_struck_again():
     chords = [chords_of(written)[1] for written in write_all(writer, pieces, 2)]
     assert all(60 in reference.chord_of_bits(c)[1] for c in chords)
     assert len({c.tobytes() for c in chords}) > 1
+
+
+def test_rows_that_strike_again_what_is_silent_are_no_chance():
+    """Where they alone fit, the chord is spelled, and never a rest written."""
+    config, params = make(may_end=True)
+    rule = constraints.PitchRange(61, 61) & constraints.MaxSilence(0)
+    limits = limits_of(rule, KNOWN, fs=20, grid="seconds", spell=True)
+    assert limits.allowed.tolist() == [False] * 5 + [True]
+    for temperature in (0.0, 1.0):
+        counts = drawn_after(config, params, [], 200, limits, temperature=temperature)
+        assert list(counts) == [chord([61]).tobytes()]
+
+
+def test_top_p_with_two_routes():
+    """Chords of the vocabulary that are kept have their probabilities, scaled up."""
+    config, params = make()
+    past = PASTS[0]
+    logits = softmax_after(config, params, past)
+    p = np.exp(logits[: len(KNOWN)]) / np.exp(logits).sum()
+    first, second, third = np.sort(p)[::-1][:3]
+    kept = [c for c, share in zip(KNOWN, p, strict=True) if share >= second]
+    counts = drawn_after(config, params, past, 100_000, top_p=first + second / 2)
+    assert third < second
+    assert agrees(counts, kept, p[p >= second]) > 1e-3
+
+
+def test_candidates_are_drawn_as_any_other_music():
+    config, params = make("stacked")
+    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(constraints.PitchRange(60, 62), KNOWN, fs=20, grid="seconds", spell=True)
+    piece = Piece(np.array([3, 4], np.uint32), Draw(), limits)
+    plain, weighed = (
+        write_all(writer, [piece], 100, is_weighed=is_weighed)[0] for is_weighed in (False, True)
+    )
+    assert np.array_equal(plain.bits, weighed.bits)
+
+
+def test_notes_that_must_come_have_room():
+    """However few may sound, and whatever is more likely."""
+    config, params = make()
+    rolls = [pl.PianoRoll.from_notes([0] * n, [8] * n, PITCHES[-n:], fs=20) for n in (1, 3)]
+    for n, roll in zip((1, 3), rolls, strict=True):
+        rule = constraints.Contains(roll) & constraints.MaxNotes(n)
+        limits = limits_of(rule, KNOWN, fs=20, grid="seconds", spell=True)
+        writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+        pieces = [Piece(np.array([0, key], np.uint32), Draw(), limits) for key in range(40)]
+        for written in write_all(writer, pieces, 8):
+            for c in chords_of(written):
+                assert reference.chord_of_bits(c)[0] == set(PITCHES[-n:])
+
+
+@pytest.mark.parametrize("draw", [{"top_k": 1}, {"top_p": 0.01}, {"top_p": 1e-46}])
+def test_what_only_spelling_can_write_is_spelled(draw):
+    """The end of a piece is no likelier chord."""
+    config, params = make(may_end=True)
+    roll = pl.PianoRoll.from_notes([0, 0], [2, 2], [60, 63], fs=20)
+    limits = limits_of(constraints.Contains(roll), KNOWN, fs=20, grid="seconds", spell=True)
+    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    pieces = [Piece(np.array([0, key], np.uint32), Draw(**draw), limits) for key in range(20)]
+    for written in write_all(writer, pieces, 2):
+        for c in chords_of(written):
+            assert {60, 63} <= reference.chord_of_bits(c)[0] <= set(PITCHES)
+
+
+def test_a_penalty_acts_on_spelled_chords_too():
+    config, params = make()
+    limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    again = []
+    for penalty in (1.0, 1e6):
+        draw = Draw(repetition_penalty=penalty, recent=20, may_end=False)
+        pieces = [Piece(np.array([0, key], np.uint32), draw, limits) for key in range(16)]
+        count = 0
+        for written in write_all(writer, pieces, 12):
+            chords = [c.tobytes() for c in chords_of(written)]
+            for t in range(1, 12):
+                held = chord(reference.chord_of_bits(chords_of(written)[t - 1])[0])
+                is_new = chords[t] != held.tobytes() and written.tokens[t] != 0
+                count += is_new and chords[t] in chords[:t]
+        again.append(count)
+    assert again[0] > 40 and again[1] <= 1
+
+
+def test_a_lane_does_not_hear_the_settings_of_others():
+    config, params = make("stacked")
+    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    one = Piece(np.array([5, 6], np.uint32), Draw(), limits)
+    other = Draw(temperature=0.5, top_k=3, top_p=0.8, repetition_penalty=2.0, recent=9)
+    others = [Piece(np.array([9, i], np.uint32), other, limits) for i in range(LANES - 1)]
+    (alone,) = write_all(writer, [one], 200, is_weighed=True)
+    together = write_all(writer, [one, *others], 200, is_weighed=True)[0]
+    for a, b in zip(alone, together, strict=True):
+        assert np.array_equal(a, b)
 
 
 def test_top_k_and_top_p_take_chords_of_the_vocabulary_first():

@@ -26,7 +26,15 @@ from sklearn.utils.validation import check_is_fitted
 from pianolstm import writing
 from pianolstm._nn import networks
 from pianolstm._nn.checkpoints import Checkpoint
-from pianolstm._nn.corpus import Corpus, PitchBernoulli, n_rows, padded_vocabulary
+from pianolstm._nn.corpus import (
+    END,
+    HOLD,
+    OTHER,
+    Corpus,
+    PitchBernoulli,
+    n_rows,
+    padded_vocabulary,
+)
 from pianolstm._nn.devices import agreed, is_first_process, on_one
 from pianolstm._nn.evaluation import evaluate, probabilities
 from pianolstm._nn.keys import seed_key
@@ -352,6 +360,7 @@ class SequenceGenerator(BaseEstimator):
             likely chord each time.
         top_k : int, default=None
             Draw among so many most likely chords alone (and those as likely as the last of them).
+            A chord outside the vocabulary counts as less likely than those within.
         top_p : float, default=None
             Draw among the fewest most likely chords alone that have this share of the probability,
             after `temperature` (Holtzman et al. 2020); with `top_k`, what both leave.
@@ -523,8 +532,8 @@ class SequenceGenerator(BaseEstimator):
         NotFittedError
             If the model has not been fitted.
         InvalidInputError
-            If `keep` is of another shape, a parameter is out of range, or no chord of the
-            vocabulary has the pitches kept of a frame.
+            If `keep` is of another shape, a parameter is out of range, or no chord that the model
+            can write has the pitches kept of a frame.
 
         Examples
         --------
@@ -739,6 +748,7 @@ class SequenceGenerator(BaseEstimator):
         try:
             tokenizer = ChordTokenizer(**header["tokenizer"])
             model = cls(**header["settings"])
+            model._network = model._shape()
             tokenizer.vocabulary_ = arrays["vocabulary"]
             tokenizer.counts_ = arrays["counts"]
             tokenizer.n_tokens_ = len(tokenizer.vocabulary_)
@@ -844,6 +854,7 @@ class SequenceGenerator(BaseEstimator):
 
     def _prepare(self, train: TokenCorpus, seed: int) -> None:
         """Fit the vocabulary and draw the initial parameters."""
+        self._network = self._shape()
         if isinstance(self.tokenizer, FrozenEstimator):
             self.tokenizer_ = self.tokenizer.estimator
             check_is_fitted(self.tokenizer_, "vocabulary_")
@@ -865,6 +876,7 @@ class SequenceGenerator(BaseEstimator):
 
     def _extend(self, train: TokenCorpus) -> None:
         """Add the chords of more pieces to the vocabulary; what was learned stays."""
+        self._check_shape()
         if isinstance(self.tokenizer, FrozenEstimator):
             return
         n_old = self.tokenizer_.n_tokens_
@@ -979,7 +991,7 @@ class SequenceGenerator(BaseEstimator):
 
     def _settings(self) -> dict[str, Any]:
         """Parameters as JSON holds them; without code, and without what belongs to this machine."""
-        settings = self.get_params(deep=False)
+        settings = self.get_params(deep=False) | self._network
         for name in ("tokenizer", "callbacks", "checkpoint_dir", "checkpoint_minutes"):
             del settings[name]
         if not isinstance(settings["random_state"], int):
@@ -1049,15 +1061,29 @@ class SequenceGenerator(BaseEstimator):
         return Corpus.of(self.tokenizer_.vocabulary_, self.tokenizer_.known(train))
 
     def _config(self) -> networks.NetworkConfig:
-        return networks.NetworkConfig(
-            arch=self.arch,
-            n_rows=n_rows(self.tokenizer_.n_tokens_),
-            units=int(self.units),
-            embedding=int(self.embedding),
-            dropout=float(self.dropout),
-            window_size=int(self.window_size),
-            spell=bool(self.spell),
-        )
+        settings: Any = {"window_size": int(self.window_size)} | self._network
+        n = n_rows(self.tokenizer_.n_tokens_)
+        return networks.NetworkConfig(n_rows=n, dropout=float(self.dropout), **settings)
+
+    def _shape(self) -> dict[str, Any]:
+        """Settings that the network is made by; those of a fitted model are `_network`."""
+        shape = {
+            "arch": self.arch,
+            "units": int(self.units),
+            "embedding": int(self.embedding),
+            "spell": bool(self.spell),
+        }
+        return shape | ({"window_size": int(self.window_size)} if self.arch == "bilstm" else {})
+
+    def _check_shape(self) -> None:
+        """Raise where settings have become those of another network."""
+        for name, value in self._network.items():
+            if getattr(self, name) != value:
+                raise InvalidInputError(
+                    f"What was learned goes on with {name}={value!r}; got "
+                    f"{name}={getattr(self, name)!r}. Set it back, or fit from the start "
+                    "(warm_start=False)."
+                )
 
     def _initial_params(self, corpus: Corpus | None = None) -> networks.Params:
         """Parameters before training, the biases from the chords' shares of the frames."""
@@ -1068,7 +1094,8 @@ class SequenceGenerator(BaseEstimator):
             np.add.at(frames, corpus.rows, corpus.counts())
             n = frames.sum()
             bias[:n_tokens] = np.log((frames[:-1] + 0.5) / (n + 0.5 * (n_tokens + 1)))
-            bias[-2:] = np.log([1 / n, (frames[-1] + 0.5) / n])
+            bias[END], bias[OTHER] = np.log([1 / n, (frames[-1] + 0.5) / n])
+            bias[HOLD] = 0  # where it is possible at all, it is about as likely as not
         return networks.initialise(config, seed_key(self._seed), bias)
 
     def _set_state(self, state: TrainState) -> None:
@@ -1081,12 +1108,13 @@ class SequenceGenerator(BaseEstimator):
         """The model as it is now, ready to write; made once."""
         check_is_fitted(self, "tokenizer_")
         writer = self.__dict__.get("_writer_")
-        if writer is None or writer.params is not self._params:
+        hold = self._longest_hold
+        if writer is None or writer.params is not self._params or writer.usual_hold != hold:
             writer = Writer(
                 self._config(),
                 self._params,
                 self.tokenizer_.vocabulary_,
-                self._longest_hold,
+                hold,
                 fs=self.fs_,
                 grid=self.grid_,
                 tempo_map=self._tempo_map(),

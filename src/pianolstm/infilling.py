@@ -56,7 +56,7 @@ def infill(
         (asked & ~sounding)[n_prime:],
         spell=writer.config.spell,
     )
-    draw = replace(base.draw, may_end=False)
+    draw = replace(base.draw, may_end=False, is_proposed=True)
     n_groups = -(-int(n_particles) // LANES)
     groups = [
         Group(

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader
-from pianolstm._nn.losses import Output, Targets, log_likelihoods, logits_of
+from pianolstm._nn.losses import Output, log_likelihoods, logits_of
 from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
 from pianolstm.windows import PAD, START, WindowDataset
 
@@ -129,8 +129,7 @@ def probabilities(
 
 @jax.jit
 def _softmax_rows(output: Output, features: Array, may_hold: Array, before: Array) -> Array:
-    targets = Targets(may_hold, may_hold, before, may_hold)
-    return jax.nn.softmax(logits_of(features, output, targets))
+    return jax.nn.softmax(logits_of(features, output, may_hold, before))
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="goes_on")

@@ -51,6 +51,7 @@ class Draw:
     repetition_penalty: float = 1.0
     recent: int = 0
     may_end: bool = True
+    is_proposed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,8 @@ class Writer:
     @cached_property
     def digest(self) -> str:
         """Tells one model from another."""
-        digest = hashlib.sha256(repr(self.config).encode() + self.chords.tobytes())
+        settings = repr((self.config, self.usual_hold)).encode()
+        digest = hashlib.sha256(settings + self.chords.tobytes())
         for leaf in jax.tree.leaves(self.params):
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
@@ -197,6 +199,7 @@ class Writer:
             np.int32(min(self.usual_hold, UNLIMITED)),
             np.bool_(draw.may_end),
             np.float32(limits.allowed.sum()),
+            np.bool_(draw.is_proposed),
             allowed,
             np.packbits(limits.pitches, bitorder="little").view("<u4").astype(np.uint32),
             np.int32(limits.max_notes),

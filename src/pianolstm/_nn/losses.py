@@ -150,7 +150,7 @@ def log_likelihoods(features: Array, output: Output, targets: Targets) -> tuple[
 
     def chunk(rows: tuple[Array, ...]) -> tuple[Array, Array]:
         x, *target = rows
-        logits = logits_of(x, output, Targets(*target))
+        logits = logits_of(x, output, target[1], target[2])
         at_target, joint, _ = _routes(logits, Targets(*target))
         return joint - jax.nn.logsumexp(logits, axis=-1), at_target >= jnp.max(logits, axis=-1)
 
@@ -159,14 +159,14 @@ def log_likelihoods(features: Array, output: Output, targets: Targets) -> tuple[
     return log_p.reshape(-1)[:n], right.reshape(-1)[:n]
 
 
-def logits_of(x: Array, output: Output, targets: Targets) -> Array:
-    """Logits of all rows; `NEVER` of those that are impossible."""
+def logits_of(x: Array, output: Output, may_hold: Array, before: Array) -> Array:
+    """Logits of all rows; `NEVER` of those that are impossible. For arguments, see `Targets`."""
     table, bias, struck = output
     logits = x @ table.T + bias
     is_hold = jnp.arange(len(table)) == len(table) + HOLD
-    impossible = is_hold & ~targets.may_hold[:, None]
+    impossible = is_hold & ~may_hold[:, None]
     if struck is not None:
-        silent = ~targets.before
+        silent = ~before
         for word in range(4):
             impossible |= (struck[:, word] & silent[:, word, None]) > 0
     return jnp.where(impossible, NEVER, logits)
@@ -179,7 +179,7 @@ def _chunk_loss(
 
     And the share of each likelihood that is due to the target's own row.
     """
-    logits = logits_of(x, output, targets)
+    logits = logits_of(x, output, targets.may_hold, targets.before)
     highest = jnp.max(logits, axis=-1)
     at_target, joint, by_row = _routes(logits, targets)
     exps = jnp.exp(logits - highest[:, None])

@@ -333,7 +333,7 @@ def grow(tree: Any, n_old: int, n_new: int, rows_before: int, n_rows: int, bias:
     tree : pytree
         Holds leaves by the names of the parameters.
     n_old, n_new : int
-        Chords before and after; the old keep their rows, the last two rows stay the last two.
+        Chords before and after; the old keep their rows, and so do `HOLD`, `END` and `OTHER`.
     rows_before, n_rows : int
         Rows before and after.
     bias : float
@@ -346,7 +346,7 @@ def grow(tree: Any, n_old: int, n_new: int, rows_before: int, n_rows: int, bias:
         if not of_chords or leaf.shape[:1] != (rows_before,):
             return leaf
         rows = jnp.zeros((n_rows, *leaf.shape[1:]), leaf.dtype)
-        rows = rows.at[:n_old].set(leaf[:n_old]).at[-2:].set(leaf[-2:])
+        rows = rows.at[:n_old].set(leaf[:n_old]).at[HOLD:].set(leaf[HOLD:])
         return rows.at[n_old:n_new].set(bias) if name == ("bias",) else rows
 
     return jax.tree_util.tree_map_with_path(resized, tree)

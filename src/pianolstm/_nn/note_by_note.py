@@ -21,6 +21,9 @@ from pianolstm.rolls import N_PITCHES
 LARGE = 3e38
 """Nearly the largest float32."""
 
+STEEP = 1e9
+"""The inverse of temperature 0; logits times this are finite still, `NEVER` too."""
+
 N_NUMBERS = N_PITCHES + 2
 """Random numbers that a note is drawn with: of each pitch, the end, and striking again."""
 
@@ -51,6 +54,11 @@ class Asked(NamedTuple):
     span: Array
     hand: Array
     may_rest: Array
+
+
+def sharpness_of(rules: Any) -> Array:
+    """What logits are multiplied by, (lanes, 1); at temperature 0 all but the highest go under."""
+    return jnp.minimum(1 / rules.temperature, STEEP)[:, None]
 
 
 def asked_of(rules: Any, given: Any) -> Asked:
@@ -166,7 +174,7 @@ def spell_out(
         jnp.zeros((2, LANES)),
     )
     symbols = jnp.arange(N_PITCHES + 1)
-    sharpness = 1 / jnp.maximum(rules.temperature, 1e-9)[:, None]
+    sharpness = sharpness_of(rules)
     is_cut = (rules.top_k <= N_PITCHES) | (rules.top_p < 1)
     is_next = _with_end(planes[:, :N_PITCHES], True)
     # What is known of a pitch, in one number, so that one look finds it all.
@@ -189,7 +197,8 @@ def spell_out(
             likelier = p[:, None] > p[:, :, None]
             share = jnp.sum(likelier * p[:, None], axis=2)
             n = jnp.sum(likelier, axis=2)
-            return (n < rules.top_k[:, None]) & (share < (rules.top_p * sums[2])[:, None])
+            is_kept = (n < rules.top_k[:, None]) & (share < (rules.top_p * sums[2])[:, None])
+            return is_kept | (n == 0) | ~is_cut[:, None]
 
         kept = ok & lax.cond(jnp.any(is_cut), cut, lambda: jnp.ones_like(ok))
         numbers = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS))
@@ -239,7 +248,9 @@ def _allowed(asked: Asked, so_far: Spelling) -> Array:
     symbols = jnp.arange(N_PITCHES + 1)
     to_come = asked.required & (symbols[:-1] > so_far.last[:, None])
     lowest = jnp.min(jnp.where(to_come, symbols[:-1], N_PITCHES), axis=1)
-    pitches = asked.allowed & (so_far.n < asked.max_notes)[:, None]
+    # Others leave room for those that must come.
+    room = asked.max_notes - so_far.n - jnp.sum(to_come, axis=1)
+    pitches = asked.allowed & (asked.required | (room > 0)[:, None])
     may_end = (so_far.n > 0) | asked.may_rest
     ok = _with_end(pitches, False) | ((symbols == N_PITCHES) & may_end[:, None])
     return ok & (symbols <= lowest[:, None])

@@ -23,7 +23,15 @@ from jax.extend.random import threefry2x32_p
 
 from pianolstm._nn.corpus import END, HOLD, OTHER
 from pianolstm._nn.networks import NetworkConfig, begins_chord, unpack_words
-from pianolstm._nn.note_by_note import LARGE, N_NUMBERS, asked_of, keeps, packed, spell_out
+from pianolstm._nn.note_by_note import (
+    LARGE,
+    N_NUMBERS,
+    asked_of,
+    keeps,
+    packed,
+    sharpness_of,
+    spell_out,
+)
 from pianolstm._nn.stepping import LANES, Carry, Laid, step
 from pianolstm.rolls import N_PITCHES
 
@@ -83,6 +91,8 @@ class Rules(NamedTuple):
         Whether a piece may end, and another begin.
     n_allowed : float32
         How many chords may be drawn.
+    is_proposed : bool
+        Whether what is spelled is taken as it comes, for likelihoods that account for it.
     allowed : bool, shape (lanes, n_rows)
         Which.
     pitches : uint32, shape (lanes, 4)
@@ -104,6 +114,7 @@ class Rules(NamedTuple):
     usual_hold: Any
     may_end: Any
     n_allowed: Any
+    is_proposed: Any
     allowed: Any
     pitches: Any
     max_notes: Any
@@ -154,7 +165,7 @@ class State(NamedTuple):
     age : Array of int32, shape (lanes,)
         Frames for which it has been held.
     begun, begun_at : Array of int32, shape (N_BEGUN, lanes)
-        Chords last begun, and when.
+        Chords last begun, see `noted`, and when.
     """
 
     carry: Any
@@ -281,7 +292,7 @@ def write(
         new = begins_chord(state.past.T, bits) | (state.hold < 0)
         is_noted = new & (ids != 0)
 
-        def noted(a: Array, value: Array) -> Array:
+        def added(a: Array, value: Array) -> Array:
             return jnp.where(is_noted, jnp.concatenate([a[1:], value[None]]), a)
 
         carry = jax.tree.map(
@@ -295,8 +306,8 @@ def write(
             bits.T,
             hold,
             jnp.where(new, 1, state.age + 1),
-            noted(state.begun, ids),
-            noted(state.begun_at, state.clock),
+            added(state.begun, noted(ids, bits, len(laid["bias"]))),
+            added(state.begun_at, state.clock),
         )
         tokens = jnp.where(given.is_given, given.ids, drawn.ids)
         values = Written(tokens, bits, drawn.log_p, drawn.log_allowed)
@@ -326,7 +337,8 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
 
     Where the end of the piece is drawn, the lane draws again, from the beginning of another. Where
     "any other chord" is drawn, it is spelled; if it keeps not all that is asked, or is held for too
-    long, all is drawn again, and after some vain spellings nothing is spelled in this frame.
+    long, all is drawn again. After `MOST_VAIN` spellings in vain nothing more is spelled in this
+    frame; where no row is left, the last of them has no more notes than are asked for.
 
     Parameters
     ----------
@@ -351,49 +363,43 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
         # frame more than it saves in those that draw twice.
         logits = lax.optimization_barrier(laid["table"] @ features)
         logits = lax.optimization_barrier(logits.T) + laid["bias"]
-        may_end = chances.may_end & _is_possible(config, chances, tries) & ~tries.has_ended
+        may_end = chances.may_end & ~tries.has_ended
         now = chances.allowed & (rows != chances.left_out[:, None])
         now |= (rows == n_rows + END) & may_end[:, None]
-        may_spell = jnp.zeros(LANES, bool)
         if config.spell:
             can_hold = chances.is_outside & ~tries.has_ended
-            impossible = (rows == n_rows + HOLD) & ~can_hold[:, None]
-            # What is struck again has sounded.
-            silent = jnp.where(tries.has_ended, np.uint32(2**32 - 1), ~state.past[:4])
-            for word in range(4):
-                struck = vocabulary.bits[4 + word]
-                impossible |= (struck & silent[word, :, None]) > 0
+            impossible = chances.impossible | ((rows == n_rows + HOLD) & ~can_hold[:, None])
+            impossible |= _strikes(vocabulary) & tries.has_ended[:, None]
             impossible = lax.optimization_barrier(impossible)  # or each use computes it again
             logits, now = jnp.where(impossible, -jnp.inf, logits), now & ~impossible
             now |= (rows == n_rows + HOLD) & (can_hold & chances.may_hold)[:, None]
-            may_spell = tries.spelled.n_vain < MOST_VAIN
-            # What is written in the end when only the most likely is has to be known.
-            may_spell &= (rules.temperature > 0) | ~chances.is_any
 
         def relative(logits: Array) -> tuple[Array, Array]:
             """Probabilities, relative to the most likely row's, and the logit of that."""
             highest = _highest(jnp.where(now, logits, -jnp.inf))
-            return jnp.where(now, jnp.exp((logits - highest) * _sharpness(rules)), 0), highest
+            return jnp.where(now, jnp.exp((logits - highest) * sharpness_of(rules)), 0), highest
 
         p, highest = lax.cond(
             jnp.any(rules.penalty > 0),
             lambda: relative(logits - _penalties(rules, state, rows)),
             lambda: relative(logits),
         )
+        is_left = p > tries.above[:, None]
         if config.spell:
-            other = jnp.where(may_spell, _other(logits, highest, rules), 0)
+            other = jnp.where(chances.may_spell, _other(logits, highest, rules), 0)
             p = jnp.where(rows == n_rows + OTHER, other[:, None], p)
+            # Where it is drawn no more, its share counts in top_p nevertheless.
+            spells = (tries.spelled.n_vain < MOST_VAIN) & ~tries.spelled.is_cut
+            is_left = jnp.where(rows == n_rows + OTHER, spells[:, None], is_left)
         u, u_taken = _uniform(rules.key, state.clock, tries.n * SYMBOLS + jnp.arange(2)).T
-        drawn = pick(jnp.where(p > tries.above[:, None], p, 0), u)
+        drawn = pick(jnp.where(is_left, p, 0), u)
 
         def rejected() -> tuple[Array, Array]:
             bound = jnp.take_along_axis(p, drawn[:, None], axis=1)
-            known = p
-            if config.spell:
-                # All chords outside the vocabulary count as less likely than those within.
-                known = jnp.where(rows == n_rows + OTHER, 0, p)
-                bound = jnp.where((drawn == n_rows + OTHER)[:, None], 0, bound)
-            likelier = jnp.where(known > bound, p, 0)
+            # All chords outside the vocabulary count as less likely than those within; the end of
+            # the piece is no chord.
+            bound = jnp.where((drawn == n_rows + OTHER)[:, None], 0, bound)
+            likelier = jnp.where((p > bound) & (rows < n_rows + END), p, 0)
             n, share = jnp.sum(jnp.sign(likelier), axis=1), jnp.sum(likelier, axis=1)
             is_kept = (n < rules.top_k) & (share < rules.top_p * jnp.sum(p, axis=1))
             is_kept |= n == 0  # the most likely is, even where nothing is allowed
@@ -409,8 +415,7 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
         if config.spell:
             is_other = tries.is_open & (drawn == n_rows + OTHER) & ~given.is_given
             # What top-k or top-p leaves out is spelled no more.
-            n_vain = jnp.where(is_other & again, MOST_VAIN, spelled.n_vain)
-            spelled = spelled._replace(n_vain=n_vain)
+            spelled = spelled._replace(is_cut=spelled.is_cut | (is_other & again))
             is_spelled = is_other & ~again
             tries = tries._replace(spelled=spelled)
             spelled, came, is_done, notes = lax.cond(
@@ -427,7 +432,7 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
                 config,
                 scene,
                 logits,
-                now | ((rows == n_rows + OTHER) & may_spell[:, None]),
+                now | ((rows == n_rows + OTHER) & chances.may_spell[:, None]),
                 came,
                 notes,
             ),
@@ -447,10 +452,12 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
 
     zeros, no = jnp.zeros(LANES), jnp.zeros(LANES, bool)
     none = jnp.zeros(LANES, jnp.int32)
-    spelled = _Spelled(none, none, jnp.zeros((LANES, 8), jnp.uint32), none)
+    spelled = _Spelled(none, no, none, jnp.zeros((LANES, 8), jnp.uint32), none)
     start = _Tries(jnp.int32(0), ~no, none, zeros, no, zeros, zeros, spelled)
     tries = lax.while_loop(lambda tries: jnp.any(tries.is_open), attempt, start)
-    is_possible = _is_possible(config, chances, tries)
+    is_possible = chances.is_any
+    if config.spell:
+        is_possible |= tries.spelled.n_vain < MOST_VAIN
     row = jnp.where(is_possible, tries.row, 0)
     drawn = row, vocabulary.bits[:, row].T, vocabulary.held[row]
     if config.spell:
@@ -458,19 +465,24 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
         held_on = _held_on(state.past.T)
         on = jnp.full(LANES, n_rows), held_on, jnp.full(LANES, n_rows + HOLD)
         drawn = _where(row == n_rows + HOLD, on, drawn)
-        drawn = _where(row == other, tries.spelled[1:], drawn)
+        drawn = _where(row == other, tries.spelled[2:], drawn)
     ids, bits, hold = drawn
     ids = jnp.where(is_possible, ids, -1)
-    return Drawn(ids, bits, hold, tries.has_ended, tries.log_p, tries.log_allowed)
+    # One over the draws that a chord took estimates what share of all draws keep what is asked.
+    vain = jnp.where(rules.is_proposed, jnp.log1p(tries.spelled.n_vain), 0)
+    log_allowed = tries.log_allowed - vain
+    return Drawn(ids, bits, hold, tries.has_ended, tries.log_p, log_allowed)
 
 
 class _Spelled(NamedTuple):
-    """Spellings of a frame: for each lane how many were in vain, and what the last one gave.
+    """Spellings of a frame, of each lane.
 
-    The latter is as in `Drawn`.
+    How many were in vain, whether top-k or top-p leave them out, and what the last one gave, as in
+    `Drawn`.
     """
 
     n_vain: Array
+    is_cut: Array
     ids: Array
     bits: Array
     hold: Array
@@ -499,10 +511,14 @@ class _Chances(NamedTuple):
     ----------
     allowed : Array of bool, shape (lanes, n_rows)
         Chords of the vocabulary.
+    impossible : Array of bool, shape (lanes, n_rows)
+        Rows that strike again what does not sound; none of them is allowed.
     left_out : Array of int32, shape (lanes,)
-        The one of them that was held for too long, -1 for none.
+        The chord that was held for too long, -1 for none.
     is_any : Array of bool, shape (lanes,)
         Whether a row is left.
+    may_spell : Array of bool, shape (lanes,)
+        Whether chords may be spelled.
     may_hold : Array of bool, shape (lanes,)
         Whether what sounds may be held on.
     is_outside : Array of bool, shape (lanes,)
@@ -512,18 +528,13 @@ class _Chances(NamedTuple):
     """
 
     allowed: Array
+    impossible: Array
     left_out: Array
     is_any: Array
+    may_spell: Array
     may_hold: Array
     is_outside: Array
     may_end: Array
-
-
-def _is_possible(config: NetworkConfig, chances: _Chances, tries: _Tries) -> Array:
-    """Whether any chord may be left."""
-    if not config.spell:
-        return chances.is_any
-    return chances.is_any | (tries.spelled.n_vain < MOST_VAIN)
 
 
 def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
@@ -539,8 +550,20 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     longest = jnp.where(
         state.hold == 0, jnp.minimum(rules.max_hold, rules.max_silence), rules.max_hold
     )
+    impossible = is_outside = may_spell = jnp.zeros(LANES, bool)
+    n_anew = n_allowed
+    if config.spell:
+        # What is struck again has sounded; a piece that begins strikes nothing again.
+        silent = ~state.past[:4, :, None]
+        impossible = functools.reduce(
+            jnp.logical_or, ((vocabulary.bits[4 + i] & silent[i]) > 0 for i in range(4))
+        )
+        impossible = lax.optimization_barrier(impossible)
+        allowed &= ~impossible
+        n_allowed = jnp.sum(allowed, axis=1, dtype=jnp.float32)
+        n_anew = jnp.sum(allowed & ~_strikes(vocabulary), axis=1, dtype=jnp.float32)
     may_hold = (state.hold >= 0) & allowed[jnp.arange(LANES), jnp.maximum(state.hold, 0)]
-    n_others, is_outside = n_allowed - may_hold, jnp.zeros(LANES, bool)
+    n_others, n_anew = n_allowed - may_hold, n_anew - may_hold
     if config.spell:
         is_outside = state.hold == rules.allowed.shape[1] + HOLD
 
@@ -555,10 +578,19 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     is_any = (n_others > 0) | may_hold
     may_hold &= (state.age < rules.usual_hold) | (n_others == 0)
     left_out = jnp.where(may_hold, -1, state.hold)
-    # Another piece strikes nothing again, so none begins where that is asked.
+    # Another piece strikes nothing again, so none begins where that is asked, or where all that is
+    # left does.
     is_struck = jnp.any((given.required[:, 4:] & state.past[:4].T) > 0, axis=1)
-    may_end = rules.may_end & ~is_struck
-    return _Chances(allowed, left_out, is_any, may_hold, is_outside, may_end)
+    may_end = rules.may_end & ~is_struck & (n_anew > 0)
+    if config.spell:
+        # What is written in the end when only the most likely is has to be known.
+        may_spell = (rules.temperature > 0) | ~is_any
+    return _Chances(allowed, impossible, left_out, is_any, may_spell, may_hold, is_outside, may_end)
+
+
+def _strikes(vocabulary: Vocabulary) -> Array:
+    """Rows that strike a pitch again: bool, (n_rows,)."""
+    return jnp.any(vocabulary.bits[4:] > 0, axis=0)
 
 
 def _spell(
@@ -574,8 +606,10 @@ def _spell(
 
     What is drawn from allowed notes alone comes too often, by one over the share that they had of
     the probability: so it is taken with that probability, and chords come as often as they would if
-    all notes were drawn, and chords that are not allowed drawn again. Where likelihoods are
-    computed, they account for it; where no other chord is left, nothing is lost.
+    all notes were drawn, and chords that are not allowed drawn again. Where chords are proposals,
+    their likelihoods account for it; where no row is left, nothing is lost.
+
+    A chord begun of late is taken as much less often as its logit would be lowered, were it a row.
 
     Returns
     -------
@@ -592,6 +626,11 @@ def _spell(
     features = jnp.where(tries.has_ended, laid["begin"][1], state.features)
     before = (unpack_words(state.past[:4].T) > 0) & ~tries.has_ended[:, None]
     asked = asked_of(rules, given)
+    # The last spelling for a frame that no row fits: the fewest notes that keep what is asked.
+    is_last = ~chances.is_any & (tries.spelled.n_vain == MOST_VAIN - 1)
+    fewest = jnp.maximum(jnp.sum(asked.required, axis=1), ~asked.may_rest)
+    most = jnp.where(is_last, jnp.minimum(fewest, asked.max_notes), asked.max_notes)
+    asked = asked._replace(max_notes=most)
     on = _held_on(state.past.T)
     bits = jnp.where(given.is_given[:, None], given.bits, vocabulary.bits[:, came].T)
     bits = jnp.where((came == n_rows + HOLD)[:, None], on, bits)
@@ -609,24 +648,40 @@ def _spell(
         (~is_spelled, unpack_words(bits) > 0),
         u,
     )
-    is_taken = is_weighed | ~chances.is_any | (u_taken < jnp.exp(out.nats[1]))
     bits = packed(out.planes)
     held_on = _held_on(bits)
-    can_hold = (state.hold >= 0) & ~tries.has_ended
-    holds = can_hold & jnp.all(bits == on, axis=1)
-    is_done = ~out.is_stuck & is_taken & keeps(asked, out.planes, before)
-    is_done &= chances.may_hold | ~holds
+    holds = (state.hold >= 0) & jnp.all(bits == on, axis=1)
     ids, hold = jnp.split(_find(vocabulary, jnp.concatenate([bits, held_on])), 2)
     hold = jnp.where(hold == n_rows, n_rows + HOLD, hold)
-    row = jnp.where((ids == n_rows) & holds & (state.hold == n_rows + HOLD), n_rows + HOLD, ids)
+    on_outside = holds & ~tries.has_ended & (state.hold == n_rows + HOLD)
+    row = jnp.where((ids == n_rows) & on_outside, n_rows + HOLD, ids)
+    times = jnp.sum((state.begun == noted(ids, bits, n_rows)) & _is_recent(rules, state), axis=0)
+    share = jnp.where(chances.is_any, out.nats[1], 0)
+    share -= jnp.where(holds, 0, times * rules.penalty) * sharpness_of(rules)[:, 0]
+    is_taken = rules.is_proposed | is_last | (u_taken < jnp.exp(share))
+    is_done = ~out.is_stuck & is_taken & keeps(asked, out.planes, before)
+    is_done &= chances.may_hold | ~holds
     came = jnp.where(came == n_rows + END, came, jnp.minimum(row, n_rows + OTHER))
     notes = jnp.where(came == n_rows + END, -jnp.inf, out.nats[0])
     is_new = is_spelled & is_done
     new = _Spelled(
         tries.spelled.n_vain + (is_spelled & ~is_done),
-        *_where(is_new, (ids, bits, hold), tries.spelled[1:]),
+        tries.spelled.is_cut,
+        *_where(is_new, (ids, bits, hold), tries.spelled[2:]),
     )
     return new, came, is_done | ~is_spelled, (notes, jnp.where(is_spelled, out.nats[1], 0))
+
+
+def noted(ids: Array, bits: Array, n_rows: int) -> Array:
+    """What tells chords from one another: their rows, or numbers above all rows.
+
+    Of two chords outside the vocabulary these are the same once in 2³⁰ times.
+    """
+    # Multiplicative hashing (Knuth 1998, section 6.4), with an odd factor for each word.
+    factors = np.arange(8, dtype=np.uint32) * np.uint32(0x9E3779B2) + np.uint32(0x85EBCA6B)
+    mixed = (bits ^ (bits >> 15)) * factors
+    mixed = jnp.sum(mixed ^ (mixed >> 13), axis=1, dtype=jnp.uint32)
+    return jnp.where(ids < n_rows, ids, n_rows + (mixed >> 2).astype(jnp.int32))
 
 
 def _held_on(bits: Array) -> Array:
@@ -666,12 +721,16 @@ def _asked(vocabulary: Vocabulary, given: Frames, past: Array) -> Array:
 
 def _penalties(rules: Rules, state: State, rows: Array) -> Array:
     """What is taken from the logits of chords begun of late: (lanes, n_rows)."""
-    is_recent = (state.begun >= 0) & (state.clock - state.begun_at <= rules.recent)
-    is_recent &= state.begun < len(rows)
+    is_recent = _is_recent(rules, state) & (state.begun < len(rows))
     lanes = jnp.broadcast_to(jnp.arange(LANES), state.begun.shape)
     zeros = jnp.zeros((LANES, len(rows)))
     penalty = zeros.at[lanes, jnp.maximum(state.begun, 0)].add(is_recent * rules.penalty)
     return jnp.where(rows == state.hold[:, None], 0, penalty)
+
+
+def _is_recent(rules: Rules, state: State) -> Array:
+    """Which of the chords begun count: bool, (N_BEGUN, lanes)."""
+    return (state.begun >= 0) & (state.clock - state.begun_at <= rules.recent)
 
 
 def _weigh(
@@ -684,17 +743,18 @@ def _weigh(
 ) -> tuple[Array, Array]:
     """Log-likelihood of the chords that come, by rows and notes, and of all that is allowed."""
     n_rows = logits.shape[1]
-    sharpness = 1 / jnp.maximum(scene.rules.temperature, 1e-6)[:, None]
+    sharpness = sharpness_of(scene.rules)
     known, other = logits, None
     if config.spell:
         known = jnp.where(jnp.arange(n_rows) == n_rows + OTHER, -jnp.inf, logits)
         other = logits[:, OTHER]
     highest, total, total_allowed = _sums(known, sharpness)
     at_row = jnp.take_along_axis(known - highest, came[:, None], axis=1)[:, 0]
-    tempered = jnp.where(allowed, known - highest, -jnp.inf) * sharpness
     # What is allowed may be too unlikely for a float, but not for its logarithm.
-    most = jnp.maximum(_highest(tempered), -LARGE)
-    log_allowed = jnp.log(jnp.sum(jnp.exp(tempered - most), axis=1)) + most[:, 0]
+    may_come = jnp.where(allowed, known, -jnp.inf)
+    most = jnp.maximum(_highest(may_come), -LARGE)
+    log_allowed = jnp.log(jnp.sum(jnp.exp((may_come - most) * sharpness), axis=1))
+    log_allowed += ((most - highest) * sharpness)[:, 0]
     if other is not None:
         other -= highest[:, 0]
         # As likely as without temperature.
@@ -725,21 +785,17 @@ def _other(logits: Array, highest: Array, rules: Rules) -> Array:
     is_known = jnp.arange(logits.shape[1]) != logits.shape[1] + OTHER
 
     def tempered() -> Array:
-        sharpness = _sharpness(rules)
+        sharpness = sharpness_of(rules)
         most, plain, sharp = _sums(jnp.where(is_known, logits, -jnp.inf), sharpness)
         share = logits[:, OTHER] - most[:, 0] - plain
-        return share + sharp + ((most - highest) * sharpness)[:, 0]
+        share += sharp + ((most - highest) * sharpness)[:, 0]
+        # The same for each lane, whether others have a temperature or not.
+        return jnp.where(rules.temperature == 1, direct, share)
 
-    relative = lax.cond(
-        jnp.any(rules.temperature != 1), tempered, lambda: logits[:, OTHER] - highest[:, 0]
-    )
+    direct = logits[:, OTHER] - highest[:, 0]
+    relative = lax.cond(jnp.any(rules.temperature != 1), tempered, lambda: direct)
     # Where no row of the vocabulary is left, any number above 0 will do.
     return jnp.exp(jnp.clip(relative, -60, 60))
-
-
-def _sharpness(rules: Rules) -> Array:
-    """What logits are multiplied by; at temperature 0 all but the highest go under."""
-    return jnp.minimum(1 / rules.temperature, LARGE)[:, None]
 
 
 def _uniform(key: Array, clock: Array, number: Array) -> Array:
