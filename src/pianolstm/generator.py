@@ -47,6 +47,7 @@ from pianolstm._nn.model_files import (
     without_nan,
     write_model,
 )
+from pianolstm._nn.recall import Recall
 from pianolstm._nn.training import (
     OPTIMIZERS,
     Epochs,
@@ -97,6 +98,10 @@ class SequenceGenerator(BaseEstimator):
     spell : bool, default=True
         Whether chords outside the vocabulary are written too, note by note, and have their exact
         likelihood. False gives the study's closed vocabulary, and compiles in half the time.
+    recall : bool, default=True
+        Whether what followed before is recalled where the last frames come again in a piece: it
+        then has a share of the probability, which is counted over the training pieces, and the
+        network has the rest. It can be set after `fit`, which is the same with and without it.
     dropout : float, default=0.2
         Share of features set to zero in training, with one mask a window.
     optimizer : {"adam", "adamw", "rmsprop", "sgd"} or callable, default="adam"
@@ -202,6 +207,7 @@ class SequenceGenerator(BaseEstimator):
         units: int = 256,
         embedding: int = 128,
         spell: bool = True,
+        recall: bool = True,
         dropout: float = 0.2,
         optimizer: str | OptimizerFactory = "adam",
         learning_rate: float | Callable[[int], float] = 0.002,
@@ -226,6 +232,7 @@ class SequenceGenerator(BaseEstimator):
         self.units = units
         self.embedding = embedding
         self.spell = spell
+        self.recall = recall
         self.dropout = dropout
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -282,6 +289,7 @@ class SequenceGenerator(BaseEstimator):
         train, held_out, self.held_out_ = self._split(corpus, X_val, seed)
         if self.warm_start and hasattr(self, "tokenizer_"):
             self._extend(train)
+            self._recall += Recall.fit(self._corpus(train))
             self._epochs.best_loss = float("inf")
         else:
             self._prepare(train, seed)
@@ -316,6 +324,7 @@ class SequenceGenerator(BaseEstimator):
             seed = self._seed
             corpus = _not_empty(as_corpus(X, fs=self.fs_, grid=self.grid_))
             self._extend(corpus)
+            self._recall += Recall.fit(self._corpus(corpus))
         self._train(corpus, None, seed, began, 1, None)
         return self
 
@@ -707,8 +716,15 @@ class SequenceGenerator(BaseEstimator):
         InvalidInputError
             If a piece is empty or on another grid.
         """
-        corpus = self._seen(X)
-        return probabilities(self._config(), self._params, self._vocabulary, corpus)
+        corpus, config = self._seen(X), self._config()
+        found = probabilities(config, self._params, self._vocabulary, corpus)
+        if config.recall:
+            for tokens, p in zip(corpus.tokens, found, strict=True):
+                share, ids = self._recall.of(corpus, tokens, spell=config.spell)
+                p *= (1 - share[:, None]).astype(np.float32)
+                known = np.flatnonzero(corpus.rows[ids] >= 0)
+                p[known, corpus.rows[ids[known]]] += share[known]
+        return found
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one ``.safetensors`` file.
@@ -766,6 +782,7 @@ class SequenceGenerator(BaseEstimator):
             model._seed = header["seed"]
             model._longest_hold = header["longest_hold"]
             model._bernoulli = PitchBernoulli(arrays["pitch_sounding"], header["pitch_again"])
+            model._recall = Recall(arrays["recalled"])
             model._epochs = Epochs(with_nan(header["history"]), header["best_epoch"])
             model.history_ = model._epochs.history
             model.best_epoch_, model.held_out_ = header["best_epoch"], header["held_out"]
@@ -868,6 +885,7 @@ class SequenceGenerator(BaseEstimator):
         self._seed = seed
         corpus = self._corpus(train)
         self._bernoulli = PitchBernoulli.fit(corpus)
+        self._recall = Recall.fit(corpus)
         self._longest_hold = corpus.longest_hold()
         params = self._initial_params(corpus)
         self._set_state(TrainState(params, params))
@@ -1021,6 +1039,7 @@ class SequenceGenerator(BaseEstimator):
         arrays["vocabulary"] = self.tokenizer_.vocabulary_
         arrays["counts"] = self.tokenizer_.counts_
         arrays["pitch_sounding"] = self._bernoulli.sounding
+        arrays["recalled"] = self._recall.counts
         return arrays, header
 
     def _optimizer(self) -> OptimizerFactory:
@@ -1063,7 +1082,9 @@ class SequenceGenerator(BaseEstimator):
     def _config(self) -> networks.NetworkConfig:
         settings: Any = {"window_size": int(self.window_size)} | self._network
         n = n_rows(self.tokenizer_.n_tokens_)
-        return networks.NetworkConfig(n_rows=n, dropout=float(self.dropout), **settings)
+        return networks.NetworkConfig(
+            n_rows=n, dropout=float(self.dropout), recall=bool(self.recall), **settings
+        )
 
     def _shape(self) -> dict[str, Any]:
         """Settings that the network is made by; those of a fitted model are `_network`."""
@@ -1107,19 +1128,20 @@ class SequenceGenerator(BaseEstimator):
     def _writer(self) -> Writer:
         """The model as it is now, ready to write; made once."""
         check_is_fitted(self, "tokenizer_")
-        writer = self.__dict__.get("_writer_")
-        hold = self._longest_hold
-        if writer is None or writer.params is not self._params or writer.usual_hold != hold:
+        key = self._config(), self._longest_hold, self._recall.shares.tobytes()
+        made_by, writer = self.__dict__.get("_writer_", (None, None))
+        if writer is None or made_by != key or writer.params is not self._params:
             writer = Writer(
                 self._config(),
                 self._params,
                 self.tokenizer_.vocabulary_,
-                hold,
+                self._longest_hold,
                 fs=self.fs_,
                 grid=self.grid_,
                 tempo_map=self._tempo_map(),
+                shares=self._recall.shares,
             )
-            self.__dict__["_writer_"] = writer
+            self.__dict__["_writer_"] = key, writer
         return writer
 
     def __getstate__(self) -> dict[str, Any]:
@@ -1138,8 +1160,17 @@ class SequenceGenerator(BaseEstimator):
 
     def _log_likelihoods(self, X: Pieces | Corpus) -> list[np.ndarray]:
         corpus = X if isinstance(X, Corpus) else self._seen(X)
-        pieces = evaluate(self._config(), self._params, self._vocabulary, corpus, self._bernoulli)
-        return [piece.log_p for piece in pieces]
+        config = self._config()
+        pieces = evaluate(config, self._params, self._vocabulary, corpus, self._bernoulli)
+        found = [piece.log_p for piece in pieces]
+        if not config.recall:
+            return found
+        for tokens, log_p in zip(corpus.tokens, found, strict=True):
+            share, ids = self._recall.of(corpus, tokens, spell=config.spell)
+            with np.errstate(divide="ignore"):  # a share of 0 has the logarithm minus infinity
+                came = np.where(ids == tokens, np.log(share), -np.inf)
+            log_p[:] = np.logaddexp(np.log1p(-share) + log_p, came)
+        return found
 
     def _totals(self, X: Pieces, per: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
         """Log-likelihood of each piece, and how many frames, notes or seconds it has."""

@@ -114,6 +114,8 @@ class Writer:
         Frames after which a chord is held no longer, if any other is allowed.
     fs, grid, tempo_map
         Of what is written.
+    shares : ndarray of float32, default=None
+        Of what is recalled, see `Recall`; the network says whether anything is.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Writer:
         fs: float,
         grid: Grid,
         tempo_map: TempoMap | None,
+        shares: np.ndarray | None = None,
     ) -> None:
         # Without dropout nothing depends on its rate: models that differ in it share a program.
         self.config = config = replace(config, dropout=0.0)
@@ -139,6 +142,7 @@ class Writer:
         held[: len(vocabulary)] = self._held(vocabulary)
         self.vocabulary = jax.device_put(Vocabulary(np.ascontiguousarray(words.T), held))
         self.laid = lay_out(config, params, words, len(vocabulary))
+        self.laid["recall"] = None if shares is None else jnp.asarray(shares)
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
         self.start = self._started()
         self.laid["begin"] = self.start.carry, self.start.features
@@ -146,7 +150,7 @@ class Writer:
     def _started(self) -> State:
         """The state that has read the start of a piece, by the program that reads all frames."""
         features = np.zeros((self.config.embedding, LANES), np.float32)
-        zeros = begin(self.laid["begin"], features)
+        zeros = begin(self.config, self.laid["begin"], features)
         self.laid["begin"] = zeros.carry, zeros.features
         sign = np.full(1, START, np.int32)
         start = Given(np.ones(1, bool), sign, np.zeros((1, 8), np.uint32), np.full(1, -1, np.int32))
@@ -154,12 +158,13 @@ class Writer:
         piece = Piece(np.zeros(2, np.uint32), Draw(), everything, start)
         group = Group(self, [piece] * LANES, zeros)
         group.advance(1)
-        return begin(group.state.carry, group.state.features)
+        return begin(self.config, group.state.carry, group.state.features)
 
     @cached_property
     def digest(self) -> str:
         """Tells one model from another."""
-        settings = repr((self.config, self.usual_hold)).encode()
+        shares = None if self.laid["recall"] is None else self.laid["recall"].tolist()
+        settings = repr((self.config, self.usual_hold, shares)).encode()
         digest = hashlib.sha256(settings + self.chords.tobytes())
         for leaf in jax.tree.leaves(self.params):
             digest.update(np.asarray(leaf).tobytes())

@@ -49,6 +49,7 @@ class NetworkConfig:
     dropout: float
     window_size: int
     spell: bool = False
+    recall: bool = False
 
     @property
     def is_causal(self) -> bool:

@@ -32,6 +32,7 @@ from pianolstm._nn.note_by_note import (
     sharpness_of,
     spell_out,
 )
+from pianolstm._nn.recall import hear, nothing_heard, recalled
 from pianolstm._nn.stepping import LANES, Carry, Laid, step
 from pianolstm.rolls import N_PITCHES
 
@@ -47,8 +48,8 @@ FOLD = 16
 MOST_VAIN = 8
 """Spellings of a frame that keep not what is asked, after which there are no more."""
 
-SYMBOLS = 2 + (N_PITCHES + 1) * N_NUMBERS
-"""Random numbers of an attempt: of the row, of taking what was spelled, and of its notes."""
+SYMBOLS = 3 + (N_PITCHES + 1) * N_NUMBERS
+"""Random numbers of an attempt: of the row, of taking what was spelled, of recalling, of notes."""
 
 
 class Vocabulary(NamedTuple):
@@ -166,6 +167,8 @@ class State(NamedTuple):
         Frames for which it has been held.
     begun, begun_at : Array of int32, shape (N_BEGUN, lanes)
         Chords last begun, see `noted`, and when.
+    memory : Memory
+        What was heard; None where nothing is recalled.
     """
 
     carry: Any
@@ -176,6 +179,7 @@ class State(NamedTuple):
     age: Any
     begun: Any
     begun_at: Any
+    memory: Any
 
 
 class Scene(NamedTuple):
@@ -245,12 +249,13 @@ class Drawn(NamedTuple):
     log_allowed: Any
 
 
-def begin(carry: Carry, features: Any) -> State:
+def begin(config: NetworkConfig, carry: Carry, features: Any) -> State:
     """The beginning of a piece in every lane."""
     zeros, none = np.zeros(LANES, np.int32), np.full(LANES, -1, np.int32)
     begun = np.full((N_BEGUN, LANES), -1, np.int32)
     past = np.zeros((8, LANES), np.uint32)
-    return State(carry, features, zeros, past, none, zeros, begun, begun)
+    memory = nothing_heard() if config.recall else None
+    return State(carry, features, zeros, past, none, zeros, begun, begun, memory)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -299,6 +304,11 @@ def write(
             lambda a, b: _choose(drawn.has_ended, b, a, config), state.carry, laid["begin"][0]
         )
         carry, features = step(config, laid, carry, ids, bits)
+        number = noted(ids, bits, len(laid["bias"]))
+        memory = state.memory
+        if config.recall:
+            began = drawn.has_ended & ~given.is_given
+            memory = hear(memory, bits, ids, hold, number, began)
         state = State(
             carry,
             features,
@@ -306,8 +316,9 @@ def write(
             bits.T,
             hold,
             jnp.where(new, 1, state.age + 1),
-            added(state.begun, noted(ids, bits, len(laid["bias"]))),
+            added(state.begun, number),
             added(state.begun_at, state.clock),
+            memory,
         )
         tokens = jnp.where(given.is_given, given.ids, drawn.ids)
         values = Written(tokens, bits, drawn.log_p, drawn.log_allowed)
@@ -340,6 +351,10 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
     long, all is drawn again. After `MOST_VAIN` spellings in vain nothing more is spelled in this
     frame; where no row is left, the last of them has no more notes than are asked for.
 
+    What is recalled (see `pianolstm._nn.recall`) comes with its share, at temperature 0 where that
+    is above one half, and nowhere if it is not allowed. All else that is told here is of the
+    network's part of the probability.
+
     Parameters
     ----------
     config, is_weighed
@@ -354,6 +369,7 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
     n_rows = len(laid["bias"])
     rows = jnp.arange(n_rows, dtype=jnp.int32)
     chances = _chances(config, scene)
+    recall = _recall(config, scene, chances)
     is_cut = (rules.top_k < n_rows) | (rules.top_p < 1)
 
     def attempt(tries: _Tries) -> _Tries:
@@ -411,33 +427,52 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
         bound = jnp.where(again, bound, 0)
         spelled, is_done = tries.spelled, tries.is_open & ~again
         notes = jnp.zeros(LANES), jnp.zeros(LANES)
-        came = jnp.where(given.is_given, jnp.minimum(given.ids, n_rows + OTHER), drawn)
+        told, comes = given, jnp.zeros(LANES, bool)
+        if config.recall:
+            comes = recall.comes & ~tries.has_ended & (drawn != n_rows + END) & ~given.is_given
+            is_done, again = is_done | (comes & tries.is_open), again & ~comes
+            told = told._replace(
+                is_given=given.is_given | comes,
+                ids=jnp.where(comes, recall.ids, given.ids),
+                bits=jnp.where(comes[:, None], recall.bits, given.bits),
+            )
+        came = jnp.where(told.is_given, jnp.minimum(told.ids, n_rows + OTHER), drawn)
         if config.spell:
-            is_other = tries.is_open & (drawn == n_rows + OTHER) & ~given.is_given
+            is_other = tries.is_open & (drawn == n_rows + OTHER) & ~told.is_given
             # What top-k or top-p leaves out is spelled no more.
             spelled = spelled._replace(is_cut=spelled.is_cut | (is_other & again))
             is_spelled = is_other & ~again
-            tries = tries._replace(spelled=spelled)
+            tries, now_told = tries._replace(spelled=spelled), scene._replace(given=told)
             spelled, came, is_done, notes = lax.cond(
                 jnp.any(is_spelled) | is_weighed,
-                lambda: _spell(scene, chances, tries, is_spelled, came, u_taken, is_weighed),
+                lambda: _spell(now_told, chances, tries, is_spelled, came, u_taken, is_weighed),
                 lambda: (spelled, came, is_done, notes),
             )
             is_done &= tries.is_open & ~again
             again |= is_spelled & ~is_done
-        ends = is_done & (drawn == n_rows + END) & ~given.is_given
-        log_p, log_allowed = lax.cond(
-            is_weighed,
-            lambda: _weigh(
-                config,
-                scene,
-                logits,
-                now | ((rows == n_rows + OTHER) & chances.may_spell[:, None]),
-                came,
-                notes,
-            ),
-            lambda: (jnp.zeros(LANES), jnp.zeros(LANES)),
-        )
+        ends = is_done & (drawn == n_rows + END) & ~told.is_given
+
+        def weighed() -> tuple[Array, Array]:
+            may_come = now | ((rows == n_rows + OTHER) & chances.may_spell[:, None])
+            log_p, log_allowed = _weigh(config, scene, logits, may_come, came, notes)
+            if config.recall:
+                bits = jnp.where(told.is_given[:, None], told.bits, vocabulary.bits[:, came].T)
+                if config.spell:
+                    bits = jnp.where((came == n_rows + HOLD)[:, None], _held_on(state.past.T), bits)
+                    is_new = (drawn == n_rows + OTHER) & ~told.is_given
+                    bits = jnp.where(is_new[:, None], spelled.bits, bits)
+                is_same = jnp.all(bits == recall.bits, axis=1) & (came != n_rows + END)
+                share = jnp.where(tries.has_ended, 0, recall.share)
+                log_p += jnp.log1p(-share)
+                log_p = jnp.where(is_same, jnp.logaddexp(log_p, jnp.log(share)), log_p)
+                # Of what is recalled all is allowed, or nothing.
+                log_allowed += jnp.where(recall.may_come, 0, jnp.log1p(-share))
+                log_allowed = jnp.where(comes, 0, log_allowed)
+                log_allowed = jnp.where(given.is_given, log_p, log_allowed)
+            return log_p, log_allowed
+
+        nothing = jnp.zeros(LANES), jnp.zeros(LANES)
+        log_p, log_allowed = lax.cond(is_weighed, weighed, lambda: nothing)
         return _Tries(
             tries.n + 1,
             again | ends,
@@ -466,6 +501,10 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
         on = jnp.full(LANES, n_rows), held_on, jnp.full(LANES, n_rows + HOLD)
         drawn = _where(row == n_rows + HOLD, on, drawn)
         drawn = _where(row == other, tries.spelled[2:], drawn)
+    if config.recall:
+        comes = recall.comes & ~tries.has_ended
+        drawn = _where(comes, (recall.ids, recall.bits, recall.hold), drawn)
+        is_possible |= comes
     ids, bits, hold = drawn
     ids = jnp.where(is_possible, ids, -1)
     # One over the draws that a chord took estimates what share of all draws keep what is asked.
@@ -588,6 +627,58 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     return _Chances(allowed, impossible, left_out, is_any, may_spell, may_hold, is_outside, may_end)
 
 
+class _Recall(NamedTuple):
+    """What is recalled for a frame; arrays of shape (lanes,), but for `bits` (lanes, 8).
+
+    Attributes
+    ----------
+    share : Array
+        Its part of the probability.
+    may_come, comes : Array of bool
+        Whether it is allowed; whether it is what is written, if the piece does not end.
+    ids, bits, hold : Array
+        As in `Drawn`.
+    """
+
+    share: Array
+    may_come: Array
+    comes: Array
+    ids: Array
+    bits: Array
+    hold: Array
+
+
+def _recall(config: NetworkConfig, scene: Scene, chances: _Chances) -> _Recall:
+    """What is recalled, and whether it is allowed and drawn."""
+    if not config.recall:
+        nothing: Any = None
+        return _Recall(*[nothing] * 6)
+    laid, _, rules, given, state = scene
+    n_rows = len(laid["bias"])
+    classes, bits, ids, hold = recalled(state.memory)
+    share = laid["recall"][classes]
+    is_known = ids < n_rows
+    row = jnp.where(is_known, ids, 0)
+    holds = (state.hold >= 0) & jnp.all(bits == _held_on(state.past.T), axis=1)
+    may_come = is_known & chances.allowed[jnp.arange(LANES), row] & (row != chances.left_out)
+    if config.spell:
+
+        def kept() -> Array:
+            """Whether what is outside the vocabulary keeps what is asked."""
+            before = unpack_words(state.past[:4].T) > 0
+            keeps_all = keeps(asked_of(rules, given), unpack_words(bits) > 0, before)
+            return ~is_known & keeps_all & (chances.may_hold | ~holds)
+
+        may_come |= lax.cond(jnp.all(is_known), lambda: jnp.zeros(LANES, bool), kept)
+    else:
+        share = jnp.where(is_known, share, 0)
+    times = jnp.sum((state.begun == noted(ids, bits, n_rows)) & _is_recent(rules, state), axis=0)
+    often = share * jnp.exp(-jnp.where(holds, 0, times * rules.penalty))
+    u = _uniform(rules.key, state.clock, jnp.full(1, 2))[:, 0]
+    comes = may_come & (jnp.where(rules.temperature > 0, u, 0.5) < often)
+    return _Recall(share, may_come & (classes > 0), comes, ids, bits, hold)
+
+
 def _strikes(vocabulary: Vocabulary) -> Array:
     """Rows that strike a pitch again: bool, (n_rows,)."""
     return jnp.any(vocabulary.bits[4:] > 0, axis=0)
@@ -636,7 +727,7 @@ def _spell(
     bits = jnp.where((came == n_rows + HOLD)[:, None], on, bits)
 
     def u(k: Array) -> Array:
-        return _uniform(rules.key, state.clock, tries.n * SYMBOLS + 2 + k)
+        return _uniform(rules.key, state.clock, tries.n * SYMBOLS + 3 + k)
 
     out = spell_out(
         laid,

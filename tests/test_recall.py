@@ -1,0 +1,297 @@
+"""What a piece has had before: found as by a plain search, with its share of the probability."""
+
+import copy
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pianolstm as pl
+import reference
+from pianolstm import constraints
+from pianolstm._nn import recall
+from pianolstm._nn.corpus import Corpus, as_words
+from pianolstm._nn.lanes import Draw, Group, Piece, Writer, chords_of, write_all
+from pianolstm._nn.recall import LENGTHS, Recall, find_sources
+from pianolstm._nn.stepping import LANES
+from pianolstm.constraints import limits_of
+from pianolstm.tokens import TokenCorpus
+from test_spelling import KNOWN, PASTS, agrees, chord, drawn_after, frames_after, log_p, make
+
+CHORDS = np.array([chord(), chord([60]), chord([60, 64]), chord([60], [64]), chord([61])])
+SHARES = np.linspace(0, 0.9, 1 + len(LENGTHS)).astype(np.float32)
+
+
+def corpus_of(*pieces, vocabulary=CHORDS):
+    tokens = [np.array(piece, np.int32) for piece in pieces]
+    corpus = TokenCorpus(tokens, CHORDS, 20, "seconds", [None] * len(tokens))
+    return Corpus.of(vocabulary, corpus)
+
+
+def sources_by_search(tokens, memory):
+    """Class and source of each frame, by trying all places and lengths."""
+    ages, frames = [], []
+    for t, token in enumerate(tokens):
+        before = CHORDS[tokens[t - 1]] if t else np.zeros(4, np.uint64)
+        new = (CHORDS[token][:2] != before[:2]).any() or (CHORDS[token][2:] > 0).any()
+        ages.append(0 if new else 1 + (ages[-1] if t else 0))
+        frames.append((token, ages[-1]))
+    found = []
+    for t in range(len(tokens)):
+        best = (0, 0)
+        for j in range(max(1, t - memory + 1), t):
+            n = max(k for k in range(min(j, 32) + 1) if frames[j - k : j] == frames[t - k : t])
+            best = max(best, (sum(n >= length for length in LENGTHS), j))
+        found.append(best if best[0] else (0, 0))
+    return found
+
+
+pieces_of_chords = st.lists(st.integers(0, len(CHORDS) - 1), min_size=1, max_size=60)
+
+
+def repetitive(seed, n):
+    """A piece of phrases that come again."""
+    rng = np.random.default_rng(seed)
+    phrases = [rng.integers(len(CHORDS), size=rng.integers(2, 20)) for _ in range(3)]
+    return np.concatenate([phrases[rng.integers(3)] for _ in range(n)]).astype(np.int32)
+
+
+@given(pieces_of_chords, st.integers(2, 40))
+def test_sources_are_those_of_a_search(piece, memory):
+    corpus = corpus_of(piece)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recall, "MEMORY", memory)
+        classes, sources = find_sources(corpus, corpus.tokens[0])
+    assert list(zip(classes, sources, strict=True)) == sources_by_search(piece, memory)
+
+
+@pytest.mark.parametrize("memory", [7, 64, 4096])
+def test_sources_of_pieces_that_repeat(memory, monkeypatch):
+    monkeypatch.setattr(recall, "MEMORY", memory)
+    piece = repetitive(3, 12)
+    corpus = corpus_of(piece)
+    classes, sources = find_sources(corpus, corpus.tokens[0])
+    assert list(zip(classes, sources, strict=True)) == sources_by_search(piece, memory)
+    assert classes.max() == (len(LENGTHS) if memory > 60 else classes.max())
+
+
+def test_shares_by_hand():
+    # A B C | A B C | A B: from the fourth frame on, what follows has followed before.
+    corpus = corpus_of([1, 2, 4, 1, 2, 4, 1, 2])
+    found = Recall.fit(corpus)
+    # Frames 4, 5, 6 and 7 have 1, 2, 3 and 4 frames that agree before them, and come as recalled.
+    assert found.counts[0].tolist() == [4, 1, 1, 1, 1, *[0] * 6]
+    assert found.counts[1].tolist() == [0, 1, 1, 1, 1, *[0] * 6]
+    np.testing.assert_allclose((found + found).shares[:6], [0, 2 / 3, 2 / 3, 2 / 3, 2 / 3, 0])
+    share, ids = found.of(corpus, corpus.tokens[0], spell=True)
+    np.testing.assert_allclose(share, [0] * 4 + [0.5] * 4)
+    assert ids[4:].tolist() == [2, 4, 1, 2]
+    # A chord outside the vocabulary is recalled where it can be spelled.
+    closed = corpus_of([1, 2, 4, 1, 2, 4, 1, 2], vocabulary=CHORDS[:4])
+    assert found.of(closed, closed.tokens[0], spell=True)[0].tolist() == share.tolist()
+    assert found.of(closed, closed.tokens[0], spell=False)[0].tolist() == [
+        *[0] * 4,
+        0.5,
+        0,
+        0.5,
+        0.5,
+    ]
+
+
+@pytest.mark.parametrize("memory", [11, 4096])
+def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
+    monkeypatch.setattr(recall, "MEMORY", memory)
+    pieces = [repetitive(seed, 30)[:150] for seed in range(LANES)]
+    words = jnp.asarray(as_words(CHORDS))
+
+    @jax.jit
+    def heard(tokens):
+        def one(state, ids):
+            hold = ids + 100
+            found = recall.recalled(state)
+            begins = jnp.zeros(LANES, bool)
+            state = recall.hear(state, words[ids], ids, hold, ids.astype(jnp.uint32), begins)
+            return state, found
+
+        start = jax.tree.map(jnp.asarray, recall.nothing_heard())
+        return jax.lax.scan(one, start, tokens)[1]
+
+    found = heard(jnp.stack(pieces, axis=1))
+    for lane, piece in enumerate(pieces):
+        corpus = corpus_of(piece)
+        classes, sources = find_sources(corpus, corpus.tokens[0])
+        assert np.asarray(found[0])[:, lane].tolist() == classes.tolist()
+        at = classes > 0
+        ids = piece[sources[at]]
+        assert np.asarray(found[2])[at, lane].tolist() == ids.tolist()
+        assert np.asarray(found[3])[at, lane].tolist() == (ids + 100).tolist()
+        assert np.array_equal(np.asarray(found[1])[at, lane], words[ids])
+
+
+def test_a_piece_that_begins_forgets():
+    words = as_words(CHORDS)
+    state = recall.nothing_heard()
+    for t, token in enumerate([1, 4, 1, 4, 1]):
+        ids = np.full(LANES, token, np.int32)
+        begins = (np.arange(LANES) < 3) & (t == 4)
+        state = recall.hear(state, words[ids], ids, ids, ids.astype(np.uint32), begins)
+    classes, _, ids, _ = recall.recalled(state)
+    assert classes.tolist() == [0] * 3 + [3] * (LANES - 3)
+    assert ids[3:].tolist() == [4] * (LANES - 3)
+
+
+def make_recalling():
+    config, params = make("stacked")
+    return replace(config, recall=True), params
+
+
+def mixed(config, params, pieces):
+    """Nats of each frame, both parts of the probability together."""
+    found = log_p(config, params, pieces)
+    for piece, nats in zip(pieces, found, strict=True):
+        table, tokens = np.unique(np.array(piece), axis=0, return_inverse=True)
+        tokens = tokens.reshape(-1).astype(np.int32)
+        corpus = Corpus.of(KNOWN, TokenCorpus([tokens], table, 20, "seconds", [None]))
+        classes, sources = find_sources(corpus, tokens)
+        share = SHARES[classes].astype(np.float64)
+        nats[:] = np.log((1 - share) * np.exp(nats) + share * (tokens[sources] == tokens))
+    return found
+
+
+# A chord of the vocabulary is recalled, one outside it that is held on, and one that is struck.
+REPEATING = [
+    [PASTS[0][0], chord([61]), *PASTS[0], chord([61])],
+    [*PASTS[1], chord([60]), chord([61, 62], [63])],
+    [chord([60, 62]), chord([60], [62]), chord([63]), chord([60, 62])],
+]
+
+
+def patched(monkeypatch):
+    """Writers that recall."""
+    original = Writer.__init__
+    monkeypatch.setattr(
+        Writer, "__init__", lambda self, *a, **k: original(self, *a, shares=SHARES, **k)
+    )
+
+
+@pytest.mark.parametrize("past", REPEATING)
+def test_drawn_frames_have_the_stated_frequencies(past, monkeypatch):
+    patched(monkeypatch)
+    config, params = make_recalling()
+    frames = frames_after(past)
+    p = np.exp([piece[-1] for piece in mixed(config, params, [[*past, f] for f in frames])])
+    assert p.sum() == pytest.approx(1, abs=1e-6)
+    plain = np.exp([piece[-1] for piece in log_p(config, params, [[*past, f] for f in frames])])
+    assert np.abs(p - plain).max() > 0.05
+    assert agrees(drawn_after(config, params, past, 100_000), frames, p) > 1e-3
+
+
+def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
+    patched(monkeypatch)
+    config, params = make_recalling()
+    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    prime = np.array([*REPEATING[1], chord([60, 61]), *REPEATING[0]])
+    given = writer.given(prime)
+    draw = Draw(may_end=False, is_proposed=True)
+    piece = Piece(np.array([1, 2], np.uint32), draw, limits, given, len(prime))
+    (written,) = write_all(writer, [piece], 300, is_weighed=True)
+    chords = chords_of(written)
+    (expected,) = mixed(config, params, [[*prime, *chords]])
+    np.testing.assert_allclose(written.log_p, expected[len(prime) :], atol=1e-4)
+    np.testing.assert_allclose(written.log_allowed, 0, atol=1e-4)
+    # Of a prime too.
+    group = Group(writer, [piece] * LANES)
+    found = group.advance(len(prime), is_weighed=True)
+    np.testing.assert_allclose(found.log_p[:, 0], expected[: len(prime)], atol=1e-4)
+
+
+def test_nothing_is_recalled_that_is_not_allowed(monkeypatch):
+    patched(monkeypatch)
+    config, params = make_recalling()
+    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    rule = constraints.PitchRange(60, 62) & constraints.MaxHold(0.1) & constraints.MaxNotes(2)
+    limits = limits_of(rule, KNOWN, fs=20, grid="seconds", spell=True)
+    prime = np.array(REPEATING[1] * 3)
+    pieces = [
+        Piece(np.array([0, key], np.uint32), Draw(), limits, writer.given(prime), len(prime))
+        for key in range(16)
+    ]
+    for written in write_all(writer, pieces, 60):
+        holds = 0
+        for before, c in zip([None, *chords_of(written)], chords_of(written), strict=False):
+            sounding, struck = reference.chord_of_bits(c)
+            assert sounding <= {60, 61, 62} and len(sounding) <= 2
+            same = before is not None and not struck
+            same = same and sounding == reference.chord_of_bits(before)[0]
+            holds = holds + 1 if same else 1
+            assert holds <= 2
+
+
+def test_greedy_music_recalls_what_is_likelier_than_not(monkeypatch):
+    patched(monkeypatch)
+    config, params = make_recalling()
+    long = [*PASTS[0], chord([61]), chord([60, 62, 63])] * 4
+    known = {c.tobytes() for c in KNOWN}
+    for past, is_recalled in ((long[:-1], True), (REPEATING[1][:3], False)):
+        (frame,) = drawn_after(config, params, past, 64, temperature=0.0)
+        assert (frame == chord([60, 62, 63]).tobytes()) == is_recalled
+        assert is_recalled or frame in known
+
+
+@pytest.fixture(scope="module")
+def rolls():
+    return pl.datasets.load_chorales("train")[:6]
+
+
+@pytest.fixture(scope="module")
+def model(rolls):
+    model = pl.SequenceGenerator(
+        units=8, embedding=6, window_size=16, max_epochs=1, early_stopping=False, random_state=0
+    )
+    return model.fit(rolls)
+
+
+def test_a_stream_resumes_with_what_it_heard(model, rolls, tmp_path):
+    music = model.generate(40, prime=rolls[2], random_state=5)
+    stream = model.stream(prime=rolls[2], random_state=5)
+    frames = [next(stream).pitches for _ in range(17)]
+    model.save(tmp_path / "model.safetensors")
+    loaded = pl.SequenceGenerator.load(tmp_path / "model.safetensors")
+    rest = loaded.stream(state=stream.state)
+    frames += [next(rest).pitches for _ in range(23)]
+    assert frames == [tuple(np.flatnonzero(frame)) for frame in np.asarray(music)]
+    assert loaded.score(rolls) == model.score(rolls)
+
+
+def test_without_recall(model, rolls):
+    """It can be set after `fit`, and changes what is scored and what is written."""
+    plain = copy.deepcopy(model).set_params(recall=False)
+    assert plain.score(rolls) < model.score(rolls) - 0.1
+    prime = pl.PianoRoll.concatenate([rolls[0][:32]] * 2)
+    musics = [m.generate(48, prime=prime, random_state=1) for m in (model, plain)]
+    assert not np.array_equal(*musics)
+    same = [(np.asarray(music)[:16] == np.asarray(prime)[:16]).all(1).mean() for music in musics]
+    assert same[0] > 0.5 > same[1]
+
+
+def test_probabilities_have_what_is_recalled(model, rolls):
+    (p,), (nats,) = model.predict_proba([rolls[1]]), model.surprise([rolls[1]])
+    tokens = model.tokenizer_.transform([rolls[1]])[0].tokens
+    assert (p[np.arange(len(p)), tokens] <= np.exp(-nats) + 1e-5).all()
+    assert (p.sum(1) <= 1 + 1e-5).all()
+    plain = copy.deepcopy(model).set_params(recall=False).predict_proba([rolls[1]])[0]
+    share = np.clip((p - plain) / (1 - plain), 0, 1).max(1)
+    corpus = model._seen([rolls[1]])
+    expected, _ = model._recall.of(corpus, corpus.tokens[0], spell=True)
+    np.testing.assert_allclose(share, expected, atol=1e-5)
+
+
+def test_more_pieces_add_to_what_is_counted(model, rolls):
+    more = copy.deepcopy(model).partial_fit(rolls[:2])
+    expected = (model._recall + Recall.fit(model._seen(rolls[:2]))).counts
+    assert np.array_equal(more._recall.counts, expected)
