@@ -3,8 +3,8 @@
 `stacked`, 2 x 256 units, 4,300 chords, untrained weights; in turn, each library in a process of its
 own, medians. Then, with the vocabulary of the 86 pieces: the time from frame to frame of a stream
 with top_p, memory along it, and what a cold process needs until its first frame. All with a closed
-vocabulary (`spell=False`), but for the row "spelling", in which every seventh frame or so is
-spelled, with five notes.
+vocabulary (`spell=False`) and without recall, but for the row "spelling", in which every seventh frame
+or so is spelled, with five notes, and the row "recalling".
 """
 
 import json
@@ -25,12 +25,17 @@ TOKENS, EMBEDDING, UNITS, WINDOW = 4300, 128, 256, 200
 N_FRAMES, N_PIECES, N_PRODUCTS = 512, 64, 4
 
 
-def untrained(rolls, *, spell=False):
+def untrained(rolls, *, spell=False, recall=False):
     import pianolstm as pl
 
     warnings.simplefilter("ignore")
     model = pl.SequenceGenerator(
-        arch="stacked", spell=spell, early_stopping=False, time_budget=0, random_state=0
+        arch="stacked",
+        spell=spell,
+        recall=recall,
+        early_stopping=False,
+        time_budget=0,
+        random_state=0,
     )
     return model.fit(rolls)
 
@@ -59,6 +64,7 @@ def ours():
     from jax import jit
 
     model, spelling = (untrained([many_chords()], spell=spell) for spell in (False, True))
+    recalling = untrained([many_chords()], recall=True)
     laid = spelling._writer().laid
     # As likely as a trained model has it; the last row is "any other chord".
     laid["bias"] = laid["bias"].at[-1].add(7.0)
@@ -86,6 +92,7 @@ def ours():
         "ours, stream": (frames, N_FRAMES * frame),
         "ours, generate": (lambda: model.generate(N_FRAMES, random_state=0), N_FRAMES * frame),
         "ours, spelling": (lambda: spelling.generate(N_FRAMES, random_state=0), N_FRAMES * frame),
+        "ours, recalling": (lambda: recalling.generate(N_FRAMES, random_state=0), N_FRAMES * frame),
         "ours, 64 pieces": (many, N_PIECES * N_FRAMES * frame),
     }
 

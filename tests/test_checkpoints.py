@@ -24,6 +24,7 @@ SETTINGS = {
     "batch_size": 4,
     "max_epochs": 3,
     "spell": False,
+    "recall": False,
     "random_state": 0,
 }
 

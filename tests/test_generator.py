@@ -41,6 +41,7 @@ def small(**changes):
         "learning_rate": 0.01,
         "dropout": 0.0,
         "spell": False,  # compiles in half the time; see TestSpelling
+        "recall": False,  # see test_recall.py
         "random_state": 0,
     }
     return pl.SequenceGenerator(**{**settings, **changes})

@@ -16,6 +16,7 @@ def piece(key, n=60):
 def model():
     rolls = [piece(key) for key in (1, 5, 7, 11) for _ in range(3)]
     settings = {"units": 24, "embedding": 12, "window_size": 24, "batch_size": 4, "spell": False}
+    settings["recall"] = False
     return pl.SequenceGenerator(
         **settings, dropout=0.0, learning_rate=0.01, max_epochs=30, early_stopping=False,
         random_state=0,

@@ -14,7 +14,13 @@ import pianolstm as pl
 def make(pieces, arch="lstm", **changes):
     # As in test_generator, so that programs are shared.
     sizes = {"units": 8, "embedding": 6, "window_size": 24, "batch_size": 8, "max_epochs": 2}
-    settings = {"dropout": 0.0, "learning_rate": 0.01, "spell": False, "random_state": 0}
+    settings = {
+        "dropout": 0.0,
+        "learning_rate": 0.01,
+        "spell": False,
+        "recall": False,
+        "random_state": 0,
+    }
     return pl.SequenceGenerator(arch=arch, **{**settings, **sizes, **changes}).fit(pieces)
 
 

@@ -101,7 +101,7 @@ class SequenceGenerator(BaseEstimator):
     recall : bool, default=True
         Whether what followed before is recalled where the last frames come again in a piece: it
         then has a share of the probability, which is counted over the training pieces, and the
-        network has the rest. It can be set after `fit`, which is the same with and without it.
+        network has the rest. The network learns without it, so it may be set after `fit` too.
     dropout : float, default=0.2
         Share of features set to zero in training, with one mask a window.
     optimizer : {"adam", "adamw", "rmsprop", "sgd"} or callable, default="adam"
@@ -716,15 +716,8 @@ class SequenceGenerator(BaseEstimator):
         InvalidInputError
             If a piece is empty or on another grid.
         """
-        corpus, config = self._seen(X), self._config()
-        found = probabilities(config, self._params, self._vocabulary, corpus)
-        if config.recall:
-            for tokens, p in zip(corpus.tokens, found, strict=True):
-                share, ids = self._recall.of(corpus, tokens, spell=config.spell)
-                p *= (1 - share[:, None]).astype(np.float32)
-                known = np.flatnonzero(corpus.rows[ids] >= 0)
-                p[known, corpus.rows[ids[known]]] += share[known]
-        return found
+        corpus = self._seen(X)
+        return probabilities(self._config(), self._params, self._vocabulary, corpus, self._recall)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one ``.safetensors`` file.
@@ -955,6 +948,7 @@ class SequenceGenerator(BaseEstimator):
             self._corpus(train),
             None if held_out is None else Corpus.of(self.tokenizer_.vocabulary_, held_out),
             self._bernoulli,
+            self._recall,
             settings,
             save,
         )
@@ -1160,17 +1154,10 @@ class SequenceGenerator(BaseEstimator):
 
     def _log_likelihoods(self, X: Pieces | Corpus) -> list[np.ndarray]:
         corpus = X if isinstance(X, Corpus) else self._seen(X)
-        config = self._config()
-        pieces = evaluate(config, self._params, self._vocabulary, corpus, self._bernoulli)
-        found = [piece.log_p for piece in pieces]
-        if not config.recall:
-            return found
-        for tokens, log_p in zip(corpus.tokens, found, strict=True):
-            share, ids = self._recall.of(corpus, tokens, spell=config.spell)
-            with np.errstate(divide="ignore"):  # a share of 0 has the logarithm minus infinity
-                came = np.where(ids == tokens, np.log(share), -np.inf)
-            log_p[:] = np.logaddexp(np.log1p(-share) + log_p, came)
-        return found
+        pieces = evaluate(
+            self._config(), self._params, self._vocabulary, corpus, self._bernoulli, self._recall
+        )
+        return [piece.log_p for piece in pieces]
 
     def _totals(self, X: Pieces, per: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
         """Log-likelihood of each piece, and how many frames, notes or seconds it has."""

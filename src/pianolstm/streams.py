@@ -195,7 +195,7 @@ class Stream:
 
     @property
     def state(self) -> bytes:
-        """All that the stream goes on from, for `SequenceGenerator.stream`: some 10,000 bytes."""
+        """All that the stream goes on from, for `SequenceGenerator.stream`: some 200,000 bytes."""
         group, piece = self._group, self._group.pieces[0]
         leaves = jax.tree.leaves(_lane(self._writer, group.state))
         arrays = {f"state.{i}": np.ascontiguousarray(leaf) for i, leaf in enumerate(leaves)}

@@ -13,6 +13,7 @@ from jax import Array
 from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader
 from pianolstm._nn.losses import Output, log_likelihoods, logits_of
 from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
+from pianolstm._nn.recall import Recall
 from pianolstm.windows import PAD, START, WindowDataset
 
 LANES = (1, 4, 16)
@@ -47,6 +48,7 @@ def evaluate(
     vocabulary: Array,
     corpus: Corpus,
     bernoulli: PitchBernoulli,
+    recall: Recall | None = None,
     *,
     stride: int = 1,
 ) -> list[PieceLikelihood]:
@@ -65,6 +67,8 @@ def evaluate(
         The pieces.
     bernoulli : PitchBernoulli
         What a chord outside the vocabulary costs beside the probability of being one.
+    recall : Recall, default=None
+        What share chords have that are recalled; of use if the network says that there are any.
     stride : int, default=1
         Bi-LSTM only: predict every stride-th frame.
 
@@ -94,19 +98,38 @@ def evaluate(
             frames, np.split(log_p, ends[:-1]), np.split(right, ends[:-1]), strict=True
         )
     ]
-    if config.spell:
-        return pieces
+    if not config.spell:
+        _add_unknown(pieces, corpus, bernoulli)
+    if config.recall and recall is not None:
+        _mix_recalled(pieces, corpus, recall, spell=config.spell)
+    return pieces
+
+
+def _add_unknown(pieces: list[PieceLikelihood], corpus: Corpus, bernoulli: PitchBernoulli) -> None:
+    """Add what the pitches of chords outside the vocabulary cost."""
     for piece, tokens in zip(pieces, corpus.tokens, strict=True):
         unknown = np.flatnonzero(corpus.rows[tokens[piece.frames]] < 0)
         at = piece.frames[unknown]
         before = corpus.chords[tokens[np.maximum(at - 1, 0)]] * (at > 0)[:, None].astype(np.uint64)
         piece.log_p[unknown] += bernoulli.log_likelihood(corpus.chords[tokens[at]], before)
         piece.right[unknown] = False
-    return pieces
+
+
+def _mix_recalled(
+    pieces: list[PieceLikelihood], corpus: Corpus, recall: Recall, *, spell: bool
+) -> None:
+    """Give what is recalled its share."""
+    for piece, tokens in zip(pieces, corpus.tokens, strict=True):
+        share, ids = (a[piece.frames] for a in recall.of(corpus, tokens, spell=spell))
+        came = ids == tokens[piece.frames]
+        with np.errstate(divide="ignore"):  # a share of 0 has the logarithm minus infinity
+            recalled = np.where(came, np.log(share), -np.inf)
+        piece.log_p[:] = np.logaddexp(np.log1p(-share) + piece.log_p, recalled)
+        piece.right[:] = np.where(share > 0.5, came, piece.right)
 
 
 def probabilities(
-    config: NetworkConfig, params: Params, vocabulary: Array, corpus: Corpus
+    config: NetworkConfig, params: Params, vocabulary: Array, corpus: Corpus, recall: Recall
 ) -> list[np.ndarray]:
     """Of each chord of the vocabulary: float32, shape (n_frames, n_tokens) for each piece."""
     reader = Reader(corpus, spell=config.spell)
@@ -123,6 +146,11 @@ def probabilities(
             n = len(part[0])
             full = [np.pad(a, [(0, ROWS[0] - n)] + [(0, 0)] * (a.ndim - 1)) for a in part]
             p[at : at + n] = np.asarray(_softmax_rows(output, *full))[:n, : corpus.n_tokens]
+        if config.recall:
+            share, ids = recall.of(corpus, tokens, spell=config.spell)
+            p *= (1 - share[:, None]).astype(np.float32)
+            known = np.flatnonzero(corpus.rows[ids] >= 0)
+            p[known, corpus.rows[ids[known]]] += share[known]
         found.append(p)
     return found
 

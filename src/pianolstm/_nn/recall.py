@@ -14,6 +14,8 @@ the cache of Kuhn and De Mori 1990; long matches as contexts are those of PPM*, 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -221,12 +223,22 @@ def recalled(memory: Memory) -> tuple[Array, Array, Array, Array]:
         The rows that write the chord and hold it on.
     """
     n = len(memory.heard)
-    longest = jnp.max(memory.agree, axis=0)
+    longest = _over_places(jnp.maximum, memory.agree)
     lengths = jnp.array((1, *LENGTHS), jnp.uint8)
     classes = jnp.sum(longest >= lengths[1:, None], axis=0)
     lag = (memory.newest[0] - jnp.arange(n)) % n
-    nearest = jnp.min(jnp.where(memory.agree >= lengths[classes], lag[:, None], n), axis=0)
+    lags = jnp.where(memory.agree >= lengths[classes], lag[:, None], n)
+    nearest = _over_places(jnp.minimum, lags)
     place = (memory.newest[0] - nearest + 1) % n
     frames = memory.frames[place, :, jnp.arange(LANES)]
     ids, hold = frames[:, 8:].astype(jnp.int32).T
     return classes, frames[:, :8], ids, hold
+
+
+def _over_places(which: Callable[[Array, Array], Array], x: Array) -> Array:
+    """The largest or smallest of each lane; (n, lanes) to (lanes,)."""
+    # Places side by side: the compiler's own reductions go through them one by one.
+    while len(x) > 1:
+        fold = next(n for n in (16, len(x)) if len(x) % n == 0)
+        x = functools.reduce(which, list(x.reshape(fold, -1, x.shape[1])))
+    return x[0]

@@ -28,6 +28,7 @@ from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.keys import seed_key
 from pianolstm._nn.losses import softmax_loss
 from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
+from pianolstm._nn.recall import Recall
 from pianolstm.callbacks import Callback
 from pianolstm.exceptions import PianoLSTMError
 from pianolstm.windows import WindowBatch, WindowDataset
@@ -160,6 +161,8 @@ class Trainer:
         Validation pieces.
     bernoulli : PitchBernoulli
         Cost of chords outside the vocabulary.
+    recall : Recall
+        Share of what is recalled, which validation counts and training leaves out.
     settings : Settings
     save : callable, default=None
         Called with the progress after each epoch, and every `checkpoint_minutes` within one.
@@ -173,12 +176,14 @@ class Trainer:
         corpus: Corpus,
         held_out: Corpus | None,
         bernoulli: PitchBernoulli,
+        recall: Recall,
         settings: Settings,
         save: Callable[[Progress], None] | None = None,
     ) -> None:
         self.config, self.progress, self.settings = config, progress, settings
         self.save = save
-        self.vocabulary, self.bernoulli = on_all(vocabulary), bernoulli
+        self.vocabulary = on_all(vocabulary)
+        self.bernoulli, self.recall = bernoulli, recall
         for state in (progress.state, progress.best):
             arrays = on_all((state.params, state.average, state.opt_state))
             state.params, state.average, state.opt_state = arrays
@@ -366,6 +371,7 @@ class Trainer:
             on_one(self.vocabulary),
             self.held_out,
             self.bernoulli,
+            self.recall,
             stride=self.target_stride,
         )
         # What the next one will take: programs are compiled once.
