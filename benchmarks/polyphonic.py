@@ -85,16 +85,17 @@ def load(path: Path, part: str, fs: float) -> list[pl.PianoRoll]:
 
 
 def bernoulli(train: list[pl.PianoRoll], rolls: list[pl.PianoRoll]) -> float:
-    """Nats per frame of each pitch on its own, with its share of the training frames."""
+    """Nats per frame of each pitch on its own, with its share of the training frames.
+
+    Counts begin at one half, for pitches that no training piece has.
+    """
     pitches = slice(LOWEST, LOWEST + N_PITCHES)
     seen, new = (
         np.concatenate([np.asarray(roll)[:, pitches] > 0 for roll in part])
         for part in (train, rolls)
     )
-    p = seen.mean(0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        nats = np.where(new, -np.log(p), -np.log1p(-p))
-    return float(nats.sum(1).mean())
+    p = (seen.sum(0) + 0.5) / (len(seen) + 1)
+    return float(np.where(new, -np.log(p), -np.log1p(-p)).sum(1).mean())
 
 
 def scores(model: pl.SequenceGenerator, rolls: list[pl.PianoRoll], part: str) -> dict[str, float]:
