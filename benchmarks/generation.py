@@ -3,8 +3,8 @@
 `stacked`, 2 x 256 units, 4,300 chords, untrained weights; in turn, each library in a process of its
 own, medians. Then, with the vocabulary of the 86 pieces: the time from frame to frame of a stream
 with top_p, memory along it, and what a cold process needs until its first frame. All with a closed
-vocabulary (`spell=False`) and without recall, but for the row "recalling", and the row "spelling", in
-which every seventh frame or so is spelled, with five notes.
+vocabulary (`spell=False`) and without recall, but for the rows "recalling" and "spelling"; in the
+latter every seventh frame or so is spelled, with five notes.
 """
 
 import json
