@@ -38,6 +38,8 @@ SETTINGS = {
     "max_epochs": 2,
     "augment": 2,
     "time_budget": 1e6,
+    "spell": False,  # the two processes spell
+    "recall": False,
     "random_state": 0,
 }
 

@@ -43,7 +43,7 @@ def sources_by_search(tokens, memory):
     found = []
     for t in range(len(tokens)):
         best = (0, 0)
-        for j in range(max(1, t - memory + 1), t):
+        for j in range(max(1, t - memory), t):
             n = max(k for k in range(min(j, 32) + 1) if frames[j - k : j] == frames[t - k : t])
             best = max(best, (sum(n >= length for length in LENGTHS), j))
         found.append(best if best[0] else (0, 0))

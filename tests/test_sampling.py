@@ -69,7 +69,8 @@ def draw(logits, rules, clock):
         "begin": (None, jnp.zeros((LANES, LANES))),
     }
     begun = np.full((sampling.N_BEGUN, LANES), -1, np.int32)
-    state = sampling.State(None, jnp.eye(LANES), clock, words, zeros - 1, zeros, begun, begun)
+    past = clock, words, zeros - 1, zeros, begun, begun, None
+    state = sampling.State(None, jnp.eye(LANES), *past)
     given = sampling.Frames(zeros > 0, zeros, words.T, zeros, words.T, words.T)
     n_rows = logits.shape[1]
     vocabulary = sampling.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))

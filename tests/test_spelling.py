@@ -21,6 +21,7 @@ from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.lanes import Draw, Group, Piece, Writer, chords_of, write_all
 from pianolstm._nn.networks import NetworkConfig, bind, initialise, unpack_words
 from pianolstm._nn.note_by_note import N_NUMBERS, Asked, asked_of, keeps, spell_out
+from pianolstm._nn.recall import recalled
 from pianolstm._nn.spelling import NEVER, Speller
 from pianolstm._nn.stepping import LANES
 from pianolstm.constraints import limits_of
@@ -178,7 +179,8 @@ def draw_all(config, laid, vocabulary, rules, free, state, clocks):
 
     def one(clock):
         timed = state._replace(clock=clock)
-        scene = sampling.Scene(laid, vocabulary, rules, free, timed)
+        heard = recalled(state.memory) if config.recall else None
+        scene = sampling.Scene(laid, vocabulary, rules, free, timed, heard)
         return sampling.draw(config, scene, np.bool_(False)).bits
 
     return jax.lax.map(one, clocks)

@@ -116,7 +116,7 @@ def find_sources(corpus: Corpus, tokens: np.ndarray) -> tuple[np.ndarray, np.nda
         lag = np.zeros(n, np.int64)
         lag[order[1:]] = np.where(same, np.diff(order), 0)
         # What follows is recalled in the next frame.
-        at = np.flatnonzero((lag[:-1] > 0) & (lag[:-1] < MEMORY)) + 1
+        at = np.flatnonzero((lag[:-1] > 0) & (lag[:-1] <= MEMORY)) + 1
         classes[at], sources[at] = number, at - lag[at - 1]
     return classes, sources
 
@@ -140,10 +140,12 @@ class Memory(NamedTuple):
 
     Attributes
     ----------
-    heard : Array of uint32, shape (MEMORY, lanes)
-        Numbers that tell frames from one another, 0 for none.
-    agree : Array of uint8, shape (MEMORY, lanes)
-        How many frames up to each agree with as many up to the last, at most 32.
+    heard : Array of uint32, shape (2 * MEMORY, lanes)
+        Numbers that tell frames from one another, 0 for none; the ring twice, so that all of it
+        stands in a row from any place on.
+    agree : Array of int32, shape (MEMORY, lanes)
+        From `MEMORY` frames before the last one up to the frame before it: how many frames up to
+        that one agree with as many up to the last, at most 32.
     frames : Array of uint32, shape (MEMORY, 10, lanes)
         The chords' bits; the rows of the softmax that write them and hold them on.
     newest : Array of int32, shape (lanes,)
@@ -152,6 +154,8 @@ class Memory(NamedTuple):
         The last chord.
     age : Array of int32, shape (lanes,)
         For how many frames it has been held.
+    piece : Array of int32, shape (lanes,)
+        How many pieces have ended.
     """
 
     heard: Any
@@ -160,16 +164,18 @@ class Memory(NamedTuple):
     newest: Any
     past: Any
     age: Any
+    piece: Any
 
 
 def nothing_heard() -> Memory:
     """The beginning of a piece."""
     return Memory(
-        np.zeros((MEMORY, LANES), np.uint32),
-        np.zeros((MEMORY, LANES), np.uint8),
+        np.zeros((2 * MEMORY, LANES), np.uint32),
+        np.zeros((MEMORY, LANES), np.int32),
         np.zeros((MEMORY, 10, LANES), np.uint32),
         np.zeros(LANES, np.int32),
         np.zeros((8, LANES), np.uint32),
+        np.zeros(LANES, np.int32),
         np.zeros(LANES, np.int32),
     )
 
@@ -194,45 +200,60 @@ def hear(
     past = jnp.where(begins, 0, memory.past)
     age = jnp.where(begins, 0, memory.age)
     age = jnp.where(begins_chord(past.T, bits), 0, age + 1)
-    sign = ((number.astype(jnp.uint32) + age.astype(jnp.uint32) * np.uint32(0x9E3779B1)) * 2) | 1
-    place = (memory.newest[0] + 1) % len(memory.heard)
-    heard = jnp.where(begins, 0, memory.heard)
-    before = jnp.concatenate([memory.agree[-1:], memory.agree[:-1]])
-    agree = jnp.where(heard == sign, jnp.minimum(before, LENGTHS[-1] - 1) + 1, 0).astype(jnp.uint8)
+    piece = memory.piece + begins
+    # Frames of other pieces have other numbers: nothing has to be cleared.
+    factors = np.uint32(0x9E3779B1), np.uint32(0x85EBCA6B)
+    sign = number.astype(jnp.uint32)
+    sign += age.astype(jnp.uint32) * factors[0] + piece.astype(jnp.uint32) * factors[1]
+    sign = (sign * 2) | 1
+    n = len(memory.agree)
+    place = (memory.newest[0] + 1) % n
+    window = lax.dynamic_slice_in_dim(memory.heard, place, n)
+    agree = jnp.where(window == sign, jnp.minimum(memory.agree, LENGTHS[-1] - 1) + 1, 0)
+    heard = lax.dynamic_update_index_in_dim(memory.heard, sign, place, 0)
     rows = jnp.stack([ids, hold], axis=1).astype(jnp.uint32)
     frame = jnp.concatenate([bits, rows], axis=1).T
     return Memory(
-        lax.dynamic_update_index_in_dim(heard, sign, place, 0),
-        lax.dynamic_update_index_in_dim(agree, jnp.zeros(LANES, jnp.uint8), place, 0),
+        lax.dynamic_update_index_in_dim(heard, sign, place + n, 0),
+        agree.astype(memory.agree.dtype),
         lax.dynamic_update_index_in_dim(memory.frames, frame, place, 0),
         jnp.full(LANES, place),
         bits.T,
         age,
+        piece,
     )
 
 
-def recalled(memory: Memory) -> tuple[Array, Array, Array, Array]:
-    """What is recalled for the next frame.
+class Recalled(NamedTuple):
+    """What is recalled for the next frame; arrays of shape (lanes,) if not said otherwise.
 
-    Returns
-    -------
-    classes : Array of int32, shape (lanes,)
+    Attributes
+    ----------
+    classes : Array of int32
         As from `find_sources`.
     bits : Array of uint32, shape (lanes, 8)
-    ids, hold : Array of int32, shape (lanes,)
+    ids, hold : Array of int32
         The rows that write the chord and hold it on.
     """
-    n = len(memory.heard)
+
+    classes: Any
+    bits: Any
+    ids: Any
+    hold: Any
+
+
+def recalled(memory: Memory) -> Recalled:
+    """What is recalled for the next frame."""
+    n = len(memory.agree)
     longest = _over_places(jnp.maximum, memory.agree)
-    lengths = jnp.array((1, *LENGTHS), jnp.uint8)
+    lengths = jnp.array((1, *LENGTHS), memory.agree.dtype)
     classes = jnp.sum(longest >= lengths[1:, None], axis=0)
-    lag = (memory.newest[0] - jnp.arange(n)) % n
-    lags = jnp.where(memory.agree >= lengths[classes], lag[:, None], n)
-    nearest = _over_places(jnp.minimum, lags)
-    place = (memory.newest[0] - nearest + 1) % n
+    numbers = jnp.arange(n, dtype=jnp.int32)[:, None]
+    latest = _over_places(jnp.maximum, jnp.where(memory.agree >= lengths[classes], numbers, 0))
+    place = (memory.newest[0] + 1 + latest) % n
     frames = memory.frames[place, :, jnp.arange(LANES)]
     ids, hold = frames[:, 8:].astype(jnp.int32).T
-    return classes, frames[:, :8], ids, hold
+    return Recalled(classes, frames[:, :8], ids, hold)
 
 
 def _over_places(which: Callable[[Array, Array], Array], x: Array) -> Array:

@@ -194,6 +194,8 @@ class Scene(NamedTuple):
     given : Frames
         Of this frame, without the axis of the block. Where it is given, nothing is drawn.
     state : State
+    recalled : Recalled
+        What is recalled; None where nothing is.
     """
 
     laid: Any
@@ -201,6 +203,7 @@ class Scene(NamedTuple):
     rules: Any
     given: Any
     state: Any
+    recalled: Any = None
 
 
 class Written(NamedTuple):
@@ -280,9 +283,12 @@ def write(
     def frame(i: Array, loop: tuple[State, Written]) -> tuple[State, Written]:
         state, written = loop
         given = jax.tree.map(lambda a: a[i], frames)
+        # Here, since what a branch reads would be copied before it is written to.
+        found = recalled(state.memory) if config.recall else None
+        scene = Scene(laid, vocabulary, rules, given, state._replace(memory=None), found)
 
         def draw_all() -> Drawn:
-            return draw(config, Scene(laid, vocabulary, rules, given, state), is_weighed)
+            return draw(config, scene, is_weighed)
 
         def draw_none() -> Drawn:
             zeros, words = jnp.zeros(LANES), jnp.zeros((LANES, 8), jnp.uint32)
@@ -365,7 +371,7 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
     -------
     Drawn
     """
-    laid, vocabulary, rules, given, state = scene
+    laid, vocabulary, rules, given, state, _ = scene
     n_rows = len(laid["bias"])
     rows = jnp.arange(n_rows, dtype=jnp.int32)
     chances = _chances(config, scene)
@@ -578,7 +584,7 @@ class _Chances(NamedTuple):
 
 def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     """What constraints leave for the frame."""
-    _, vocabulary, rules, given, state = scene
+    _, vocabulary, rules, given, state, _ = scene
 
     def asked() -> tuple[Array, Array]:
         fits = rules.allowed & _asked(vocabulary, given, state.past)
@@ -653,9 +659,8 @@ def _recall(config: NetworkConfig, scene: Scene, chances: _Chances) -> _Recall:
     if not config.recall:
         nothing: Any = None
         return _Recall(*[nothing] * 6)
-    laid, _, rules, given, state = scene
+    laid, _, rules, given, state, (classes, bits, ids, hold) = scene
     n_rows = len(laid["bias"])
-    classes, bits, ids, hold = recalled(state.memory)
     share = laid["recall"][classes]
     is_known = ids < n_rows
     row = jnp.where(is_known, ids, 0)
@@ -712,7 +717,7 @@ def _spell(
     notes : tuple of Array, shape (lanes,)
         Nats of the notes of what came, and of all notes that were allowed.
     """
-    laid, vocabulary, rules, given, state = scene
+    laid, vocabulary, rules, given, state, _ = scene
     n_rows = len(vocabulary.held)
     features = jnp.where(tries.has_ended, laid["begin"][1], state.features)
     before = (unpack_words(state.past[:4].T) > 0) & ~tries.has_ended[:, None]
