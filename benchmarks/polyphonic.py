@@ -27,47 +27,20 @@ N_PITCHES, LOWEST = 88, 21
 
 # What was chosen on `valid`; `steps` is the length of the schedule. Of MuseData's 39,289 chords,
 # all but the commonest `max_tokens` are spelled.
+COMMON = {"window_size": 96, "batch_size": 8, "dropout": 0.4, "augment": 0, "learning_rate": 0.003}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "jsb_chorales": {
-        "window_size": 48,
-        "batch_size": 8,
-        "dropout": 0.4,
-        "augment": 6,
-        "max_epochs": 200,
-        "learning_rate": 0.003,
-        "steps": 9000,
-    },
-    "nottingham": {
-        "window_size": 96,
-        "batch_size": 8,
-        "dropout": 0.4,
-        "augment": 0,
-        "max_epochs": 24,
-        "learning_rate": 0.003,
-        "steps": 8800,
-    },
-    "piano_midi": {
-        "window_size": 96,
-        "batch_size": 8,
-        "dropout": 0.4,
-        "augment": 6,
-        "max_epochs": 30,
-        "learning_rate": 0.003,
-        "steps": 3750,
-    },
+    "jsb_chorales": {"window_size": 48, "augment": 6, "max_epochs": 200, "steps": 9000},
+    "nottingham": {"max_epochs": 24, "steps": 8800},
+    "piano_midi": {"augment": 6, "max_epochs": 30, "steps": 3750},
     "musedata": {
         "units": 384,
         "embedding": 192,
         "max_tokens": 500,
-        "window_size": 96,
-        "batch_size": 8,
-        "dropout": 0.4,
-        "augment": 0,
         "max_epochs": 24,
-        "learning_rate": 0.003,
         "steps": 9300,
     },
 }
+SETTINGS = {name: COMMON | settings for name, settings in SETTINGS.items()}
 
 
 def load(path: Path, part: str, fs: float) -> list[pl.PianoRoll]:

@@ -9,7 +9,7 @@ import pytest
 from jax.extend.random import threefry_2x32
 from scipy import stats
 
-from pianolstm._nn import lanes, sampling
+from pianolstm._nn import lanes, picking, sampling, scene
 from pianolstm._nn.corpus import held_on
 from pianolstm._nn.keys import seed_key
 from pianolstm._nn.lanes import Draw, Piece, Writer, write_all
@@ -28,7 +28,7 @@ N_ROWS = 768
 
 def rules(**changes):
     """Rules by which all rows may be drawn but for the last two."""
-    fields = dict.fromkeys(sampling.Rules._fields)
+    fields = dict.fromkeys(scene.Rules._fields)
     longest = np.full(LANES, lanes.UNLIMITED, np.int32)
     fields |= {
         "key": np.tile(np.array([7, 11], np.uint32), (LANES, 1)),
@@ -48,7 +48,7 @@ def rules(**changes):
     }
     for name, value in changes.items():
         fields[name] = np.broadcast_to(value, fields[name].shape).astype(fields[name].dtype)
-    return sampling.Rules(**fields)
+    return scene.Rules(**fields)
 
 
 def logits_over(rows, n_tokens, seed=0):
@@ -68,15 +68,15 @@ def draw(logits, rules, clock):
         "bias": jnp.zeros(logits.shape[1]),
         "begin": (None, jnp.zeros((LANES, LANES))),
     }
-    begun = np.full((sampling.N_BEGUN, LANES), -1, np.int32)
+    begun = np.full((scene.N_BEGUN, LANES), -1, np.int32)
     past = clock, words, zeros - 1, zeros, begun, begun, None
-    state = sampling.State(None, jnp.eye(LANES), *past)
-    given = sampling.Frames(zeros > 0, zeros, words.T, zeros, words.T, words.T)
+    state = scene.State(None, jnp.eye(LANES), *past)
+    given = scene.Frames(zeros > 0, zeros, words.T, zeros, words.T, words.T)
     n_rows = logits.shape[1]
-    vocabulary = sampling.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))
+    vocabulary = scene.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))
     config = NetworkConfig("lstm", n_rows, 4, 4, 0.0, 8)
-    scene = sampling.Scene(laid, vocabulary, rules, given, state)
-    return sampling.draw(config, scene, np.bool_(False)).ids
+    all_of = scene.Scene(laid, vocabulary, rules, given, state)
+    return sampling.draw(config, all_of, np.bool_(False)).ids
 
 
 def drawn(logits, rules, n):
@@ -93,7 +93,7 @@ def in_order(n_rows):
     def place(row):
         digits, n = [], n_rows
         while n > 1:
-            n = -(-n // sampling.FOLD)
+            n = -(-n // picking.FOLD)
             digits.append(row // n)
             row %= n
         return digits[::-1]
@@ -150,7 +150,7 @@ def test_pick_at_the_ends_of_the_uniform():
     possible = [row for row in in_order(N_ROWS) if weights[row] > 0]
     u = np.full(LANES, 0, np.float32)
     u[1::2] = np.nextafter(np.float32(1), 0)
-    rows = sampling.pick(jnp.broadcast_to(weights, (LANES, N_ROWS)), u)
+    rows = picking.pick(jnp.broadcast_to(weights, (LANES, N_ROWS)), u)
     assert rows.tolist() == [possible[0], possible[-1]] * (LANES // 2)
 
 
@@ -161,7 +161,7 @@ def test_pick_is_the_inverse_of_the_running_sum(n_rows):
     order = in_order(n_rows)
     for _ in range(10):
         u = rng.random(LANES).astype(np.float32)
-        rows = np.asarray(sampling.pick(jnp.asarray(weights), u))
+        rows = np.asarray(picking.pick(jnp.asarray(weights), u))
         for lane in range(LANES):
             sums = np.cumsum(weights[lane, order])
             passed = np.searchsorted(sums, np.float32(u[lane] * sums[-1]), side="right")
@@ -189,7 +189,7 @@ def test_the_settings_of_a_lane_are_its_own():
         clock = jnp.full(LANES, frame, jnp.int32)
         together = draw(logits, mixed, clock)
         for lane in range(LANES):
-            alone = sampling.Rules(*(np.repeat(a[lane : lane + 1], LANES, axis=0) for a in mixed))
+            alone = scene.Rules(*(np.repeat(a[lane : lane + 1], LANES, axis=0) for a in mixed))
             assert draw(logits, alone, clock)[lane] == together[lane]
 
 
@@ -497,8 +497,8 @@ def test_deadline_returns_what_is_ready():
     writer = writer_of("stacked")
     whole = write_all(writer, [piece(writer)], 500)[0].tokens
     (part,) = write_all(writer, [piece(writer)], 500, deadline=0.0)
-    assert len(part.tokens) == sampling.BLOCK
-    assert part.tokens.tolist() == whole[: sampling.BLOCK].tolist()
+    assert len(part.tokens) == scene.BLOCK
+    assert part.tokens.tolist() == whole[: scene.BLOCK].tolist()
 
 
 def test_held_on_drops_what_is_struck_again():

@@ -1,5 +1,6 @@
 """Two routes to a frame: probabilities that sum to one, and draws that follow them."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -15,7 +16,7 @@ from scipy import stats
 import pianolstm as pl
 import reference
 from pianolstm import constraints
-from pianolstm._nn import sampling, spelling
+from pianolstm._nn import sampling, scene, spelling
 from pianolstm._nn.corpus import LAST, SKIPPED, Corpus, as_words, padded_vocabulary, spelled
 from pianolstm._nn.evaluation import evaluate
 from pianolstm._nn.lanes import Draw, Group, Piece, Writer, chords_of, write_all
@@ -83,7 +84,8 @@ def log_p(config, params, pieces):
     index = {words.tobytes(): i for i, words in enumerate(table)}
     tokens = [np.array([index[c.tobytes()] for c in piece], np.int32) for piece in pieces]
     corpus = Corpus.of(KNOWN, TokenCorpus(tokens, table, 20, "seconds", [None] * len(tokens)))
-    found = evaluate(config, params, padded_vocabulary(KNOWN), corpus, None)
+    network = replace(config, recall=False)
+    found = evaluate(network, params, padded_vocabulary(KNOWN), corpus, None)
     return [piece.log_p for piece in found]
 
 
@@ -180,8 +182,8 @@ def draw_all(config, laid, vocabulary, rules, free, state, clocks):
     def one(clock):
         timed = state._replace(clock=clock)
         heard = recalled(state.memory) if config.recall else None
-        scene = sampling.Scene(laid, vocabulary, rules, free, timed, heard)
-        return sampling.draw(config, scene, np.bool_(False)).bits
+        all_of = scene.Scene(laid, vocabulary, rules, free, timed, heard)
+        return sampling.draw(config, all_of, np.bool_(False)).bits
 
     return jax.lax.map(one, clocks)
 

@@ -366,7 +366,8 @@ class SequenceGenerator(BaseEstimator):
             begins a piece.
         temperature : float, default=1.0
             The logits are divided by it: below 1 plays safer, above 1 wilder; 0 takes the most
-            likely chord each time.
+            likely chord each time. This, `top_k` and `top_p` are of the network's draws; what is
+            recalled comes with its own share (at 0 where that is above one half).
         top_k : int, default=None
             Draw among so many most likely chords alone (and those as likely as the last of them).
             A chord outside the vocabulary counts as less likely than those within.
@@ -617,7 +618,7 @@ class SequenceGenerator(BaseEstimator):
         the vocabulary and note by note, and its likelihood is the sum of both. With
         ``spell=False``, one outside the vocabulary costs the probability of such a chord, times
         that of its pitches as independent events with the shares that they have in the training
-        frames.
+        frames. With ``recall=True`` what is recalled has its share of the likelihood.
 
         Parameters
         ----------

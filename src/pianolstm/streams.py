@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from pianolstm._nn.lanes import Draw, Group, Piece, Writer, check_tokens, chords_of
-from pianolstm._nn.sampling import State
+from pianolstm._nn.scene import State
 from pianolstm._nn.stepping import LANES
 from pianolstm.checks import RandomState, check_number
 from pianolstm.constraints import Limits

@@ -68,7 +68,7 @@ def evaluate(
     bernoulli : PitchBernoulli
         What a chord outside the vocabulary costs beside the probability of being one.
     recall : Recall, default=None
-        What share chords have that are recalled; of use if the network says that there are any.
+        What share chords have that are recalled, where any are.
     stride : int, default=1
         Bi-LSTM only: predict every stride-th frame.
 
@@ -100,7 +100,8 @@ def evaluate(
     ]
     if not config.spell:
         _add_unknown(pieces, corpus, bernoulli)
-    if config.recall and recall is not None:
+    if config.recall:
+        assert recall is not None
         _mix_recalled(pieces, corpus, recall, spell=config.spell)
     return pieces
 

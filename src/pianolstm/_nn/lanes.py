@@ -17,16 +17,8 @@ import numpy as np
 
 from pianolstm._nn.corpus import HOLD, as_words, held_on, padded_vocabulary
 from pianolstm._nn.networks import NetworkConfig, Params
-from pianolstm._nn.sampling import (
-    BLOCK,
-    Frames,
-    Rules,
-    State,
-    Vocabulary,
-    Written,
-    begin,
-    write,
-)
+from pianolstm._nn.sampling import write
+from pianolstm._nn.scene import BLOCK, Frames, Rules, State, Vocabulary, Written, begin
 from pianolstm._nn.stepping import LANES, lay_out
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError

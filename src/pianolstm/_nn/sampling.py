@@ -4,10 +4,7 @@ A block of frames is written in all lanes at once (see `pianolstm._nn.stepping`)
 an argument of the compiled program, as are seeds, temperatures and constraints. Each lane has its
 own clock, prime and settings.
 
-Conventions
------------
-Settings and states have the lanes last, but for what is compared with the vocabulary: (lanes,
-n_rows), since what is done to a row of chords is then done by vectors.
+For the order of axes, see `pianolstm._nn.scene`.
 """
 
 from __future__ import annotations
@@ -19,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.extend.random import threefry2x32_p
 
 from pianolstm._nn.corpus import END, HOLD, OTHER
 from pianolstm._nn.networks import NetworkConfig, begins_chord, unpack_words
@@ -32,233 +28,17 @@ from pianolstm._nn.note_by_note import (
     sharpness_of,
     spell_out,
 )
-from pianolstm._nn.recall import hear, nothing_heard, recalled
-from pianolstm._nn.stepping import LANES, Carry, Laid, step
+from pianolstm._nn.picking import highest_of, pick, total_of, uniform
+from pianolstm._nn.recall import hear, recalled
+from pianolstm._nn.scene import BLOCK, Drawn, Frames, Rules, Scene, State, Vocabulary, Written
+from pianolstm._nn.stepping import LANES, Laid, step
 from pianolstm.rolls import N_PITCHES
-
-BLOCK = 64
-"""Frames that one call writes at the most; Ctrl-C and deadlines act between two."""
-
-N_BEGUN = 64
-"""Chords last begun that a lane remembers, for the repetition penalty."""
-
-FOLD = 16
-"""Rows that are added up at once; divides the rows of the vocabulary."""
 
 MOST_VAIN = 8
 """Spellings of a frame that keep not what is asked, after which there are no more."""
 
 SYMBOLS = 3 + (N_PITCHES + 1) * N_NUMBERS
 """Random numbers of an attempt: of the row, of taking what was spelled, of recalling, of notes."""
-
-
-class Vocabulary(NamedTuple):
-    """What chords are.
-
-    Attributes
-    ----------
-    bits : Array of uint32, shape (8, n_rows)
-        Zero beyond the chords. (A word of all rows side by side: these are compared by vectors.)
-    held : Array of int32, shape (n_rows,)
-        The row that holds each chord on: the same pitches, none struck again. `HOLD` where that is
-        outside the vocabulary, or -1 where such chords are not written.
-    """
-
-    bits: Any
-    held: Any
-
-
-class Rules(NamedTuple):
-    """How each lane draws; arrays of shape (lanes,), if not said otherwise.
-
-    Attributes
-    ----------
-    key : uint32, shape (lanes, 2)
-    temperature : float32
-        0 takes the most likely chord.
-    top_k : int32
-        Most likely chords that may be drawn.
-    top_p : float32
-        Share of the probability whose most likely chords may be drawn.
-    penalty : float32
-        Taken from the logit of a chord for each time it was begun of late.
-    recent : int32
-        Frames that are "of late".
-    max_hold, max_silence : int32
-        Frames that a chord, and a rest, may last.
-    usual_hold : int32
-        Frames after which a chord is held no longer if any other is allowed.
-    may_end : bool
-        Whether a piece may end, and another begin.
-    n_allowed : float32
-        How many chords may be drawn.
-    is_proposed : bool
-        Whether what is spelled is taken as it comes, for likelihoods that account for it.
-    allowed : bool, shape (lanes, n_rows)
-        Which.
-    pitches : uint32, shape (lanes, 4)
-        Pitches that may sound in a chord that is spelled, or held on outside the vocabulary.
-    max_notes, span, hand : int32
-        How many notes it may have, how many semitones a hand may span, and of how many notes.
-    may_rest : bool
-        Whether it may have none.
-    """
-
-    key: Any
-    temperature: Any
-    top_k: Any
-    top_p: Any
-    penalty: Any
-    recent: Any
-    max_hold: Any
-    max_silence: Any
-    usual_hold: Any
-    may_end: Any
-    n_allowed: Any
-    is_proposed: Any
-    allowed: Any
-    pitches: Any
-    max_notes: Any
-    span: Any
-    hand: Any
-    may_rest: Any
-
-
-class Frames(NamedTuple):
-    """What is known of the frames of a block.
-
-    Attributes
-    ----------
-    is_given : Array of bool, shape (BLOCK, lanes)
-        Frames that are not drawn.
-    ids : Array of int32, shape (BLOCK, lanes)
-        Their tokens, from n_rows up outside the vocabulary.
-    bits : Array of uint32, shape (BLOCK, lanes, 8)
-        Their chords.
-    held : Array of int32, shape (BLOCK, lanes)
-        The tokens that hold them on, -1 for none.
-    required, forbidden : Array of uint32, shape (BLOCK, lanes, 8)
-        Pitches that a drawn chord must have and must not have. A pitch that must be struck again is
-        struck anew where it did not sound before.
-    """
-
-    is_given: Any
-    ids: Any
-    bits: Any
-    held: Any
-    required: Any
-    forbidden: Any
-
-
-class State(NamedTuple):
-    """Where each lane is.
-
-    Attributes
-    ----------
-    carry, features
-        Of the network, see `pianolstm._nn.stepping.step`.
-    clock : Array of int32, shape (lanes,)
-        The next frame; frames of the prime are below 0.
-    past : Array of uint32, shape (8, lanes)
-        The last chord.
-    hold : Array of int32, shape (lanes,)
-        The row that holds it on, -1 for none.
-    age : Array of int32, shape (lanes,)
-        Frames for which it has been held.
-    begun, begun_at : Array of int32, shape (N_BEGUN, lanes)
-        Chords last begun, see `noted`, and when.
-    memory : Memory
-        What was heard; None where nothing is recalled.
-    """
-
-    carry: Any
-    features: Any
-    clock: Any
-    past: Any
-    hold: Any
-    age: Any
-    begun: Any
-    begun_at: Any
-    memory: Any
-
-
-class Scene(NamedTuple):
-    """All that a frame is drawn from.
-
-    Attributes
-    ----------
-    laid : dict
-        The network, see `pianolstm._nn.stepping.lay_out`.
-    vocabulary : Vocabulary
-    rules : Rules
-    given : Frames
-        Of this frame, without the axis of the block. Where it is given, nothing is drawn.
-    state : State
-    recalled : Recalled
-        What is recalled; None where nothing is.
-    """
-
-    laid: Any
-    vocabulary: Any
-    rules: Any
-    given: Any
-    state: Any
-    recalled: Any = None
-
-
-class Written(NamedTuple):
-    """What a block has come to, arrays of shape (BLOCK, lanes).
-
-    Attributes
-    ----------
-    tokens : int32
-        Rows of the chords, n_rows outside the vocabulary; -1 where no chord was allowed.
-    bits : uint32, shape (BLOCK, lanes, 8)
-        The chords.
-    log_p : float32
-        Nats of the token, as the network has it: temperature 1, nothing forbidden.
-    log_allowed : float32
-        Nats of all that was allowed, at the lane's temperature; of a given chord, its own.
-    """
-
-    tokens: Any
-    bits: Any
-    log_p: Any
-    log_allowed: Any
-
-
-class Drawn(NamedTuple):
-    """What `draw` has come to; arrays of shape (lanes,).
-
-    Attributes
-    ----------
-    ids : int32
-        Rows, n_rows outside the vocabulary; -1 where no chord was allowed.
-    bits : uint32, shape (lanes, 8)
-        The chords.
-    hold : int32
-        The rows that hold them on, -1 for none.
-    has_ended : bool
-        Whether the piece before ended.
-    log_p, log_allowed : float32
-        As in `Written`.
-    """
-
-    ids: Any
-    bits: Any
-    hold: Any
-    has_ended: Any
-    log_p: Any
-    log_allowed: Any
-
-
-def begin(config: NetworkConfig, carry: Carry, features: Any) -> State:
-    """The beginning of a piece in every lane."""
-    zeros, none = np.zeros(LANES, np.int32), np.full(LANES, -1, np.int32)
-    begun = np.full((N_BEGUN, LANES), -1, np.int32)
-    past = np.zeros((8, LANES), np.uint32)
-    memory = nothing_heard() if config.recall else None
-    return State(carry, features, zeros, past, none, zeros, begun, begun, memory)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -375,7 +155,7 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
     n_rows = len(laid["bias"])
     rows = jnp.arange(n_rows, dtype=jnp.int32)
     chances = _chances(config, scene)
-    recall = _recall(config, scene, chances)
+    recall: Any = _recall(config, scene, chances) if config.recall else None
     is_cut = (rules.top_k < n_rows) | (rules.top_p < 1)
 
     def attempt(tries: _Tries) -> _Tries:
@@ -398,7 +178,7 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
 
         def relative(logits: Array) -> tuple[Array, Array]:
             """Probabilities, relative to the most likely row's, and the logit of that."""
-            highest = _highest(jnp.where(now, logits, -jnp.inf))
+            highest = highest_of(jnp.where(now, logits, -jnp.inf))
             return jnp.where(now, jnp.exp((logits - highest) * sharpness_of(rules)), 0), highest
 
         p, highest = lax.cond(
@@ -413,7 +193,7 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
             # Where it is drawn no more, its share counts in top_p nevertheless.
             spells = (tries.spelled.n_vain < MOST_VAIN) & ~tries.spelled.is_cut
             is_left = jnp.where(rows == n_rows + OTHER, spells[:, None], is_left)
-        u, u_taken = _uniform(rules.key, state.clock, tries.n * SYMBOLS + jnp.arange(2)).T
+        u, u_taken = uniform(rules.key, state.clock, tries.n * SYMBOLS + jnp.arange(2)).T
         drawn = pick(jnp.where(is_left, p, 0), u)
 
         def rejected() -> tuple[Array, Array]:
@@ -462,18 +242,11 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
             may_come = now | ((rows == n_rows + OTHER) & chances.may_spell[:, None])
             log_p, log_allowed = _weigh(config, scene, logits, may_come, came, notes)
             if config.recall:
-                bits = jnp.where(told.is_given[:, None], told.bits, vocabulary.bits[:, came].T)
-                if config.spell:
-                    bits = jnp.where((came == n_rows + HOLD)[:, None], _held_on(state.past.T), bits)
-                    is_new = (drawn == n_rows + OTHER) & ~told.is_given
-                    bits = jnp.where(is_new[:, None], spelled.bits, bits)
-                is_same = jnp.all(bits == recall.bits, axis=1) & (came != n_rows + END)
+                new = spelled.bits, (drawn == n_rows + OTHER) & ~told.is_given
+                bits = _bits_of(vocabulary, state, came, new, told)
+                came_back = jnp.all(bits == recall.bits, axis=1) & (came != n_rows + END)
                 share = jnp.where(tries.has_ended, 0, recall.share)
-                log_p += jnp.log1p(-share)
-                log_p = jnp.where(is_same, jnp.logaddexp(log_p, jnp.log(share)), log_p)
-                # Of what is recalled all is allowed, or nothing.
-                log_allowed += jnp.where(recall.may_come, 0, jnp.log1p(-share))
-                log_allowed = jnp.where(comes, 0, log_allowed)
+                log_p, log_allowed = _mixed(log_p, log_allowed, share, came_back, recall, comes)
                 log_allowed = jnp.where(given.is_given, log_p, log_allowed)
             return log_p, log_allowed
 
@@ -588,7 +361,7 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
 
     def asked() -> tuple[Array, Array]:
         fits = rules.allowed & _asked(vocabulary, given, state.past)
-        return fits, jnp.sum(fits, axis=1, dtype=jnp.float32)
+        return fits, total_of(fits)
 
     is_asked = jnp.any(given.required > 0) | jnp.any(given.forbidden > 0)
     allowed, n_allowed = lax.cond(is_asked, asked, lambda: (rules.allowed, rules.n_allowed))
@@ -605,8 +378,8 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
         )
         impossible = lax.optimization_barrier(impossible)
         allowed &= ~impossible
-        n_allowed = jnp.sum(allowed, axis=1, dtype=jnp.float32)
-        n_anew = jnp.sum(allowed & ~_strikes(vocabulary), axis=1, dtype=jnp.float32)
+        n_allowed = total_of(allowed)
+        n_anew = total_of(allowed & ~_strikes(vocabulary))
     may_hold = (state.hold >= 0) & allowed[jnp.arange(LANES), jnp.maximum(state.hold, 0)]
     n_others, n_anew = n_allowed - may_hold, n_anew - may_hold
     if config.spell:
@@ -656,9 +429,6 @@ class _Recall(NamedTuple):
 
 def _recall(config: NetworkConfig, scene: Scene, chances: _Chances) -> _Recall:
     """What is recalled, and whether it is allowed and drawn."""
-    if not config.recall:
-        nothing: Any = None
-        return _Recall(*[nothing] * 6)
     laid, _, rules, given, state, (classes, bits, ids, hold) = scene
     n_rows = len(laid["bias"])
     share = laid["recall"][classes]
@@ -679,9 +449,35 @@ def _recall(config: NetworkConfig, scene: Scene, chances: _Chances) -> _Recall:
         share = jnp.where(is_known, share, 0)
     times = jnp.sum((state.begun == noted(ids, bits, n_rows)) & _is_recent(rules, state), axis=0)
     often = share * jnp.exp(-jnp.where(holds, 0, times * rules.penalty))
-    u = _uniform(rules.key, state.clock, jnp.full(1, 2))[:, 0]
+    u = uniform(rules.key, state.clock, jnp.full(1, 2))[:, 0]
     comes = may_come & (jnp.where(rules.temperature > 0, u, 0.5) < often)
     return _Recall(share, may_come & (classes > 0), comes, ids, bits, hold)
+
+
+def _bits_of(
+    vocabulary: Vocabulary,
+    state: State,
+    came: Array,
+    spelled: tuple[Array, Array],
+    told: Frames,
+) -> Array:
+    """Bits of the chords that came, (lanes, 8), of rows, spelled, or told."""
+    bits, is_spelled = spelled
+    hold = came == len(vocabulary.held) + HOLD
+    bits = jnp.where(is_spelled[:, None], bits, vocabulary.bits[:, came].T)
+    bits = jnp.where(hold[:, None] & ~is_spelled[:, None], _held_on(state.past.T), bits)
+    return jnp.where(told.is_given[:, None], told.bits, bits)
+
+
+def _mixed(
+    log_p: Array, log_allowed: Array, share: Array, came_back: Array, recall: _Recall, comes: Array
+) -> tuple[Array, Array]:
+    """Likelihoods by the network, and of what is recalled, together."""
+    log_p += jnp.log1p(-share)
+    log_p = jnp.where(came_back, jnp.logaddexp(log_p, jnp.log(share)), log_p)
+    # Of what is recalled all is allowed, or nothing.
+    log_allowed += jnp.where(recall.may_come, 0, jnp.log1p(-share))
+    return log_p, jnp.where(comes, 0, log_allowed)
 
 
 def _strikes(vocabulary: Vocabulary) -> Array:
@@ -732,7 +528,7 @@ def _spell(
     bits = jnp.where((came == n_rows + HOLD)[:, None], on, bits)
 
     def u(k: Array) -> Array:
-        return _uniform(rules.key, state.clock, tries.n * SYMBOLS + 3 + k)
+        return uniform(rules.key, state.clock, tries.n * SYMBOLS + 3 + k)
 
     out = spell_out(
         laid,
@@ -848,7 +644,7 @@ def _weigh(
     at_row = jnp.take_along_axis(known - highest, came[:, None], axis=1)[:, 0]
     # What is allowed may be too unlikely for a float, but not for its logarithm.
     may_come = jnp.where(allowed, known, -jnp.inf)
-    most = jnp.maximum(_highest(may_come), -LARGE)
+    most = jnp.maximum(highest_of(may_come), -LARGE)
     log_allowed = jnp.log(jnp.sum(jnp.exp((may_come - most) * sharpness), axis=1))
     log_allowed += ((most - highest) * sharpness)[:, 0]
     if other is not None:
@@ -866,7 +662,7 @@ def _weigh(
 
 def _sums(logits: Array, sharpness: Array) -> tuple[Array, Array, Array]:
     """The highest logit of each lane; log sum exp of all, and of all times sharpness, above it."""
-    highest = _highest(logits)
+    highest = highest_of(logits)
     past = logits - highest
     plain, sharp = (jnp.log(jnp.sum(jnp.exp(x), axis=1)) for x in (past, past * sharpness))
     return highest, plain, sharp
@@ -892,71 +688,3 @@ def _other(logits: Array, highest: Array, rules: Rules) -> Array:
     relative = lax.cond(jnp.any(rules.temperature != 1), tempered, lambda: direct)
     # Where no row of the vocabulary is left, any number above 0 will do.
     return jnp.exp(jnp.clip(relative, -60, 60))
-
-
-def _uniform(key: Array, clock: Array, number: Array) -> Array:
-    """Numbers in [0, 1) of each key, frame and number (k,): (lanes, k), 24 bits of each."""
-    # One call in place of two of fold_in and one of uniform, each of which is a loop to compile.
-    shape = LANES, len(number)
-    counts = key[:, 0, None], key[:, 1, None], clock[:, None], number
-    bits = threefry2x32_p.bind(*(jnp.broadcast_to(a.astype(jnp.uint32), shape) for a in counts))[0]
-    return (bits >> 8).astype(jnp.float32) * 2.0**-24
-
-
-def pick(weights: Array, u: Array) -> Array:
-    """Rows with probabilities in proportion to their weights, by the inverse of the running sum.
-
-    Weights are added up sixteen by sixteen, and their sums again; then the sum that passes the
-    target is sought from the last back to the first. (The compiler's own running sum takes longer
-    than all the rest.)
-
-    Parameters
-    ----------
-    weights : Array, shape (lanes, n_rows)
-    u : Array, shape (lanes,)
-        In [0, 1).
-
-    Returns
-    -------
-    Array of int32, shape (lanes,)
-        Never a row of weight 0, if there is another.
-    """
-    levels = [_sixteens(weights)]
-    while levels[-1].shape[2] > 1:
-        levels.append(_sixteens(functools.reduce(jnp.add, _columns(levels[-1]))))
-    total = functools.reduce(jnp.add, _columns(levels[-1]))[:, 0]
-    row, target = jnp.zeros(LANES, jnp.int32), u * total
-    for level in reversed(levels):
-        picked, target = _invert(level[jnp.arange(LANES), :, row], target)
-        row = picked * level.shape[2] + row
-    return row
-
-
-def _sixteens(x: Array) -> Array:
-    """Every n-th row together, as (lanes, 16, n); zeros make up what lacks."""
-    n = -(-x.shape[1] // FOLD)
-    x = jnp.pad(x, ((0, 0), (0, FOLD * n - x.shape[1])))
-    return x.reshape(LANES, FOLD, n)
-
-
-def _columns(x: Array) -> list[Array]:
-    return [x[:, i] for i in range(FOLD)]
-
-
-def _highest(x: Array) -> Array:
-    """The largest number of each lane: (lanes, 1)."""
-    # Columns of a row side by side: the compiler's own maximum takes nine times as long.
-    columns = functools.reduce(lambda a, b: jnp.where(a > b, a, b), _columns(_sixteens(x)))
-    return jnp.max(columns, axis=1, keepdims=True)
-
-
-def _invert(weights: Array, target: Array) -> tuple[Array, Array]:
-    """Where the running sum of each lane passes the target, and what is left of the target."""
-    at = jnp.arange(FOLD)
-    # Sums that differ by a weight of zero are equal, whatever their order: so none is picked.
-    sums = jnp.sum(jnp.where(at <= at[:, None], weights[:, None], 0), axis=2)
-    # Rounding may leave the target above the last sum.
-    last = jnp.max(jnp.where(weights > 0, at, 0), axis=1)
-    i = jnp.minimum(jnp.sum(sums <= target[:, None], axis=1), last)
-    before = jnp.sum(jnp.where(at < i[:, None], weights, 0), axis=1)
-    return i.astype(jnp.int32), target - before

@@ -1,0 +1,88 @@
+"""Drawing from a row of weights: random numbers, and sums and maxima by vectors."""
+
+from __future__ import annotations
+
+import functools
+
+import jax.numpy as jnp
+from jax import Array
+from jax.extend.random import threefry2x32_p
+
+from pianolstm._nn.stepping import LANES
+
+FOLD = 16
+"""Rows that are added up at once; divides the rows of the vocabulary."""
+
+
+def uniform(key: Array, clock: Array, number: Array) -> Array:
+    """Numbers in [0, 1) of each key, frame and number (k,): (lanes, k), 24 bits of each."""
+    # One call in place of two of fold_in and one of uniform, each of which is a loop to compile.
+    shape = LANES, len(number)
+    counts = key[:, 0, None], key[:, 1, None], clock[:, None], number
+    bits = threefry2x32_p.bind(*(jnp.broadcast_to(a.astype(jnp.uint32), shape) for a in counts))[0]
+    return (bits >> 8).astype(jnp.float32) * 2.0**-24
+
+
+def pick(weights: Array, u: Array) -> Array:
+    """Rows with probabilities in proportion to their weights, by the inverse of the running sum.
+
+    Weights are added up sixteen by sixteen, and their sums again; then the sum that passes the
+    target is sought from the last back to the first. (The compiler's own running sum takes longer
+    than all the rest.)
+
+    Parameters
+    ----------
+    weights : Array, shape (lanes, n_rows)
+    u : Array, shape (lanes,)
+        In [0, 1).
+
+    Returns
+    -------
+    Array of int32, shape (lanes,)
+        Never a row of weight 0, if there is another.
+    """
+    levels = [_sixteens(weights)]
+    while levels[-1].shape[2] > 1:
+        levels.append(_sixteens(functools.reduce(jnp.add, _columns(levels[-1]))))
+    total = functools.reduce(jnp.add, _columns(levels[-1]))[:, 0]
+    row, target = jnp.zeros(LANES, jnp.int32), u * total
+    for level in reversed(levels):
+        picked, target = _invert(level[jnp.arange(LANES), :, row], target)
+        row = picked * level.shape[2] + row
+    return row
+
+
+def _sixteens(x: Array) -> Array:
+    """Every n-th row together, as (lanes, 16, n); zeros make up what lacks."""
+    n = -(-x.shape[1] // FOLD)
+    x = jnp.pad(x, ((0, 0), (0, FOLD * n - x.shape[1])))
+    return x.reshape(LANES, FOLD, n)
+
+
+def _columns(x: Array) -> list[Array]:
+    return [x[:, i] for i in range(FOLD)]
+
+
+def highest_of(x: Array) -> Array:
+    """The largest number of each lane: (lanes, 1)."""
+    # Columns of a row side by side: the compiler's own maximum takes nine times as long.
+    columns = functools.reduce(lambda a, b: jnp.where(a > b, a, b), _columns(_sixteens(x)))
+    return jnp.max(columns, axis=1, keepdims=True)
+
+
+def total_of(x: Array) -> Array:
+    """The sum of each lane: (lanes,), float32."""
+    # As for the maximum.
+    return jnp.sum(functools.reduce(jnp.add, _columns(_sixteens(x.astype(jnp.float32)))), axis=1)
+
+
+def _invert(weights: Array, target: Array) -> tuple[Array, Array]:
+    """Where the running sum of each lane passes the target, and what is left of the target."""
+    at = jnp.arange(FOLD)
+    # Sums that differ by a weight of zero are equal, whatever their order: so none is picked.
+    sums = jnp.sum(jnp.where(at <= at[:, None], weights[:, None], 0), axis=2)
+    # Rounding may leave the target above the last sum.
+    last = jnp.max(jnp.where(weights > 0, at, 0), axis=1)
+    i = jnp.minimum(jnp.sum(sums <= target[:, None], axis=1), last)
+    before = jnp.sum(jnp.where(at < i[:, None], weights, 0), axis=1)
+    return i.astype(jnp.int32), target - before

@@ -1,0 +1,232 @@
+"""What frames are written from, and what is written: arrays of all lanes.
+
+Conventions
+-----------
+Settings and states have the lanes last, but for what is compared with the vocabulary: (lanes,
+n_rows), since what is done to a row of chords is then done by vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pianolstm._nn.networks import NetworkConfig
+from pianolstm._nn.recall import nothing_heard
+from pianolstm._nn.stepping import LANES, Carry
+
+BLOCK = 64
+"""Frames that one call writes at the most; Ctrl-C and deadlines act between two."""
+
+N_BEGUN = 64
+"""Chords last begun that a lane remembers, for the repetition penalty."""
+
+
+class Vocabulary(NamedTuple):
+    """What chords are.
+
+    Attributes
+    ----------
+    bits : Array of uint32, shape (8, n_rows)
+        Zero beyond the chords. (A word of all rows side by side: these are compared by vectors.)
+    held : Array of int32, shape (n_rows,)
+        The row that holds each chord on: the same pitches, none struck again. `HOLD` where that is
+        outside the vocabulary, or -1 where such chords are not written.
+    """
+
+    bits: Any
+    held: Any
+
+
+class Rules(NamedTuple):
+    """How each lane draws; arrays of shape (lanes,), if not said otherwise.
+
+    Attributes
+    ----------
+    key : uint32, shape (lanes, 2)
+    temperature : float32
+        0 takes the most likely chord.
+    top_k : int32
+        Most likely chords that may be drawn.
+    top_p : float32
+        Share of the probability whose most likely chords may be drawn.
+    penalty : float32
+        Taken from the logit of a chord for each time it was begun of late.
+    recent : int32
+        Frames that are "of late".
+    max_hold, max_silence : int32
+        Frames that a chord, and a rest, may last.
+    usual_hold : int32
+        Frames after which a chord is held no longer if any other is allowed.
+    may_end : bool
+        Whether a piece may end, and another begin.
+    n_allowed : float32
+        How many chords may be drawn.
+    is_proposed : bool
+        Whether what is spelled is taken as it comes, for likelihoods that account for it.
+    allowed : bool, shape (lanes, n_rows)
+        Which.
+    pitches : uint32, shape (lanes, 4)
+        Pitches that may sound in a chord that is spelled, or held on outside the vocabulary.
+    max_notes, span, hand : int32
+        How many notes it may have, how many semitones a hand may span, and of how many notes.
+    may_rest : bool
+        Whether it may have none.
+    """
+
+    key: Any
+    temperature: Any
+    top_k: Any
+    top_p: Any
+    penalty: Any
+    recent: Any
+    max_hold: Any
+    max_silence: Any
+    usual_hold: Any
+    may_end: Any
+    n_allowed: Any
+    is_proposed: Any
+    allowed: Any
+    pitches: Any
+    max_notes: Any
+    span: Any
+    hand: Any
+    may_rest: Any
+
+
+class Frames(NamedTuple):
+    """What is known of the frames of a block.
+
+    Attributes
+    ----------
+    is_given : Array of bool, shape (BLOCK, lanes)
+        Frames that are not drawn.
+    ids : Array of int32, shape (BLOCK, lanes)
+        Their tokens, from n_rows up outside the vocabulary.
+    bits : Array of uint32, shape (BLOCK, lanes, 8)
+        Their chords.
+    held : Array of int32, shape (BLOCK, lanes)
+        The tokens that hold them on, -1 for none.
+    required, forbidden : Array of uint32, shape (BLOCK, lanes, 8)
+        Pitches that a drawn chord must have and must not have. A pitch that must be struck again is
+        struck anew where it did not sound before.
+    """
+
+    is_given: Any
+    ids: Any
+    bits: Any
+    held: Any
+    required: Any
+    forbidden: Any
+
+
+class State(NamedTuple):
+    """Where each lane is.
+
+    Attributes
+    ----------
+    carry, features
+        Of the network, see `pianolstm._nn.stepping.step`.
+    clock : Array of int32, shape (lanes,)
+        The next frame; frames of the prime are below 0.
+    past : Array of uint32, shape (8, lanes)
+        The last chord.
+    hold : Array of int32, shape (lanes,)
+        The row that holds it on, -1 for none.
+    age : Array of int32, shape (lanes,)
+        Frames for which it has been held.
+    begun, begun_at : Array of int32, shape (N_BEGUN, lanes)
+        Chords last begun, see `noted`, and when.
+    memory : Memory
+        What was heard; None where nothing is recalled.
+    """
+
+    carry: Any
+    features: Any
+    clock: Any
+    past: Any
+    hold: Any
+    age: Any
+    begun: Any
+    begun_at: Any
+    memory: Any
+
+
+class Scene(NamedTuple):
+    """All that a frame is drawn from.
+
+    Attributes
+    ----------
+    laid : dict
+        The network, see `pianolstm._nn.stepping.lay_out`.
+    vocabulary : Vocabulary
+    rules : Rules
+    given : Frames
+        Of this frame, without the axis of the block. Where it is given, nothing is drawn.
+    state : State
+    recalled : Recalled
+        What is recalled; None where nothing is.
+    """
+
+    laid: Any
+    vocabulary: Any
+    rules: Any
+    given: Any
+    state: Any
+    recalled: Any = None
+
+
+class Written(NamedTuple):
+    """What a block has come to, arrays of shape (BLOCK, lanes).
+
+    Attributes
+    ----------
+    tokens : int32
+        Rows of the chords, n_rows outside the vocabulary; -1 where no chord was allowed.
+    bits : uint32, shape (BLOCK, lanes, 8)
+        The chords.
+    log_p : float32
+        Nats of the token, as the network has it: temperature 1, nothing forbidden.
+    log_allowed : float32
+        Nats of all that was allowed, at the lane's temperature; of a given chord, its own.
+    """
+
+    tokens: Any
+    bits: Any
+    log_p: Any
+    log_allowed: Any
+
+
+class Drawn(NamedTuple):
+    """What `draw` has come to; arrays of shape (lanes,).
+
+    Attributes
+    ----------
+    ids : int32
+        Rows, n_rows outside the vocabulary; -1 where no chord was allowed.
+    bits : uint32, shape (lanes, 8)
+        The chords.
+    hold : int32
+        The rows that hold them on, -1 for none.
+    has_ended : bool
+        Whether the piece before ended.
+    log_p, log_allowed : float32
+        As in `Written`.
+    """
+
+    ids: Any
+    bits: Any
+    hold: Any
+    has_ended: Any
+    log_p: Any
+    log_allowed: Any
+
+
+def begin(config: NetworkConfig, carry: Carry, features: Any) -> State:
+    """The beginning of a piece in every lane."""
+    zeros, none = np.zeros(LANES, np.int32), np.full(LANES, -1, np.int32)
+    begun = np.full((N_BEGUN, LANES), -1, np.int32)
+    past = np.zeros((8, LANES), np.uint32)
+    memory = nothing_heard() if config.recall else None
+    return State(carry, features, zeros, past, none, zeros, begun, begun, memory)
