@@ -17,6 +17,7 @@ from pianolstm._nn import recall
 from pianolstm._nn.corpus import Corpus, as_words
 from pianolstm._nn.lanes import Draw, Group, Piece, Writer, chords_of, write_all
 from pianolstm._nn.recall import LENGTHS, Recall, find_sources
+from pianolstm._nn.scene import spread
 from pianolstm._nn.stepping import LANES
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
@@ -117,7 +118,7 @@ def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
             state = recall.hear(state, words[ids], ids, hold, ids.astype(jnp.uint32), begins)
             return state, found
 
-        start = jax.tree.map(jnp.asarray, recall.nothing_heard())
+        start = spread(recall.nothing_heard(), LANES)
         return jax.lax.scan(one, start, tokens)[1]
 
     found = heard(jnp.stack(pieces, axis=1))
@@ -134,7 +135,7 @@ def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
 
 def test_a_piece_that_begins_forgets():
     words = as_words(CHORDS)
-    state = recall.nothing_heard()
+    state = spread(recall.nothing_heard(), LANES)
     for t, token in enumerate([1, 4, 1, 4, 1]):
         ids = np.full(LANES, token, np.int32)
         begins = (np.arange(LANES) < 3) & (t == 4)

@@ -62,16 +62,16 @@ def logits_over(rows, n_tokens, seed=0):
 @jax.jit
 def draw(logits, rules, clock):
     """Tokens of eight lanes, with logits of their own."""
-    zeros, words = np.zeros(LANES, np.int32), np.zeros((8, LANES), np.uint32)
+    zeros, words = np.zeros(LANES, np.int32), np.zeros((LANES, 8), np.uint32)
     laid = {
-        "table": logits.T,
+        "table": logits,
         "bias": jnp.zeros(logits.shape[1]),
-        "begin": (None, jnp.zeros((LANES, LANES))),
+        "begin": (None, jnp.zeros((1, LANES))),
     }
-    begun = np.full((scene.N_BEGUN, LANES), -1, np.int32)
+    begun = np.full((LANES, scene.N_BEGUN), -1, np.int32)
     past = clock, words, zeros - 1, zeros, begun, begun, None
     state = scene.State(None, jnp.eye(LANES), *past)
-    given = scene.Frames(zeros > 0, zeros, words.T, zeros, words.T, words.T)
+    given = scene.Frames(zeros > 0, zeros, words, zeros, words, words)
     n_rows = logits.shape[1]
     vocabulary = scene.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))
     config = NetworkConfig("lstm", n_rows, 4, 4, 0.0, 8)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pianolstm._nn.networks import ARCHITECTURES, NetworkConfig, bind, initialise
+from pianolstm._nn.scene import spread
 from pianolstm._nn.stepping import LANES, lay_out, step
 from pianolstm.windows import START
 
@@ -29,8 +30,9 @@ def test_a_step_is_the_networks(arch):
     start = jnp.full((LANES, 1), START, jnp.int32), jnp.zeros((LANES, 1, 8), jnp.uint32)
     expected, theirs = network(*start, network.initial_carry(LANES))
     one = jax.jit(step, static_argnums=0)
-    ours, features = one(config, laid, laid["begin"], start[0][:, 0], start[1][:, 0])
-    np.testing.assert_allclose(features, expected[:, 0].T, atol=1e-5)
+    begin = spread(laid["begin"], LANES)
+    ours, features = one(config, laid, begin, start[0][:, 0], start[1][:, 0])
+    np.testing.assert_allclose(features, expected[:, 0], atol=1e-5)
     every = jax.jit(lambda ids, bits, carry: network(ids[:, None], bits[:, None], carry))
     ids = np.zeros(LANES, np.int32)
     for t in range(21):
@@ -40,8 +42,8 @@ def test_a_step_is_the_networks(arch):
             ids[3], bits[3] = 256 + t, rng.integers(0, 2**20, 8)
         expected, theirs = every(ids, bits, theirs)
         ours, features = one(config, laid, ours, ids, bits)
-        np.testing.assert_allclose(features, expected[:, 0].T, atol=1e-5)
+        np.testing.assert_allclose(features, expected[:, 0], atol=1e-5)
         ids = np.minimum(ids, N_TOKENS - 1)
     table, bias, _ = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
-    np.testing.assert_allclose(laid["table"], table, rtol=1e-6)
+    np.testing.assert_allclose(laid["table"], table.T, rtol=1e-6)
     np.testing.assert_array_equal(laid["bias"], bias)

@@ -115,35 +115,22 @@ def _weighed(
             if len(tokens) < n and 1 / np.sum(p**2) < n_particles / 2:
                 ahead = (rng.random() + np.arange(n_particles)) / n_particles
                 kept = np.searchsorted(np.cumsum(p)[:-1], ahead)
-                _rearrange(writer, groups, kept)
+                _rearrange(groups, kept)
                 tokens, chords, weights = tokens[:, kept], chords[:, kept], np.zeros(n_particles)
             if progress is not None:
                 progress(len(tokens))
     return chords[:, rng.choice(n_particles, p=p)]
 
 
-def _rearrange(writer: Writer, groups: Sequence[Group], kept: np.ndarray) -> None:
+def _rearrange(groups: Sequence[Group], kept: np.ndarray) -> None:
     """Give each lane of all groups the state of another."""
 
-    def moved(axis: int) -> Any:
-        """What moves the lanes of a leaf, along this axis, and gives each group its part."""
+    def moved(*leaves: Any) -> list[Any]:
+        """The parts of all groups, from those of all groups."""
+        whole = np.concatenate([np.asarray(leaf) for leaf in leaves])[kept]
+        return [jnp.asarray(part) for part in np.split(whole, len(groups))]
 
-        def move(*leaves: Any) -> list[Any]:
-            """The parts of all groups, from those of all groups."""
-            whole = np.concatenate([np.asarray(leaf) for leaf in leaves], axis=axis)
-            return [
-                jnp.asarray(part)
-                for part in np.split(np.take(whole, kept, axis=axis), len(groups), axis=axis)
-            ]
-
-        return move
-
-    states = [group.state for group in groups]
-    carries = jax.tree.map(
-        moved(-1 if writer.config.is_causal else 0), *(state.carry for state in states)
-    )
-    rests = jax.tree.map(moved(-1), *(state._replace(carry=None) for state in states))
-    whole = rests._replace(carry=carries)
+    whole = jax.tree.map(moved, *(group.state for group in groups))
     for g, group in enumerate(groups):
         group.state = jax.tree.map(
             lambda parts, g=g: parts[g], whole, is_leaf=lambda x: isinstance(x, list)

@@ -8,13 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load, save
 
 from pianolstm._nn.lanes import Draw, Group, Piece, Writer, check_tokens, chords_of
-from pianolstm._nn.scene import State
-from pianolstm._nn.stepping import LANES
 from pianolstm.checks import RandomState, check_number
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError, ModelFileError
@@ -31,7 +28,7 @@ from pianolstm.writing import (
     tempo_after,
 )
 
-STATE_VERSION = "3"
+STATE_VERSION = "4"
 
 LIMITS = ("max_hold", "max_silence", "may_rest", "max_notes", "span", "hand")
 """Numbers of `Limits`, as a state holds them."""
@@ -197,8 +194,9 @@ class Stream:
     def state(self) -> bytes:
         """All that the stream goes on from, for `SequenceGenerator.stream`: some 200,000 bytes."""
         group, piece = self._group, self._group.pieces[0]
-        leaves = jax.tree.leaves(_lane(self._writer, group.state))
-        arrays = {f"state.{i}": np.ascontiguousarray(leaf) for i, leaf in enumerate(leaves)}
+        leaves = jax.tree.leaves(group.state)
+        # Of the first lane, the only one with music.
+        arrays = {f"state.{i}": np.asarray(leaf)[:1].copy() for i, leaf in enumerate(leaves)}
         skipped = self.index - piece.limits_from
         limits = piece.limits
         arrays |= {
@@ -269,10 +267,8 @@ def resume_stream(writer: Writer, state: bytes) -> Stream:
             "state is of a stream of another model or release; resume it with the model that "
             "wrote it."
         )
-    template = _lane(writer, writer.start)
-    leaves, structure = jax.tree.flatten(template)
-    # Numbers alone come back as arrays of one.
-    leaves = [arrays[f"state.{i}"].reshape(leaf.shape) for i, leaf in enumerate(leaves)]
+    leaves, structure = jax.tree.flatten(writer.start)
+    leaves = [arrays[f"state.{i}"] for i in range(len(leaves))]
     lane = jax.tree.unflatten(structure, leaves)
     limits = Limits(
         np.unpackbits(arrays["allowed"], count=len(writer.chords)).astype(bool),
@@ -284,7 +280,7 @@ def resume_stream(writer: Writer, state: bytes) -> Stream:
     draw = Draw(**header["draw"])
     index = header["index"]
     piece = Piece(arrays["key"], draw, limits, limits_from=index)
-    group = Group(writer, [piece], _from_lane(writer, lane), [index])
+    group = Group(writer, [piece], lane, [index])
     tempo = header["tempo"]
     return Stream(
         writer,
@@ -292,28 +288,6 @@ def resume_stream(writer: Writer, state: bytes) -> Stream:
         arrays["sounding"],
         None if tempo is None else TempoMap.constant(*tempo),
     )
-
-
-def _lane(writer: Writer, state: State) -> State:
-    """The first lane of a state."""
-    return _over_leaves(writer, state, lambda a: np.asarray(a)[..., 0], lambda a: np.asarray(a)[0])
-
-
-def _from_lane(writer: Writer, lane: State) -> State:
-    """A state with this lane in all lanes."""
-    return _over_leaves(
-        writer,
-        lane,
-        lambda a: jnp.asarray(np.repeat(np.asarray(a)[..., None], LANES, axis=-1)),
-        lambda a: jnp.asarray(np.repeat(np.asarray(a)[None], LANES, axis=0)),
-    )
-
-
-def _over_leaves(writer: Writer, state: State, lanes_last: Any, lanes_first: Any) -> State:
-    """Apply to each leaf; the Bi-LSTM's carry has the lanes first, all else last."""
-    carry = jax.tree.map(lanes_last if writer.config.is_causal else lanes_first, state.carry)
-    rest = jax.tree.map(lanes_last, state._replace(carry=None))
-    return rest._replace(carry=carry)
 
 
 def _pitches(chord: np.ndarray) -> list[int]:

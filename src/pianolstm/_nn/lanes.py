@@ -18,8 +18,8 @@ import numpy as np
 from pianolstm._nn.corpus import HOLD, as_words, held_on, padded_vocabulary
 from pianolstm._nn.networks import NetworkConfig, Params
 from pianolstm._nn.sampling import write
-from pianolstm._nn.scene import BLOCK, Frames, Rules, State, Vocabulary, Written, begin
-from pianolstm._nn.stepping import LANES, lay_out
+from pianolstm._nn.scene import BLOCK, Frames, Rules, State, Vocabulary, Written, begin, spread
+from pianolstm._nn.stepping import FEW, LANES, adds_up_alike, lay_out
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.midi import TempoMap
@@ -135,22 +135,28 @@ class Writer:
         self.vocabulary = jax.device_put(Vocabulary(np.ascontiguousarray(words.T), held))
         self.laid = lay_out(config, params, words, len(vocabulary))
         self.laid["recall"] = None if shares is None else jnp.asarray(shares)
+        self._few = FEW if adds_up_alike(self.laid) else LANES
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
         self.start = self._started()
         self.laid["begin"] = self.start.carry, self.start.features
 
     def _started(self) -> State:
         """The state that has read the start of a piece, by the program that reads all frames."""
-        features = np.zeros((self.config.embedding, LANES), np.float32)
+        features = np.zeros((1, self.config.embedding), np.float32)
         zeros = begin(self.config, self.laid["begin"], features)
         self.laid["begin"] = zeros.carry, zeros.features
         sign = np.full(1, START, np.int32)
         start = Given(np.ones(1, bool), sign, np.zeros((1, 8), np.uint32), np.full(1, -1, np.int32))
         everything = Limits(np.ones(len(self.chords), bool))
         piece = Piece(np.zeros(2, np.uint32), Draw(), everything, start)
-        group = Group(self, [piece] * LANES, zeros)
+        group = Group(self, [piece], zeros)
         group.advance(1)
-        return begin(self.config, group.state.carry, group.state.features)
+        state = jax.tree.map(lambda a: a[:1], group.state)
+        return begin(self.config, state.carry, state.features)
+
+    def n_lanes(self, n_pieces: int) -> int:
+        """Lanes in which so many pieces are written."""
+        return self._few if n_pieces <= self._few else LANES
 
     @cached_property
     def digest(self) -> str:
@@ -174,10 +180,10 @@ class Writer:
         missing = self.n_rows + HOLD if self.config.spell else -1
         return np.where(rows < 0, missing, rows).astype(np.int32)
 
-    def rules(self, pieces: Sequence[Piece]) -> Rules:
+    def rules(self, pieces: Sequence[Piece], n_lanes: int) -> Rules:
         """The settings of pieces, each in a lane."""
         rows = [self._rule(piece) for piece in pieces]
-        rows += rows[:1] * (LANES - len(pieces))
+        rows += rows[:1] * (n_lanes - len(pieces))
         return jax.device_put(Rules(*map(np.stack, zip(*rows, strict=True))))
 
     def _rule(self, piece: Piece) -> tuple[Any, ...]:
@@ -214,7 +220,9 @@ class Group:
     writer : Writer
     pieces : list of Piece
     state : State, default=None
-        Where to go on from; None begins.
+        Where to go on from, in one lane or in all; None begins.
+    n_lanes : int, default=None
+        By default as many as so few pieces need.
     clock : int, default=None
         The next frame, if the state is given.
     """
@@ -225,15 +233,22 @@ class Group:
         pieces: Sequence[Piece],
         state: State | None = None,
         clock: Sequence[int] | None = None,
+        *,
+        n_lanes: int | None = None,
     ) -> None:
         self.writer, self.pieces = writer, list(pieces)
+        self.n_lanes = writer.n_lanes(len(pieces)) if n_lanes is None else n_lanes
         self.clock = np.array([-p.n_prime for p in pieces] if clock is None else clock, np.int64)
-        if state is None:
-            clocks = np.zeros(LANES, np.int32)
+        is_new = state is None
+        state = writer.start if is_new else state
+        if len(state.clock) != self.n_lanes:
+            state = spread(state, self.n_lanes)
+        if is_new:
+            clocks = np.zeros(self.n_lanes, np.int32)
             clocks[: len(pieces)] = self.clock
-            state = writer.start._replace(clock=jnp.asarray(clocks))
+            state = state._replace(clock=jnp.asarray(clocks))
         self.state = state
-        self.rules = writer.rules(pieces)
+        self.rules = writer.rules(pieces, self.n_lanes)
         self._free = jax.device_put(self._frames(0))
 
     def advance(self, n: int, *, is_weighed: bool = False) -> Written:
@@ -262,10 +277,10 @@ class Group:
             for piece, clock in pieces
         ):
             return None
-        is_given = np.zeros((BLOCK, LANES), bool)
+        is_given = np.zeros((BLOCK, self.n_lanes), bool)
         is_given[:, len(self.pieces) :] = True  # idle lanes rest
-        ids, held = np.zeros((2, BLOCK, LANES), np.int32)
-        bits, required, forbidden = np.zeros((3, BLOCK, LANES, 8), np.uint32)
+        ids, held = np.zeros((2, BLOCK, self.n_lanes), np.int32)
+        bits, required, forbidden = np.zeros((3, BLOCK, self.n_lanes, 8), np.uint32)
         for lane, (piece, clock) in enumerate(pieces):
             given, limits = piece.given, piece.limits
             a = clock + piece.n_prime
@@ -320,8 +335,9 @@ def write_all(
     """
     # Primes of like length side by side, so that none waits long for the others.
     order = sorted(range(len(pieces)), key=lambda i: pieces[i].n_prime)
-    chunks = [order[a : a + LANES] for a in range(0, len(order), LANES)]
-    groups = [Group(writer, [pieces[i] for i in chunk]) for chunk in chunks]
+    n_lanes = writer.n_lanes(len(pieces))
+    chunks = [order[a : a + n_lanes] for a in range(0, len(order), n_lanes)]
+    groups = [Group(writer, [pieces[i] for i in chunk], n_lanes=n_lanes) for chunk in chunks]
     totals = [max(pieces[i].n_prime for i in chunk) + n_frames for chunk in chunks]
     parts: list[list[Written]] = [[] for _ in groups]
     done = [0] * len(groups)

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-As in `pianolstm._nn.sampling`: features have the lanes last, what is compared with pitches first.
+Lanes first, as in `pianolstm._nn.scene`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from pianolstm._nn.networks import unpack_words
-from pianolstm._nn.stepping import LANES, Laid
+from pianolstm._nn.stepping import Laid
 from pianolstm.rolls import N_PITCHES
 
 LARGE = 3e38
@@ -114,7 +114,7 @@ class Spelling(NamedTuple):
         The notes.
     last : Array of int32
         The last pitch, -1 for none.
-    hidden : Array, shape (units, lanes)
+    hidden : Array, shape (lanes, units)
         What predicts the next one, before the ReLU.
     nats : Array, shape (2, lanes)
         Log-likelihood as the network has it, temperature 1, all allowed; and of all that was
@@ -146,7 +146,7 @@ def spell_out(
     ----------
     laid : dict
         See `pianolstm._nn.stepping.lay_out`.
-    features : Array, shape (embedding, lanes)
+    features : Array, shape (lanes, embedding)
     before : Array of bool, shape (lanes, 128)
         What sounded in the frame before.
     asked : Asked
@@ -163,15 +163,16 @@ def spell_out(
     Spelling
     """
     is_given, planes = given
+    n_lanes = len(is_open)
     kernel, bias = laid["speller"]["read"]
     start = Spelling(
         jnp.int32(0),
         is_open,
-        jnp.zeros(LANES, bool),
-        jnp.zeros((LANES, 2 * N_PITCHES), bool),
-        jnp.full(LANES, -1),
-        kernel @ features + bias + laid["speller"]["before"] @ before.T.astype(jnp.float32),
-        jnp.zeros((2, LANES)),
+        jnp.zeros(n_lanes, bool),
+        jnp.zeros((n_lanes, 2 * N_PITCHES), bool),
+        jnp.full(n_lanes, -1),
+        features @ kernel + bias + before.astype(jnp.float32) @ laid["speller"]["before"],
+        jnp.zeros((2, n_lanes)),
     )
     symbols = jnp.arange(N_PITCHES + 1)
     sharpness = sharpness_of(rules)
@@ -183,8 +184,8 @@ def spell_out(
 
     def note(so_far: Spelling) -> Spelling:
         kernel, bias = laid["speller"]["write"]
-        written = (kernel @ jax.nn.relu(so_far.hidden) + bias).T
-        logits, again = written[:, : N_PITCHES + 1], written[:, N_PITCHES + 1 :]
+        written = jax.nn.relu(so_far.hidden) @ kernel + bias
+        logits, again, _ = jnp.split(written, (N_PITCHES + 1, 2 * N_PITCHES + 2), axis=1)
         above = symbols > so_far.last[:, None]
         ok = above & _allowed(asked, so_far)
         highest = jnp.max(jnp.where(jnp.stack([above, ok]), logits, -jnp.inf), axis=2)
@@ -229,14 +230,14 @@ def spell_out(
         log_allowed += jnp.where(is_asked, jax.nn.log_sigmoid(signed * sharpness[:, 0]), 0)
         goes_on = so_far.is_open & is_note
         new = is_it[:, :N_PITCHES] & goes_on[:, None]
-        vector = laid["speller"]["spelled"][symbol % N_PITCHES + N_PITCHES * is_struck].T
+        vector = laid["speller"]["spelled"][symbol % N_PITCHES + N_PITCHES * is_struck]
         return Spelling(
             so_far.n + 1,
             goes_on,
             so_far.is_stuck | (so_far.is_open & is_stuck),
             so_far.planes | jnp.concatenate([new, new & is_struck[:, None]], axis=1),
             jnp.where(goes_on, symbol, so_far.last),
-            so_far.hidden + jnp.where(goes_on, vector, 0),
+            so_far.hidden + jnp.where(goes_on[:, None], vector, 0),
             so_far.nats + jnp.where(so_far.is_open, jnp.stack([log_p, log_allowed]), 0),
         )
 
@@ -263,5 +264,5 @@ def _with_end(planes: Array, value: float) -> Array:
 
 def packed(planes: Array) -> Array:
     """Planes (lanes, 256) as words: uint32, (lanes, 8)."""
-    bits = planes.reshape(LANES, 8, 32).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)
+    bits = planes.reshape(-1, 8, 32).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)
     return jnp.sum(bits, axis=2, dtype=jnp.uint32)

@@ -5,22 +5,35 @@ from __future__ import annotations
 import functools
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jax.extend.random import threefry2x32_p
-
-from pianolstm._nn.stepping import LANES
 
 FOLD = 16
 """Rows that are added up at once; divides the rows of the vocabulary."""
 
 
+ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
+"""Of the rounds of threefry-2x32, in turn four of each."""
+
+
 def uniform(key: Array, clock: Array, number: Array) -> Array:
-    """Numbers in [0, 1) of each key, frame and number (k,): (lanes, k), 24 bits of each."""
-    # One call in place of two of fold_in and one of uniform, each of which is a loop to compile.
-    shape = LANES, len(number)
-    counts = key[:, 0, None], key[:, 1, None], clock[:, None], number
-    bits = threefry2x32_p.bind(*(jnp.broadcast_to(a.astype(jnp.uint32), shape) for a in counts))[0]
-    return (bits >> 8).astype(jnp.float32) * 2.0**-24
+    """Numbers in [0, 1) of each key, frame and number (k,): (lanes, k), 24 bits of each.
+
+    By threefry-2x32 (Salmon et al. 2011), as in JAX, but without its loop: what is looped over is
+    copied, which takes longer than all the rounds.
+    """
+    keys = key[:, :1], key[:, 1:]
+    keys = *keys, keys[0] ^ keys[1] ^ np.uint32(0x1BD11BDA)
+    shape = len(key), len(number)
+    a = jnp.broadcast_to(clock[:, None].astype(jnp.uint32), shape) + keys[0]
+    b = jnp.broadcast_to(number.astype(jnp.uint32), shape) + keys[1]
+    for i in range(5):
+        for rotation in ROTATIONS[i % 2]:
+            a = a + b
+            b = a ^ ((b << rotation) | (b >> (32 - rotation)))
+        a = a + keys[(i + 1) % 3]
+        b = b + keys[(i + 2) % 3] + np.uint32(i + 1)
+    return (a >> 8).astype(jnp.float32) * 2.0**-24
 
 
 def pick(weights: Array, u: Array) -> Array:
@@ -45,9 +58,9 @@ def pick(weights: Array, u: Array) -> Array:
     while levels[-1].shape[2] > 1:
         levels.append(_sixteens(functools.reduce(jnp.add, _columns(levels[-1]))))
     total = functools.reduce(jnp.add, _columns(levels[-1]))[:, 0]
-    row, target = jnp.zeros(LANES, jnp.int32), u * total
+    row, target = jnp.zeros(len(u), jnp.int32), u * total
     for level in reversed(levels):
-        picked, target = _invert(level[jnp.arange(LANES), :, row], target)
+        picked, target = _invert(level[jnp.arange(len(u)), :, row], target)
         row = picked * level.shape[2] + row
     return row
 
@@ -56,7 +69,7 @@ def _sixteens(x: Array) -> Array:
     """Every n-th row together, as (lanes, 16, n); zeros make up what lacks."""
     n = -(-x.shape[1] // FOLD)
     x = jnp.pad(x, ((0, 0), (0, FOLD * n - x.shape[1])))
-    return x.reshape(LANES, FOLD, n)
+    return x.reshape(len(x), FOLD, n)
 
 
 def _columns(x: Array) -> list[Array]:

@@ -14,8 +14,6 @@ the cache of Kuhn and De Mori 1990; long matches as contexts are those of PPM*, 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +23,7 @@ from jax import Array, lax
 
 from pianolstm._nn.corpus import Corpus
 from pianolstm._nn.networks import begins_chord
-from pianolstm._nn.stepping import LANES
+from pianolstm._nn.picking import highest_of
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Frames that agree, the classes that are counted apart."""
@@ -140,17 +138,17 @@ class Memory(NamedTuple):
 
     Attributes
     ----------
-    heard : Array of uint32, shape (2 * MEMORY, lanes)
+    heard : Array of uint32, shape (lanes, 2 * MEMORY)
         Numbers that tell frames from one another, 0 for none; the ring twice, so that all of it
         stands in a row from any place on.
-    agree : Array of int32, shape (MEMORY, lanes)
+    agree : Array of int32, shape (lanes, MEMORY)
         From `MEMORY` frames before the last one up to the frame before it: how many frames up to
         that one agree with as many up to the last, at most 32.
-    frames : Array of uint32, shape (MEMORY, 10, lanes)
+    frames : Array of uint32, shape (lanes, MEMORY, 10)
         The chords' bits; the rows of the softmax that write them and hold them on.
     newest : Array of int32, shape (lanes,)
         Place of the last frame, the same in all lanes.
-    past : Array of uint32, shape (8, lanes)
+    past : Array of uint32, shape (lanes, 8)
         The last chord.
     age : Array of int32, shape (lanes,)
         For how many frames it has been held.
@@ -168,15 +166,15 @@ class Memory(NamedTuple):
 
 
 def nothing_heard() -> Memory:
-    """The beginning of a piece."""
+    """The beginning of a piece, in one lane."""
     return Memory(
-        np.zeros((2 * MEMORY, LANES), np.uint32),
-        np.zeros((MEMORY, LANES), np.int32),
-        np.zeros((MEMORY, 10, LANES), np.uint32),
-        np.zeros(LANES, np.int32),
-        np.zeros((8, LANES), np.uint32),
-        np.zeros(LANES, np.int32),
-        np.zeros(LANES, np.int32),
+        np.zeros((1, 2 * MEMORY), np.uint32),
+        np.zeros((1, MEMORY), np.int32),
+        np.zeros((1, MEMORY, 10), np.uint32),
+        np.zeros(1, np.int32),
+        np.zeros((1, 8), np.uint32),
+        np.zeros(1, np.int32),
+        np.zeros(1, np.int32),
     )
 
 
@@ -197,28 +195,28 @@ def hear(
     begins : Array of bool, shape (lanes,)
         Whether it is the first frame of a piece: all before is forgotten.
     """
-    past = jnp.where(begins, 0, memory.past)
+    past = jnp.where(begins[:, None], 0, memory.past)
     age = jnp.where(begins, 0, memory.age)
-    age = jnp.where(begins_chord(past.T, bits), 0, age + 1)
+    age = jnp.where(begins_chord(past, bits), 0, age + 1)
     piece = memory.piece + begins
     # Frames of other pieces have other numbers: nothing has to be cleared.
     factors = np.uint32(0x9E3779B1), np.uint32(0x85EBCA6B)
     sign = number.astype(jnp.uint32)
     sign += age.astype(jnp.uint32) * factors[0] + piece.astype(jnp.uint32) * factors[1]
     sign = (sign * 2) | 1
-    n = len(memory.agree)
+    n = memory.agree.shape[1]
     place = (memory.newest[0] + 1) % n
-    window = lax.dynamic_slice_in_dim(memory.heard, place, n)
-    agree = jnp.where(window == sign, jnp.minimum(memory.agree, LENGTHS[-1] - 1) + 1, 0)
-    heard = lax.dynamic_update_index_in_dim(memory.heard, sign, place, 0)
+    window = lax.dynamic_slice_in_dim(memory.heard, place, n, 1)
+    agree = jnp.where(window == sign[:, None], jnp.minimum(memory.agree, LENGTHS[-1] - 1) + 1, 0)
+    heard = lax.dynamic_update_index_in_dim(memory.heard, sign, place, 1)
     rows = jnp.stack([ids, hold], axis=1).astype(jnp.uint32)
-    frame = jnp.concatenate([bits, rows], axis=1).T
+    frame = jnp.concatenate([bits, rows], axis=1)
     return Memory(
-        lax.dynamic_update_index_in_dim(heard, sign, place + n, 0),
+        lax.dynamic_update_index_in_dim(heard, sign, place + n, 1),
         agree.astype(memory.agree.dtype),
-        lax.dynamic_update_index_in_dim(memory.frames, frame, place, 0),
-        jnp.full(LANES, place),
-        bits.T,
+        lax.dynamic_update_index_in_dim(memory.frames, frame, place, 1),
+        jnp.full_like(memory.newest, place),
+        bits,
         age,
         piece,
     )
@@ -244,22 +242,14 @@ class Recalled(NamedTuple):
 
 def recalled(memory: Memory) -> Recalled:
     """What is recalled for the next frame."""
-    n = len(memory.agree)
-    longest = _over_places(jnp.maximum, memory.agree)
+    n = memory.agree.shape[1]
+    longest = highest_of(memory.agree)
     lengths = jnp.array((1, *LENGTHS), memory.agree.dtype)
-    classes = jnp.sum(longest >= lengths[1:, None], axis=0)
-    numbers = jnp.arange(n, dtype=jnp.int32)[:, None]
-    latest = _over_places(jnp.maximum, jnp.where(memory.agree >= lengths[classes], numbers, 0))
+    classes = jnp.sum(longest >= lengths[1:], axis=1)
+    numbers = jnp.arange(n, dtype=jnp.int32)
+    agrees = memory.agree >= lengths[classes][:, None]
+    latest = highest_of(jnp.where(agrees, numbers, 0))[:, 0]
     place = (memory.newest[0] + 1 + latest) % n
-    frames = memory.frames[place, :, jnp.arange(LANES)]
+    frames = memory.frames[jnp.arange(len(place)), place]
     ids, hold = frames[:, 8:].astype(jnp.int32).T
     return Recalled(classes, frames[:, :8], ids, hold)
-
-
-def _over_places(which: Callable[[Array, Array], Array], x: Array) -> Array:
-    """The largest or smallest of each lane; (n, lanes) to (lanes,)."""
-    # Places side by side: the compiler's own reductions go through them one by one.
-    while len(x) > 1:
-        fold = next(n for n in (16, len(x)) if len(x) % n == 0)
-        x = functools.reduce(which, list(x.reshape(fold, -1, x.shape[1])))
-    return x[0]

@@ -31,7 +31,7 @@ from pianolstm._nn.note_by_note import (
 from pianolstm._nn.picking import highest_of, pick, total_of, uniform
 from pianolstm._nn.recall import hear, recalled
 from pianolstm._nn.scene import BLOCK, Drawn, Frames, Rules, Scene, State, Vocabulary, Written
-from pianolstm._nn.stepping import LANES, Laid, step
+from pianolstm._nn.stepping import Laid, step
 from pianolstm.rolls import N_PITCHES
 
 MOST_VAIN = 8
@@ -60,6 +60,8 @@ def write(
     Log-likelihoods are computed if `is_weighed`, and are 0 if not.
     """
 
+    n_lanes = len(rules.key)
+
     def frame(i: Array, loop: tuple[State, Written]) -> tuple[State, Written]:
         state, written = loop
         given = jax.tree.map(lambda a: a[i], frames)
@@ -71,8 +73,8 @@ def write(
             return draw(config, scene, is_weighed)
 
         def draw_none() -> Drawn:
-            zeros, words = jnp.zeros(LANES), jnp.zeros((LANES, 8), jnp.uint32)
-            return Drawn(state.hold, words, state.hold, jnp.zeros(LANES, bool), zeros, zeros)
+            zeros, words = jnp.zeros(n_lanes), jnp.zeros((n_lanes, 8), jnp.uint32)
+            return Drawn(state.hold, words, state.hold, jnp.zeros(n_lanes, bool), zeros, zeros)
 
         is_idle = jnp.all(given.is_given) & ~is_weighed
         drawn = lax.cond(is_idle, draw_none, draw_all)
@@ -80,15 +82,13 @@ def write(
         ids = jnp.where(given.is_given, given.ids, jnp.maximum(drawn.ids, 0))
         bits = jnp.where(given.is_given[:, None], given.bits, drawn.bits)
         hold = jnp.where(given.is_given, given.held, drawn.hold)
-        new = begins_chord(state.past.T, bits) | (state.hold < 0)
+        new = begins_chord(state.past, bits) | (state.hold < 0)
         is_noted = new & (ids != 0)
 
         def added(a: Array, value: Array) -> Array:
-            return jnp.where(is_noted, jnp.concatenate([a[1:], value[None]]), a)
+            return jnp.where(is_noted[:, None], jnp.concatenate([a[:, 1:], value[:, None]], 1), a)
 
-        carry = jax.tree.map(
-            lambda a, b: _choose(drawn.has_ended, b, a, config), state.carry, laid["begin"][0]
-        )
+        carry = _where(drawn.has_ended, laid["begin"][0], state.carry)
         carry, features = step(config, laid, carry, ids, bits)
         number = noted(ids, bits, len(laid["bias"]))
         memory = state.memory
@@ -99,7 +99,7 @@ def write(
             carry,
             features,
             state.clock + 1,
-            bits.T,
+            bits,
             hold,
             jnp.where(new, 1, state.age + 1),
             added(state.begun, number),
@@ -110,17 +110,10 @@ def write(
         values = Written(tokens, bits, drawn.log_p, drawn.log_allowed)
         return state, jax.tree.map(lambda a, value: a.at[i].set(value), written, values)
 
-    zeros = jnp.zeros((BLOCK, LANES))
-    words = jnp.zeros((BLOCK, LANES, 8), jnp.uint32)
-    written = Written(jnp.zeros((BLOCK, LANES), jnp.int32), words, zeros, zeros)
+    zeros = jnp.zeros((BLOCK, n_lanes))
+    words = jnp.zeros((BLOCK, n_lanes, 8), jnp.uint32)
+    written = Written(jnp.zeros((BLOCK, n_lanes), jnp.int32), words, zeros, zeros)
     return lax.fori_loop(0, n, frame, (state, written))
-
-
-def _choose(which: Array, a: Array, b: Array, config: NetworkConfig) -> Array:
-    """Leaves of a carry lane by lane."""
-    if not config.is_causal:
-        which = which.reshape(-1, *[1] * (a.ndim - 1))
-    return jnp.where(which, a, b)
 
 
 def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
@@ -152,19 +145,18 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
     Drawn
     """
     laid, vocabulary, rules, given, state, _ = scene
-    n_rows = len(laid["bias"])
+    n_lanes, n_rows = len(rules.key), len(laid["bias"])
     rows = jnp.arange(n_rows, dtype=jnp.int32)
+    zeros, no = jnp.zeros(n_lanes), jnp.zeros(n_lanes, bool)
     chances = _chances(config, scene)
     recall: Any = _recall(config, scene, chances) if config.recall else None
     is_cut = (rules.top_k < n_rows) | (rules.top_p < 1)
 
     def attempt(tries: _Tries) -> _Tries:
-        features = jnp.where(tries.has_ended, laid["begin"][1], state.features)
-        # Turned round after the product: the compiler would turn the product itself, which then
-        # takes twice as long or more. Computed again for each draw, since to keep them costs every
-        # frame more than it saves in those that draw twice.
-        logits = lax.optimization_barrier(laid["table"] @ features)
-        logits = lax.optimization_barrier(logits.T) + laid["bias"]
+        features = jnp.where(tries.has_ended[:, None], laid["begin"][1], state.features)
+        # Computed again for each draw, since to keep them costs every frame more than it saves in
+        # those that draw twice.
+        logits = features @ laid["table"] + laid["bias"]
         may_end = chances.may_end & ~tries.has_ended
         now = chances.allowed & (rows != chances.left_out[:, None])
         now |= (rows == n_rows + END) & may_end[:, None]
@@ -207,13 +199,11 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
             is_kept |= n == 0  # the most likely is, even where nothing is allowed
             return tries.is_open & is_cut & ~is_kept & ~given.is_given, bound[:, 0]
 
-        again, bound = lax.cond(
-            jnp.any(is_cut), rejected, lambda: (jnp.zeros(LANES, bool), tries.above)
-        )
+        again, bound = lax.cond(jnp.any(is_cut), rejected, lambda: (no, tries.above))
         bound = jnp.where(again, bound, 0)
         spelled, is_done = tries.spelled, tries.is_open & ~again
-        notes = jnp.zeros(LANES), jnp.zeros(LANES)
-        told, comes = given, jnp.zeros(LANES, bool)
+        notes = zeros, zeros
+        told, comes = given, no
         if config.recall:
             comes = recall.comes & ~tries.has_ended & (drawn != n_rows + END) & ~given.is_given
             is_done, again = is_done | (comes & tries.is_open), again & ~comes
@@ -250,8 +240,7 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
                 log_allowed = jnp.where(given.is_given, log_p, log_allowed)
             return log_p, log_allowed
 
-        nothing = jnp.zeros(LANES), jnp.zeros(LANES)
-        log_p, log_allowed = lax.cond(is_weighed, weighed, lambda: nothing)
+        log_p, log_allowed = lax.cond(is_weighed, weighed, lambda: (zeros, zeros))
         return _Tries(
             tries.n + 1,
             again | ends,
@@ -264,9 +253,8 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
             spelled,
         )
 
-    zeros, no = jnp.zeros(LANES), jnp.zeros(LANES, bool)
-    none = jnp.zeros(LANES, jnp.int32)
-    spelled = _Spelled(none, no, none, jnp.zeros((LANES, 8), jnp.uint32), none)
+    none = jnp.zeros(n_lanes, jnp.int32)
+    spelled = _Spelled(none, no, none, jnp.zeros((n_lanes, 8), jnp.uint32), none)
     start = _Tries(jnp.int32(0), ~no, none, zeros, no, zeros, zeros, spelled)
     tries = lax.while_loop(lambda tries: jnp.any(tries.is_open), attempt, start)
     is_possible = chances.is_any
@@ -276,8 +264,8 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
     drawn = row, vocabulary.bits[:, row].T, vocabulary.held[row]
     if config.spell:
         other = n_rows + OTHER
-        held_on = _held_on(state.past.T)
-        on = jnp.full(LANES, n_rows), held_on, jnp.full(LANES, n_rows + HOLD)
+        held_on = _held_on(state.past)
+        on = none + n_rows, held_on, none + n_rows + HOLD
         drawn = _where(row == n_rows + HOLD, on, drawn)
         drawn = _where(row == other, tries.spelled[2:], drawn)
     if config.recall:
@@ -368,26 +356,26 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     longest = jnp.where(
         state.hold == 0, jnp.minimum(rules.max_hold, rules.max_silence), rules.max_hold
     )
-    impossible = is_outside = may_spell = jnp.zeros(LANES, bool)
+    impossible = is_outside = may_spell = jnp.zeros(len(state.hold), bool)
     n_anew = n_allowed
     if config.spell:
         # What is struck again has sounded; a piece that begins strikes nothing again.
-        silent = ~state.past[:4, :, None]
+        silent = ~state.past[:, :4]
         impossible = functools.reduce(
-            jnp.logical_or, ((vocabulary.bits[4 + i] & silent[i]) > 0 for i in range(4))
+            jnp.logical_or, ((vocabulary.bits[4 + i] & silent[:, i, None]) > 0 for i in range(4))
         )
         impossible = lax.optimization_barrier(impossible)
         allowed &= ~impossible
         n_allowed = total_of(allowed)
         n_anew = total_of(allowed & ~_strikes(vocabulary))
-    may_hold = (state.hold >= 0) & allowed[jnp.arange(LANES), jnp.maximum(state.hold, 0)]
+    may_hold = (state.hold >= 0) & _at(allowed, jnp.maximum(state.hold, 0))
     n_others, n_anew = n_allowed - may_hold, n_anew - may_hold
     if config.spell:
         is_outside = state.hold == rules.allowed.shape[1] + HOLD
 
         def kept() -> Array:
             """Whether what sounds, outside the vocabulary, keeps what is asked."""
-            sounding = unpack_words(state.past[:4].T) > 0
+            sounding = unpack_words(state.past[:, :4]) > 0
             planes = jnp.pad(sounding, ((0, 0), (0, N_PITCHES)))
             return is_outside & keeps(asked_of(rules, given), planes, sounding)
 
@@ -398,7 +386,7 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     left_out = jnp.where(may_hold, -1, state.hold)
     # Another piece strikes nothing again, so none begins where that is asked, or where all that is
     # left does.
-    is_struck = jnp.any((given.required[:, 4:] & state.past[:4].T) > 0, axis=1)
+    is_struck = jnp.any((given.required[:, 4:] & state.past[:, :4]) > 0, axis=1)
     may_end = rules.may_end & ~is_struck & (n_anew > 0)
     if config.spell:
         # What is written in the end when only the most likely is has to be known.
@@ -434,20 +422,20 @@ def _recall(config: NetworkConfig, scene: Scene, chances: _Chances) -> _Recall:
     share = laid["recall"][classes]
     is_known = ids < n_rows
     row = jnp.where(is_known, ids, 0)
-    holds = (state.hold >= 0) & jnp.all(bits == _held_on(state.past.T), axis=1)
-    may_come = is_known & chances.allowed[jnp.arange(LANES), row] & (row != chances.left_out)
+    holds = (state.hold >= 0) & jnp.all(bits == _held_on(state.past), axis=1)
+    may_come = is_known & _at(chances.allowed, row) & (row != chances.left_out)
     if config.spell:
 
         def kept() -> Array:
             """Whether what is outside the vocabulary keeps what is asked."""
-            before = unpack_words(state.past[:4].T) > 0
+            before = unpack_words(state.past[:, :4]) > 0
             keeps_all = keeps(asked_of(rules, given), unpack_words(bits) > 0, before)
             return ~is_known & keeps_all & (chances.may_hold | ~holds)
 
-        may_come |= lax.cond(jnp.all(is_known), lambda: jnp.zeros(LANES, bool), kept)
+        may_come |= lax.cond(jnp.all(is_known), lambda: jnp.zeros_like(is_known), kept)
     else:
         share = jnp.where(is_known, share, 0)
-    times = jnp.sum((state.begun == noted(ids, bits, n_rows)) & _is_recent(rules, state), axis=0)
+    times = _times_begun(rules, state, noted(ids, bits, n_rows))
     often = share * jnp.exp(-jnp.where(holds, 0, times * rules.penalty))
     u = uniform(rules.key, state.clock, jnp.full(1, 2))[:, 0]
     comes = may_come & (jnp.where(rules.temperature > 0, u, 0.5) < often)
@@ -465,7 +453,7 @@ def _bits_of(
     bits, is_spelled = spelled
     hold = came == len(vocabulary.held) + HOLD
     bits = jnp.where(is_spelled[:, None], bits, vocabulary.bits[:, came].T)
-    bits = jnp.where(hold[:, None] & ~is_spelled[:, None], _held_on(state.past.T), bits)
+    bits = jnp.where(hold[:, None] & ~is_spelled[:, None], _held_on(state.past), bits)
     return jnp.where(told.is_given[:, None], told.bits, bits)
 
 
@@ -515,15 +503,15 @@ def _spell(
     """
     laid, vocabulary, rules, given, state, _ = scene
     n_rows = len(vocabulary.held)
-    features = jnp.where(tries.has_ended, laid["begin"][1], state.features)
-    before = (unpack_words(state.past[:4].T) > 0) & ~tries.has_ended[:, None]
+    features = jnp.where(tries.has_ended[:, None], laid["begin"][1], state.features)
+    before = (unpack_words(state.past[:, :4]) > 0) & ~tries.has_ended[:, None]
     asked = asked_of(rules, given)
     # The last spelling for a frame that no row fits: the fewest notes that keep what is asked.
     is_last = ~chances.is_any & (tries.spelled.n_vain == MOST_VAIN - 1)
     fewest = jnp.maximum(jnp.sum(asked.required, axis=1), ~asked.may_rest)
     most = jnp.where(is_last, jnp.minimum(fewest, asked.max_notes), asked.max_notes)
     asked = asked._replace(max_notes=most)
-    on = _held_on(state.past.T)
+    on = _held_on(state.past)
     bits = jnp.where(given.is_given[:, None], given.bits, vocabulary.bits[:, came].T)
     bits = jnp.where((came == n_rows + HOLD)[:, None], on, bits)
 
@@ -547,7 +535,7 @@ def _spell(
     hold = jnp.where(hold == n_rows, n_rows + HOLD, hold)
     on_outside = holds & ~tries.has_ended & (state.hold == n_rows + HOLD)
     row = jnp.where((ids == n_rows) & on_outside, n_rows + HOLD, ids)
-    times = jnp.sum((state.begun == noted(ids, bits, n_rows)) & _is_recent(rules, state), axis=0)
+    times = _times_begun(rules, state, noted(ids, bits, n_rows))
     share = jnp.where(chances.is_any, out.nats[1], 0)
     share -= jnp.where(holds, 0, times * rules.penalty) * sharpness_of(rules)[:, 0]
     is_taken = rules.is_proposed | is_last | (u_taken < jnp.exp(share))
@@ -591,6 +579,11 @@ def _find(vocabulary: Vocabulary, bits: Array) -> Array:
     return jnp.min(jnp.where(same, jnp.arange(n_rows, dtype=jnp.int32), n_rows), axis=1)
 
 
+def _at(a: Array, i: Array) -> Array:
+    """One element of each row."""
+    return a[jnp.arange(len(a)), i]
+
+
 def _where(which: Array, a: Any, b: Any) -> Any:
     """Leaves (lanes, …) of one or the other."""
     return jax.tree.map(
@@ -601,8 +594,8 @@ def _where(which: Array, a: Any, b: Any) -> Any:
 def _asked(vocabulary: Vocabulary, given: Frames, past: Array) -> Array:
     """Chords that have all that the frame requires, and nothing of what it forbids."""
     # Struck again is only what sounds already.
-    sounding = jnp.concatenate([jnp.full_like(past[:4], 0xFFFFFFFF), past[:4]])
-    required = given.required & sounding.T
+    sounding = jnp.concatenate([jnp.full_like(past[:, :4], 0xFFFFFFFF), past[:, :4]], axis=1)
+    required = given.required & sounding
     fits = True
     for word in range(8):
         bits = vocabulary.bits[word]
@@ -614,15 +607,22 @@ def _asked(vocabulary: Vocabulary, given: Frames, past: Array) -> Array:
 def _penalties(rules: Rules, state: State, rows: Array) -> Array:
     """What is taken from the logits of chords begun of late: (lanes, n_rows)."""
     is_recent = _is_recent(rules, state) & (state.begun < len(rows))
-    lanes = jnp.broadcast_to(jnp.arange(LANES), state.begun.shape)
-    zeros = jnp.zeros((LANES, len(rows)))
-    penalty = zeros.at[lanes, jnp.maximum(state.begun, 0)].add(is_recent * rules.penalty)
+    lanes = jnp.arange(len(state.begun))[:, None]
+    zeros = jnp.zeros((len(lanes), len(rows)))
+    penalties = is_recent * rules.penalty[:, None]
+    penalty = zeros.at[lanes, jnp.maximum(state.begun, 0)].add(penalties)
     return jnp.where(rows == state.hold[:, None], 0, penalty)
 
 
 def _is_recent(rules: Rules, state: State) -> Array:
-    """Which of the chords begun count: bool, (N_BEGUN, lanes)."""
-    return (state.begun >= 0) & (state.clock - state.begun_at <= rules.recent)
+    """Which of the chords begun count: bool, (lanes, N_BEGUN)."""
+    ago = state.clock[:, None] - state.begun_at
+    return (state.begun >= 0) & (ago <= rules.recent[:, None])
+
+
+def _times_begun(rules: Rules, state: State, number: Array) -> Array:
+    """How often a chord, see `noted`, was begun of late: (lanes,)."""
+    return jnp.sum((state.begun == number[:, None]) & _is_recent(rules, state), axis=1)
 
 
 def _weigh(

@@ -2,19 +2,21 @@
 
 Conventions
 -----------
-Settings and states have the lanes last, but for what is compared with the vocabulary: (lanes,
-n_rows), since what is done to a row of chords is then done by vectors.
+Settings and states have the lanes first. The vocabulary has its rows last, so that what is done to
+chords is done by vectors.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pianolstm._nn.networks import NetworkConfig
 from pianolstm._nn.recall import nothing_heard
-from pianolstm._nn.stepping import LANES, Carry
+from pianolstm._nn.stepping import Carry
 
 BLOCK = 64
 """Frames that one call writes at the most; Ctrl-C and deadlines act between two."""
@@ -130,13 +132,13 @@ class State(NamedTuple):
         Of the network, see `pianolstm._nn.stepping.step`.
     clock : Array of int32, shape (lanes,)
         The next frame; frames of the prime are below 0.
-    past : Array of uint32, shape (8, lanes)
+    past : Array of uint32, shape (lanes, 8)
         The last chord.
     hold : Array of int32, shape (lanes,)
         The row that holds it on, -1 for none.
     age : Array of int32, shape (lanes,)
         Frames for which it has been held.
-    begun, begun_at : Array of int32, shape (N_BEGUN, lanes)
+    begun, begun_at : Array of int32, shape (lanes, N_BEGUN)
         Chords last begun, see `noted`, and when.
     memory : Memory
         What was heard; None where nothing is recalled.
@@ -224,9 +226,14 @@ class Drawn(NamedTuple):
 
 
 def begin(config: NetworkConfig, carry: Carry, features: Any) -> State:
-    """The beginning of a piece in every lane."""
-    zeros, none = np.zeros(LANES, np.int32), np.full(LANES, -1, np.int32)
-    begun = np.full((N_BEGUN, LANES), -1, np.int32)
-    past = np.zeros((8, LANES), np.uint32)
+    """The beginning of a piece, in one lane."""
+    zero, none = np.zeros(1, np.int32), np.full(1, -1, np.int32)
+    begun = np.full((1, N_BEGUN), -1, np.int32)
+    past = np.zeros((1, 8), np.uint32)
     memory = nothing_heard() if config.recall else None
-    return State(carry, features, zeros, past, none, zeros, begun, begun, memory)
+    return State(carry, features, zero, past, none, zero, begun, begun, memory)
+
+
+def spread(lane: Any, n_lanes: int) -> Any:
+    """A state of one lane, or a part of it, in many."""
+    return jax.tree.map(lambda a: jnp.asarray(np.repeat(np.asarray(a), n_lanes, axis=0)), lane)

@@ -1,13 +1,13 @@
-"""One frame of a network at a time, for a fixed number of pieces side by side.
+"""One frame of a network at a time, for some pieces side by side.
 
-A row computed in batches of different size differs in its last bits, and so can draw another token.
-So all music is written in the same number of lanes, of which some may be idle; a lane's numbers are
-then the same whatever the others do.
+A row computed in batches of different size may differ in its last bits, and so draw another token.
+So music is written in a fixed number of lanes, of which some may be idle: a lane's numbers are then
+the same whatever the others do. There are `LANES`; or `FEW`, which take a third of the time, where
+`adds_up_alike` finds that products of as many rows come to the same bits.
 
 Conventions
 -----------
-Arrays are (features, lanes) here: with few lanes a kernel times a state runs at twice the speed of
-a state times a kernel. `lay_out` turns the parameters round once for a model.
+Arrays have the lanes first: (lanes, features).
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ from pianolstm._nn.networks import (
 from pianolstm.windows import START
 
 LANES = 8
-"""Pieces side by side. Eight fill a vector register; more would make a single piece slower."""
+"""Pieces side by side."""
+
+FEW = 2
+"""The same for one piece or two. (A product of one row is added up in another order.)"""
 
 Laid: TypeAlias = dict[str, Any]
 Carry: TypeAlias = Any
@@ -54,43 +57,44 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
     Returns
     -------
     dict
-        ``table`` (n_rows, embedding) and ``bias`` (n_rows,) are the softmax, ``speller`` spells
-        chords where the network does; ``begin`` is the state that reads the start of a piece.
+        ``table`` (embedding, n_rows) and ``bias`` (n_rows,) are the softmax, ``speller`` spells
+        chords where the network does; ``begin`` is the state that reads the start of a piece, in
+        one lane.
     """
-    # All but the table is turned round by NumPy: compiling takes longer than doing it.
+    # All but the table is laid out by NumPy: compiling takes longer than doing it.
     network = bind(config, jax.tree.map(np.asarray, params))
     inputs, table, bias = _tables(config, params, vocabulary, np.int32(n_tokens))
     laid: Laid = {"table": table, "bias": bias}
     if config.is_causal:
         laid |= {
             "inputs": inputs,
-            "pitch": np.ascontiguousarray(network.chords_in.pitch[...].T),
+            "pitch": network.chords_in.pitch[...],
             "start": network.start[...],
             "held": network.held[...],
-            "dense": _turned(network.dense),
-            "project": _turned(network.project),
+            "dense": _weights(network.dense),
+            "project": _weights(network.project),
         }
         body: Any = network.body
         if not isinstance(body, RecurrentBody):
-            kernel, bias = body.conv.kernel[...], body.conv.bias[...]
-            kernel = kernel.reshape(-1, kernel.shape[-1]).T
-            laid["conv"] = np.ascontiguousarray(kernel), bias[:, None]
+            kernel, bias = _weights(body.conv)
+            laid["conv"] = kernel.reshape(-1, kernel.shape[-1]), bias
             body = body.recurrent
-        laid["layers"] = [_turned_cell(layer.cell) for layer in body.layers]
+        laid["layers"] = [_weights_of_cell(layer.cell) for layer in body.layers]
         laid["begin"] = _initial_carry(config)
     else:
-        laid |= {"params": params, "begin": network.initial_carry(LANES)}
+        laid |= {"params": params, "begin": network.initial_carry(1)}
     if config.spell:
         speller = network.speller
         kernel, bias = (
-            np.concatenate(parts)
-            for parts in zip(_turned(speller.write), _turned(speller.again), strict=True)
+            np.concatenate(parts, axis=-1)
+            for parts in zip(_weights(speller.write), _weights(speller.again), strict=True)
         )
         laid["speller"] = {
-            "read": _turned(speller.read),
-            # Below the notes and the end, whether they are struck again; the end never is.
-            "write": (np.pad(kernel, ((0, 1), (0, 0))), np.pad(bias, ((0, 1), (0, 0)))),
-            "before": speller.before[...].T,
+            "read": _weights(speller.read),
+            # After the notes and the end, whether they are struck again; the end never is. Columns
+            # of zeros fill a register: products of few rows then add up as those of many.
+            "write": (np.pad(kernel, ((0, 0), (0, 15))), np.pad(bias, (0, 15))),
+            "before": speller.before[...],
             "spelled": speller.spelled[...],
         }
     return jax.device_put(laid)
@@ -103,7 +107,25 @@ def _tables(
     """Vectors of all chords, in and out, and biases."""
     network = bind(config, params)
     table, bias, _ = network.output(vocabulary, n_tokens, goes_on=False)
-    return network.chords_in.table(vocabulary), table, bias
+    return network.chords_in.table(vocabulary), table.T, bias
+
+
+def adds_up_alike(laid: Laid) -> bool:
+    """Whether products of few rows and of many come to the same bits, here and at these sizes."""
+    leaves = jax.tree.leaves({name: part for name, part in laid.items() if name != "begin"})
+    kernels = {leaf.shape: leaf for leaf in leaves if leaf.ndim == 2 and leaf.dtype == np.float32}
+    return bool(_add_up_alike(list(kernels.values())))
+
+
+@jax.jit
+def _add_up_alike(kernels: list[Array]) -> Array:
+    alike = jnp.bool_(True)
+    for kernel in kernels:
+        x = jnp.sin(jnp.arange(LANES * len(kernel), dtype=jnp.float32)).reshape(LANES, -1)
+        # Separate products, which the compiler doesn't make one of.
+        few, many = lax.optimization_barrier((x[:FEW], x))
+        alike &= jnp.all(few @ kernel == (many @ kernel)[:FEW])
+    return alike
 
 
 def step(
@@ -116,49 +138,49 @@ def step(
     config, laid
         The network, from `lay_out`.
     carry : pytree
-        Leaves (…, lanes); those of the Bi-LSTM (lanes, …).
+        Leaves (lanes, …).
     ids : Array of int32, shape (lanes,)
     bits : Array of uint32, shape (lanes, 8)
 
     Returns
     -------
     carry : pytree
-    features : Array, shape (embedding, lanes)
-        Predict the frame after, by ``table @ features + bias``.
+    features : Array, shape (lanes, embedding)
+        Predict the frame after, by ``features @ table + bias``.
     """
     if not config.is_causal:
         network = bind(config, laid["params"])
         features, carry = network(ids[:, None], bits[:, None], carry)
-        return carry, features[:, 0].T
+        return carry, features[:, 0]
     body, past, age = carry
-    age = jnp.where(begins_chord(past.T, bits), 0, age + 1)
+    age = jnp.where(begins_chord(past, bits), 0, age + 1)
     inputs = laid["inputs"]
     known = (ids >= 0) & (ids < inputs.shape[0])
-    x = inputs[jnp.where(known, ids, 0)].T
+    x = inputs[jnp.where(known, ids, 0)]
     x = lax.cond(
         jnp.all(known),
         lambda: x,
-        lambda: jnp.where(known, x, laid["pitch"] @ unpack_words(bits).T),
+        lambda: jnp.where(known[:, None], x, unpack_words(bits) @ laid["pitch"]),
     )
-    x = jnp.where(ids == START, laid["start"][:, None], x)
-    x = x + laid["held"][age_class(age)].T
+    x = jnp.where((ids == START)[:, None], laid["start"], x)
+    x = x + laid["held"][age_class(age)]
     if "conv" in laid:
         seen, last, (next_phase, other_phase) = body
-        seen = jnp.concatenate([seen, x])
+        seen = jnp.concatenate([seen, x], axis=1)
         local = jax.nn.relu(_affine(laid["conv"], seen))
         h, stepped = _recurrent(laid, jnp.maximum(local, last), next_phase)
-        body = seen[len(x) :], local, (other_phase, stepped)
+        body = seen[:, x.shape[1] :], local, (other_phase, stepped)
     else:
         h, body = _recurrent(laid, x, body)
     features = _affine(laid["project"], jax.nn.relu(_affine(laid["dense"], h)))
-    return (body, bits.T, age), features
+    return (body, bits, age), features
 
 
 def _recurrent(laid: Laid, x: Array, carry: Any) -> tuple[Array, Any]:
     carries = []
     for layer, (c, h) in zip(laid["layers"], carry, strict=True):
-        gates = _affine(layer, jnp.concatenate([x, h]))
-        i, f, g, o = jnp.split(gates, 4)
+        gates = _affine(layer, jnp.concatenate([x, h], axis=1))
+        i, f, g, o = jnp.split(gates, 4, axis=1)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         x = jax.nn.sigmoid(o) * jnp.tanh(c)
         carries.append((c, x))
@@ -166,24 +188,24 @@ def _recurrent(laid: Laid, x: Array, carry: Any) -> tuple[Array, Any]:
 
 
 def _initial_carry(config: NetworkConfig) -> Carry:
-    zeros = np.zeros((config.units, LANES), np.float32)
+    zeros = np.zeros((1, config.units), np.float32)
     n_layers = 2 if config.arch in ("stacked", "hybrid_stacked") else 1
     body: Any = ((zeros, zeros),) * n_layers
     if config.arch.startswith("hybrid"):
-        seen = np.zeros(((CONV_FRAMES - 1) * config.embedding, LANES), np.float32)
+        seen = np.zeros((1, (CONV_FRAMES - 1) * config.embedding), np.float32)
         body = seen, zeros, (body, body)
-    return body, np.zeros((8, LANES), np.uint32), np.zeros(LANES, np.int32)
+    return body, np.zeros((1, 8), np.uint32), np.zeros(1, np.int32)
 
 
-def _turned(dense: Any) -> tuple[np.ndarray, np.ndarray]:
-    return np.ascontiguousarray(dense.kernel[...].T), dense.bias[...][:, None]
+def _weights(dense: Any) -> tuple[np.ndarray, np.ndarray]:
+    return dense.kernel[...], dense.bias[...]
 
 
-def _turned_cell(cell: Any) -> tuple[np.ndarray, np.ndarray]:
-    kernel = np.concatenate([cell.dense_i.kernel[...], cell.dense_h.kernel[...]])
-    return np.ascontiguousarray(kernel.T), cell.dense_h.bias[...][:, None]
+def _weights_of_cell(cell: Any) -> tuple[np.ndarray, np.ndarray]:
+    kernels = cell.dense_i.kernel[...], cell.dense_h.kernel[...]
+    return np.concatenate(kernels), cell.dense_h.bias[...]
 
 
-def _affine(layer: tuple[Array, Array], x: Array) -> Array:
-    kernel, bias = layer
-    return kernel @ x + bias
+def _affine(weights: tuple[Array, Array], x: Array) -> Array:
+    kernel, bias = weights
+    return x @ kernel + bias
