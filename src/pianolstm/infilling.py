@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pianolstm._nn.keys import fold
 from pianolstm._nn.lanes import Group, Piece, Writer, check_tokens, chords_of
 from pianolstm._nn.stepping import LANES
 from pianolstm.checks import RandomState, check_number
@@ -19,7 +20,7 @@ from pianolstm.constraints import with_pitches
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import N_PITCHES, PianoRoll, as_rolls
 from pianolstm.tokens import ChordSequence, TokenCorpus, decode
-from pianolstm.writing import fold, keys_of, piece_of, show_progress
+from pianolstm.writing import keys_of, piece_of, show_progress
 
 LOOK = 8
 """Frames between two looks at the weights."""

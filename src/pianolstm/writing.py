@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pianolstm._nn.keys import KEYS, seed_key
+from pianolstm._nn.keys import fold, key_of
 from pianolstm._nn.lanes import Draw, Piece, Writer, chords_of, write_all
 from pianolstm.checks import as_seed, check_number
 from pianolstm.constraints import limits_of
@@ -99,19 +97,7 @@ def keys_of(random_state: Any, n_pieces: int | None) -> np.ndarray:
         seeds, numbers = [as_seed(s) for s in random_state], [0] * n
     else:
         seeds, numbers = [as_seed(random_state)] * n, list(range(n))
-    return np.stack([_key(seed, i) for seed, i in zip(seeds, numbers, strict=True)])
-
-
-def _key(seed: int, number: int) -> np.ndarray:
-    return np.asarray(jax.random.key_data(jax.random.fold_in(seed_key(seed), number)))
-
-
-def fold(key: np.ndarray, number: int) -> np.ndarray:
-    """Another key, made of this one and a number."""
-    folded = jax.random.fold_in(
-        jax.random.wrap_key_data(jnp.asarray(key), impl=KEYS), np.uint32(number)
-    )
-    return np.asarray(jax.random.key_data(folded))
+    return np.stack([fold(key_of(seed), i) for seed, i in zip(seeds, numbers, strict=True)])
 
 
 def _wrong_count(name: str, got: int, n_pieces: int | None) -> InvalidInputError:

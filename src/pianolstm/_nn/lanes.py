@@ -138,7 +138,7 @@ class Writer:
         self._few = FEW if adds_up_alike(self.laid) else LANES
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
         self.start = self._started()
-        self.laid["begin"] = self.start.carry, self.start.features
+        self.laid["begin"] = jax.device_put((self.start.carry, self.start.features))
 
     def _started(self) -> State:
         """The state that has read the start of a piece, by the program that reads all frames."""
@@ -151,7 +151,7 @@ class Writer:
         piece = Piece(np.zeros(2, np.uint32), Draw(), everything, start)
         group = Group(self, [piece], zeros)
         group.advance(1)
-        state = jax.tree.map(lambda a: a[:1], group.state)
+        state = jax.tree.map(lambda a: np.asarray(a)[:1], group.state)
         return begin(self.config, state.carry, state.features)
 
     def n_lanes(self, n_pieces: int) -> int:

@@ -5,35 +5,20 @@ from __future__ import annotations
 import functools
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
+
+from pianolstm._nn.keys import threefry
 
 FOLD = 16
 """Rows that are added up at once; divides the rows of the vocabulary."""
 
 
-ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
-"""Of the rounds of threefry-2x32, in turn four of each."""
-
-
 def uniform(key: Array, clock: Array, number: Array) -> Array:
-    """Numbers in [0, 1) of each key, frame and number (k,): (lanes, k), 24 bits of each.
-
-    By threefry-2x32 (Salmon et al. 2011), as in JAX, but without its loop: what is looped over is
-    copied, which takes longer than all the rounds.
-    """
-    keys = key[:, :1], key[:, 1:]
-    keys = *keys, keys[0] ^ keys[1] ^ np.uint32(0x1BD11BDA)
+    """Numbers in [0, 1) of each key, frame and number (k,): (lanes, k), 24 bits of each."""
     shape = len(key), len(number)
-    a = jnp.broadcast_to(clock[:, None].astype(jnp.uint32), shape) + keys[0]
-    b = jnp.broadcast_to(number.astype(jnp.uint32), shape) + keys[1]
-    for i in range(5):
-        for rotation in ROTATIONS[i % 2]:
-            a = a + b
-            b = a ^ ((b << rotation) | (b >> (32 - rotation)))
-        a = a + keys[(i + 1) % 3]
-        b = b + keys[(i + 2) % 3] + np.uint32(i + 1)
-    return (a >> 8).astype(jnp.float32) * 2.0**-24
+    counts = (jnp.broadcast_to(a.astype(jnp.uint32), shape) for a in (clock[:, None], number))
+    bits, _ = threefry(key[:, :1], key[:, 1:], *counts)
+    return (bits >> 8).astype(jnp.float32) * 2.0**-24
 
 
 def pick(weights: Array, u: Array) -> Array:
