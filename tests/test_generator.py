@@ -504,6 +504,7 @@ class TestGenerating:
     def test_generating_compiles_once(self, pieces, fitted, compiled):
         c = pl.constraints
         fitted.generate(5, prime=pieces[1][:3], n_candidates=2)
+        fitted.generate(5, n_pieces=3)
         next(fitted.stream(constraints=c.PitchRange(0, 127)))
         before = len(compiled)
         rules = (None, c.MaxNotes(3), c.PitchRange(40, 90) & c.MaxSilence(1), c.Bass(pieces[0][:5]))

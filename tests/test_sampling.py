@@ -6,16 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.extend.random import threefry_2x32
 from scipy import stats
 
-from pianolstm._nn import lanes, picking, sampling, scene
+from pianolstm._nn import lanes, picking, sampling, scene, stepping
 from pianolstm._nn.corpus import held_on
-from pianolstm._nn.keys import seed_key
-from pianolstm._nn.lanes import Draw, Piece, Writer, write_all
-from pianolstm._nn.networks import NetworkConfig, bind, initialise
+from pianolstm._nn.keys import fold, key_of, seed_key
+from pianolstm._nn.lanes import Draw, Group, Piece, Writer, write_all
+from pianolstm._nn.networks import ARCHITECTURES, NetworkConfig, bind, initialise
 from pianolstm._nn.spelling import NEVER
-from pianolstm._nn.stepping import LANES
+from pianolstm._nn.stepping import FEW, LANES, adds_up_alike
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.tokens import find
@@ -193,8 +195,8 @@ def test_the_settings_of_a_lane_are_its_own():
             assert draw(logits, alone, clock)[lane] == together[lane]
 
 
-def make(arch):
-    config = NetworkConfig(arch, 256, units=6, embedding=5, dropout=0.0, window_size=8)
+def make(arch, units=6, embedding=5):
+    config = NetworkConfig(arch, 256, units, embedding, dropout=0.0, window_size=8)
     rng = np.random.default_rng(2)
     chords = rng.integers(0, 2**63, (N_TOKENS, 4)).astype(np.uint64)
     chords[0] = 0
@@ -222,6 +224,47 @@ def run(writer, n_frames, *args, **kwargs):
     """Tokens of the prime, and those written after it."""
     one = piece(writer, *args, **kwargs)
     return one.given.ids, write_all(writer, [one], n_frames)[0].tokens
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_few_lanes_write_the_bits_that_many_do(arch):
+    config, params, chords = make(arch, 16, 16)
+    writer = Writer(config, params, chords, 99, fs=20, grid="seconds", tempo_map=None)
+    if writer.n_lanes(1) == LANES:
+        pytest.skip("products of few rows add up in another order here, so few lanes are not used")
+    pieces = [piece(writer, 9, seed, top_p=0.9) for seed in (1, 2)]
+    few, many = (Group(writer, pieces, n_lanes=n) for n in (FEW, LANES))
+    for _ in range(5):
+        written = few.advance(writer.block, is_weighed=True)
+        for a, b in zip(written, many.advance(writer.block, is_weighed=True), strict=True):
+            assert np.array_equal(a, b)
+    states = (jax.tree.leaves(group.state) for group in (few, many))
+    assert all(np.array_equal(a, b[:FEW]) for a, b in zip(*states, strict=True))
+
+
+def test_few_lanes_are_used_where_products_agree(monkeypatch):
+    laid = {"layer": jnp.ones((6, 5)), "begin": jnp.ones((3, 3))}
+    shapes = []
+
+    def products(rows, kernels, *, wrong=0.0):
+        shapes.extend(kernel.shape for kernel in kernels)
+        # What a machine would do that adds up small batches in another order.
+        return [np.ones((len(x), 5)) + wrong * (len(x) == FEW) for x in rows]
+
+    monkeypatch.setattr(stepping, "_products", products)
+    assert adds_up_alike(laid)
+    assert set(shapes) == {(6, 5)}
+    monkeypatch.setattr(stepping, "_products", partial(products, wrong=1e-6))
+    assert not adds_up_alike(laid)
+    monkeypatch.setattr(lanes, "adds_up_alike", lambda laid: False)
+    assert [writer_of("lstm").n_lanes(n) for n in (1, 2, 3)] == [LANES] * 3
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_keys_are_those_of_jax(seed, number):
+    assert np.array_equal(key_of(seed), jax.random.key_data(seed_key(seed)))
+    folded = jax.random.fold_in(seed_key(seed), np.uint32(number))
+    assert np.array_equal(fold(key_of(seed), number), jax.random.key_data(folded))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -266,13 +266,13 @@ def test_notes_at_the_ends_of_the_uniform(number):
     none = jnp.zeros((LANES, 256), bool)
 
     def u(k):
-        return jnp.where(k % N_NUMBERS == 50, number, 0.5) * jnp.ones((LANES, 1))
+        return jnp.where(k % N_NUMBERS == 0, number, 0.5) * jnp.ones((LANES, 1))
 
     out = spell_out(
         writer.laid,
         group.state.features,
         none[:, :128],
-        asked_of(group.rules, free),
+        asked_of(group.rules, free)._replace(may_rest=jnp.zeros(LANES, bool)),
         group.rules,
         jnp.ones(LANES, bool),
         (jnp.zeros(LANES, bool), none),

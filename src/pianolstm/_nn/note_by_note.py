@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from pianolstm._nn.networks import unpack_words
+from pianolstm._nn.picking import row_at
 from pianolstm._nn.stepping import Laid
 from pianolstm.rolls import N_PITCHES
 
@@ -24,8 +25,8 @@ LARGE = 3e38
 STEEP = 1e9
 """The inverse of temperature 0; logits times this are finite still, `NEVER` too."""
 
-N_NUMBERS = N_PITCHES + 2
-"""Random numbers that a note is drawn with: of each pitch, the end, and striking again."""
+N_NUMBERS = 2
+"""Random numbers that a note is drawn with: of the pitch or the end, and of striking again."""
 
 Uniform = Callable[[Array], Array]
 """Numbers in [0, 1), (lanes, k), of the draws with k numbers."""
@@ -180,48 +181,50 @@ def spell_out(
     is_next = _with_end(planes[:, :N_PITCHES], True)
     # What is known of a pitch, in one number, so that one look finds it all.
     facts = planes[:, N_PITCHES:] + 2 * before + 4 * asked.struck + 8 * asked.unstruck
-    facts = _with_end(facts.astype(jnp.float32), 0)
+    facts = _with_end(facts.astype(jnp.int32), 0)
 
     def note(so_far: Spelling) -> Spelling:
         kernel, bias = laid["speller"]["write"]
         written = jax.nn.relu(so_far.hidden) @ kernel + bias
-        logits, again, _ = jnp.split(written, (N_PITCHES + 1, 2 * N_PITCHES + 2), axis=1)
+        logits = written[:, : N_PITCHES + 1]
         above = symbols > so_far.last[:, None]
         ok = above & _allowed(asked, so_far)
-        highest = jnp.max(jnp.where(jnp.stack([above, ok]), logits, -jnp.inf), axis=2)
-        past, left = logits - highest[0, :, None], logits - highest[1, :, None]
-        p = jnp.where(ok, jnp.exp(left * sharpness), 0)
-        both = jnp.exp(jnp.stack([past, past * sharpness]))
-        sums = jnp.sum(jnp.concatenate([jnp.where(above, both, 0), p[None]]), axis=2)
+        top, top_ok = (jnp.max(jnp.where(now, logits, -jnp.inf), axis=1) for now in (above, ok))
+        past, left = logits - top[:, None], (logits - top_ok[:, None]) * sharpness
+        parts = (above, past), (above, past * sharpness), (ok, left)
+        past = jnp.concatenate([jnp.where(now, x, -jnp.inf) for now, x in parts])
+        weights = jnp.exp(lax.optimization_barrier(past))  # or each use makes code of its own
+        p = weights[2 * n_lanes :]
 
         def cut() -> Array:
             likelier = p[:, None] > p[:, :, None]
             share = jnp.sum(likelier * p[:, None], axis=2)
             n = jnp.sum(likelier, axis=2)
-            is_kept = (n < rules.top_k[:, None]) & (share < (rules.top_p * sums[2])[:, None])
-            return is_kept | (n == 0) | ~is_cut[:, None]
+            total = jnp.sum(p, axis=1)
+            is_kept = (n < rules.top_k[:, None]) & (share < (rules.top_p * total)[:, None])
+            return jnp.where(is_kept | (n == 0) | ~is_cut[:, None], p, 0)
 
-        kept = ok & lax.cond(jnp.any(is_cut), cut, lambda: jnp.ones_like(ok))
-        numbers = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS))
-        # The largest of logits and noise of Gumbel's distribution has the softmax's.
-        noise = -jnp.log(-jnp.log(jnp.maximum(numbers[:, :-1], 2.0**-25)))
-        drawn = jnp.where(kept, left * sharpness + noise, -jnp.inf)
-        told = jnp.where(is_next & above, -symbols.astype(jnp.float32), -jnp.inf)
-        symbol = jnp.argmax(jnp.where(is_given[:, None], told, drawn), axis=1)
-        is_it = symbols == symbol[:, None]
-        log_p, again, fact = jnp.sum(jnp.where(is_it, jnp.stack([past, again, facts]), 0), axis=2)
-        log_sums = jnp.log(sums)
-        log_p -= log_sums[0]
-        more = (highest[1] - highest[0]) * sharpness[:, 0]
-        log_allowed = log_sums[2] - log_sums[1] + more
+        kept = lax.cond(jnp.any(is_cut), cut, lambda: p)
+        # All running sums by one product; what is added of weight 0 changes none.
+        sums = jnp.concatenate([weights, kept]) @ laid["speller"]["sums"]
+        *sums, running = sums[:, : N_PITCHES + 1].reshape(4, n_lanes, -1)
+        plain, sharp, total = jnp.log(jnp.stack([x[:, -1] for x in sums]))
+        u_note, u_again = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS)).T
+        drawn = jnp.sum(running <= (u_note * running[:, -1])[:, None], axis=1)
+        # Rounding may leave the target at the last sum.
+        drawn = jnp.minimum(drawn, jnp.max(jnp.where(kept > 0, symbols, 0), axis=1))
+        told = jnp.min(jnp.where(is_next & above, symbols, N_PITCHES), axis=1)
+        symbol = jnp.where(is_given, told, drawn)
+        again, fact = row_at(written, symbol + N_PITCHES + 1), row_at(facts, symbol)
+        log_p = row_at(written, symbol) - top - plain
+        log_allowed = total - sharp + (top_ok - top) * sharpness[:, 0]
         # Whether it is struck again, where it sounded.
-        fact = fact.astype(jnp.int32)
         is_told, sounded, must, must_not = ((fact >> i) & 1 > 0 for i in range(4))
         p_again = jax.nn.sigmoid(again * sharpness[:, 0])
         is_sure = (rules.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= rules.top_p)
-        is_struck = numbers[:, -1] < jnp.where(is_sure, jnp.round(p_again), p_again)
+        is_struck = u_again < jnp.where(is_sure, jnp.round(p_again), p_again)
         is_struck = ((is_struck | must) & ~must_not & sounded & ~is_given) | (is_told & is_given)
-        is_stuck = ~is_given & (highest[1] == -jnp.inf)
+        is_stuck = ~is_given & (top_ok == -jnp.inf)
         is_note = (symbol < N_PITCHES) & ~is_stuck
         can = sounded & is_note
         signed = jnp.where(is_struck, again, -again)
@@ -229,7 +232,7 @@ def spell_out(
         is_asked = can & (must | must_not)
         log_allowed += jnp.where(is_asked, jax.nn.log_sigmoid(signed * sharpness[:, 0]), 0)
         goes_on = so_far.is_open & is_note
-        new = is_it[:, :N_PITCHES] & goes_on[:, None]
+        new = (symbols[:-1] == symbol[:, None]) & goes_on[:, None]
         vector = laid["speller"]["spelled"][symbol % N_PITCHES + N_PITCHES * is_struck]
         return Spelling(
             so_far.n + 1,

@@ -50,6 +50,11 @@ def pick(weights: Array, u: Array) -> Array:
     return row
 
 
+def row_at(a: Array, i: Array) -> Array:
+    """One element of each row."""
+    return a[jnp.arange(len(a)), i]
+
+
 def _sixteens(x: Array) -> Array:
     """Every n-th row together, as (lanes, 16, n); zeros make up what lacks."""
     n = -(-x.shape[1] // FOLD)

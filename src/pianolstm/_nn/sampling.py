@@ -28,7 +28,7 @@ from pianolstm._nn.note_by_note import (
     sharpness_of,
     spell_out,
 )
-from pianolstm._nn.picking import highest_of, pick, total_of, uniform
+from pianolstm._nn.picking import highest_of, pick, row_at, total_of, uniform
 from pianolstm._nn.recall import hear, recalled
 from pianolstm._nn.scene import BLOCK, Drawn, Frames, Rules, Scene, State, Vocabulary, Written
 from pianolstm._nn.stepping import Laid, step
@@ -331,6 +331,8 @@ class _Chances(NamedTuple):
         Whether that is outside the vocabulary.
     may_end : Array of bool, shape (lanes,)
         Whether the piece may end.
+    keeps_recalled : Array of bool, shape (lanes,)
+        Whether what is recalled, if it is outside the vocabulary, keeps what is asked.
     """
 
     allowed: Array
@@ -341,6 +343,7 @@ class _Chances(NamedTuple):
     may_hold: Array
     is_outside: Array
     may_end: Array
+    keeps_recalled: Array
 
 
 def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
@@ -356,7 +359,7 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     longest = jnp.where(
         state.hold == 0, jnp.minimum(rules.max_hold, rules.max_silence), rules.max_hold
     )
-    impossible = is_outside = may_spell = jnp.zeros(len(state.hold), bool)
+    impossible = is_outside = may_spell = keeps_recalled = jnp.zeros(len(state.hold), bool)
     n_anew = n_allowed
     if config.spell:
         # What is struck again has sounded; a piece that begins strikes nothing again.
@@ -368,18 +371,12 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
         allowed &= ~impossible
         n_allowed = total_of(allowed)
         n_anew = total_of(allowed & ~_strikes(vocabulary))
-    may_hold = (state.hold >= 0) & _at(allowed, jnp.maximum(state.hold, 0))
+    may_hold = (state.hold >= 0) & row_at(allowed, jnp.maximum(state.hold, 0))
     n_others, n_anew = n_allowed - may_hold, n_anew - may_hold
     if config.spell:
         is_outside = state.hold == rules.allowed.shape[1] + HOLD
-
-        def kept() -> Array:
-            """Whether what sounds, outside the vocabulary, keeps what is asked."""
-            sounding = unpack_words(state.past[:, :4]) > 0
-            planes = jnp.pad(sounding, ((0, 0), (0, N_PITCHES)))
-            return is_outside & keeps(asked_of(rules, given), planes, sounding)
-
-        may_hold |= lax.cond(jnp.any(is_outside), kept, lambda: is_outside)
+        keeps_held, keeps_recalled = _keep(scene, is_outside)
+        may_hold |= is_outside & keeps_held
     may_hold &= state.age < longest
     is_any = (n_others > 0) | may_hold
     may_hold &= (state.age < rules.usual_hold) | (n_others == 0)
@@ -391,7 +388,29 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     if config.spell:
         # What is written in the end when only the most likely is has to be known.
         may_spell = (rules.temperature > 0) | ~is_any
-    return _Chances(allowed, impossible, left_out, is_any, may_spell, may_hold, is_outside, may_end)
+    chances = allowed, impossible, left_out, is_any, may_spell, may_hold, is_outside, may_end
+    return _Chances(*chances, keeps_recalled)
+
+
+def _keep(scene: Scene, is_outside: Array) -> tuple[Array, Array]:
+    """Whether what sounds, held on, and what is recalled keep what is asked, each (lanes,).
+
+    It is looked at where they are outside the vocabulary alone.
+    """
+    _, vocabulary, rules, given, state, recalled = scene
+    held_on = _held_on(state.past)
+    bits, is_open = held_on, is_outside
+    if recalled is not None:
+        bits, is_open = recalled.bits, is_open | (recalled.ids >= len(vocabulary.held))
+
+    def kept() -> Array:
+        asked = asked_of(rules, given)
+        planes = unpack_words(jnp.concatenate([held_on, bits])) > 0
+        before = planes[: len(is_open), :N_PITCHES]
+        twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), (asked, before))
+        return keeps(twice[0], planes, twice[1])
+
+    return jnp.split(lax.cond(jnp.any(is_open), kept, lambda: jnp.zeros(2 * len(is_open), bool)), 2)
 
 
 class _Recall(NamedTuple):
@@ -417,22 +436,15 @@ class _Recall(NamedTuple):
 
 def _recall(config: NetworkConfig, scene: Scene, chances: _Chances) -> _Recall:
     """What is recalled, and whether it is allowed and drawn."""
-    laid, _, rules, given, state, (classes, bits, ids, hold) = scene
+    laid, _, rules, _, state, (classes, bits, ids, hold) = scene
     n_rows = len(laid["bias"])
     share = laid["recall"][classes]
     is_known = ids < n_rows
     row = jnp.where(is_known, ids, 0)
     holds = (state.hold >= 0) & jnp.all(bits == _held_on(state.past), axis=1)
-    may_come = is_known & _at(chances.allowed, row) & (row != chances.left_out)
+    may_come = is_known & row_at(chances.allowed, row) & (row != chances.left_out)
     if config.spell:
-
-        def kept() -> Array:
-            """Whether what is outside the vocabulary keeps what is asked."""
-            before = unpack_words(state.past[:, :4]) > 0
-            keeps_all = keeps(asked_of(rules, given), unpack_words(bits) > 0, before)
-            return ~is_known & keeps_all & (chances.may_hold | ~holds)
-
-        may_come |= lax.cond(jnp.all(is_known), lambda: jnp.zeros_like(is_known), kept)
+        may_come |= ~is_known & chances.keeps_recalled & (chances.may_hold | ~holds)
     else:
         share = jnp.where(is_known, share, 0)
     times = _times_begun(rules, state, noted(ids, bits, n_rows))
@@ -577,11 +589,6 @@ def _find(vocabulary: Vocabulary, bits: Array) -> Array:
     n_rows = len(vocabulary.held)
     # Padding looks like a rest, which is the first row.
     return jnp.min(jnp.where(same, jnp.arange(n_rows, dtype=jnp.int32), n_rows), axis=1)
-
-
-def _at(a: Array, i: Array) -> Array:
-    """One element of each row."""
-    return a[jnp.arange(len(a)), i]
 
 
 def _where(which: Array, a: Any, b: Any) -> Any:

@@ -30,6 +30,7 @@ from pianolstm._nn.networks import (
     bind,
     unpack_words,
 )
+from pianolstm.rolls import N_PITCHES
 from pianolstm.windows import START
 
 LANES = 8
@@ -92,10 +93,12 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
         laid["speller"] = {
             "read": _weights(speller.read),
             # After the notes and the end, whether they are struck again; the end never is. Columns
-            # of zeros fill a register: products of few rows then add up as those of many.
+            # that fill a register: products of few rows then add up as those of many. (So below.)
             "write": (np.pad(kernel, ((0, 0), (0, 15))), np.pad(bias, (0, 15))),
             "before": speller.before[...],
             "spelled": speller.spelled[...],
+            # Makes running sums over the pitches and the end.
+            "sums": np.triu(np.ones((N_PITCHES + 1, 144), np.float32)),
         }
     return jax.device_put(laid)
 
