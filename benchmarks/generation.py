@@ -2,9 +2,9 @@
 
 `stacked`, 2 x 256 units, 4,300 chords, untrained weights; in turn, each library in a process of its
 own, medians. Then, with the vocabulary of the 86 pieces: the time from frame to frame of a stream
-with top_p, memory along it, and what a cold process needs until its first frame. All with a closed
-vocabulary (`spell=False`) and without recall, but for the rows "recalling" and "spelling"; in the
-latter every seventh frame or so is spelled, with five notes.
+with top_p, memory along it, and what a cold process needs until its first frame: with a closed
+vocabulary (`spell=False`) and without recall, and again with both. In the row "spelling" every
+seventh frame or so is spelled, with five notes.
 """
 
 import json
@@ -187,11 +187,8 @@ def cold(path):
     print(json.dumps(np.diff(marks).tolist()))
 
 
-def latency(args):
-    import pianolstm as pl
-
-    warnings.simplefilter("ignore")
-    model = untrained(pl.PianoRollEncoder().transform(pieces(args)))
+def latency(args, rolls, *, default):
+    model = untrained(rolls, spell=default, recall=default)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "model.safetensors")
         model.save(path)
@@ -213,12 +210,13 @@ def latency(args):
         }
         command = [*run, "--worker", "streaming", "--frames", str(args.frames)]
         found = json.loads(subprocess.check_output(command, text=True))
+    kind = ", spelling and recalling" if default else ""
     names = ("imports", "load", "compile and begin", "first frame", "second frame")
     steps = f"median {1e3 * found['p50']:.2f} ms, 99th percentile {1e3 * found['p99']:.2f} ms"
     memory = ", ".join(f"{mb:.0f}" for mb in found["mb"])
     return [
         "",
-        f"{model.tokenizer_.n_tokens_:,} chords, a stream with top_p=0.95, {args.frames:,} frames",
+        f"{model.tokenizer_.n_tokens_:,} chords{kind}, a stream with top_p=0.95, {args.frames:,} frames",
         f"from frame to frame: {steps}",
         f"peak memory after 200, 1,000 and all frames: {memory} MB",
         *(
@@ -239,7 +237,14 @@ def main():
         from training import work
 
         return work(WORKERS[args.worker])
-    publish(args, "generation", "\n".join([*throughput(args.repeats), *latency(args)]))
+    import pianolstm as pl
+
+    warnings.simplefilter("ignore")
+    rolls = pl.PianoRollEncoder().transform(pieces(args))
+    lines = throughput(args.repeats)
+    for default in (False, True):
+        lines += latency(args, rolls, default=default)
+    publish(args, "generation", "\n".join(lines))
 
 
 if __name__ == "__main__":
