@@ -210,13 +210,14 @@ def latency(args, rolls, *, default):
         }
         command = [*run, "--worker", "streaming", "--frames", str(args.frames)]
         found = json.loads(subprocess.check_output(command, text=True))
+    n_chords = model.tokenizer_.n_tokens_
     kind = ", spelling and recalling" if default else ""
     names = ("imports", "load", "compile and begin", "first frame", "second frame")
     steps = f"median {1e3 * found['p50']:.2f} ms, 99th percentile {1e3 * found['p99']:.2f} ms"
     memory = ", ".join(f"{mb:.0f}" for mb in found["mb"])
     return [
         "",
-        f"{model.tokenizer_.n_tokens_:,} chords{kind}, a stream with top_p=0.95, {args.frames:,} frames",
+        f"{n_chords:,} chords{kind}, a stream with top_p=0.95, {args.frames:,} frames",
         f"from frame to frame: {steps}",
         f"peak memory after 200, 1,000 and all frames: {memory} MB",
         *(
