@@ -1,11 +1,9 @@
-"""Drawing from a row of weights: random numbers, and sums and maxima by vectors."""
+"""Drawing from a row of weights."""
 
 from __future__ import annotations
 
-import functools
-
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from pianolstm._nn.keys import threefry
 
@@ -18,6 +16,7 @@ def uniform(key: Array, clock: Array, number: Array) -> Array:
     shape = len(key), len(number)
     counts = (jnp.broadcast_to(a.astype(jnp.uint32), shape) for a in (clock[:, None], number))
     bits, _ = threefry(key[:, :1], key[:, 1:], *counts)
+    bits = lax.optimization_barrier(bits)  # or each use makes code of its own
     return (bits >> 8).astype(jnp.float32) * 2.0**-24
 
 
@@ -41,8 +40,8 @@ def pick(weights: Array, u: Array) -> Array:
     """
     levels = [_sixteens(weights)]
     while levels[-1].shape[2] > 1:
-        levels.append(_sixteens(functools.reduce(jnp.add, _columns(levels[-1]))))
-    total = functools.reduce(jnp.add, _columns(levels[-1]))[:, 0]
+        levels.append(_sixteens(jnp.sum(levels[-1], axis=1)))
+    total = jnp.sum(levels[-1], axis=1)[:, 0]
     row, target = jnp.zeros(len(u), jnp.int32), u * total
     for level in reversed(levels):
         picked, target = _invert(level[jnp.arange(len(u)), :, row], target)
@@ -60,23 +59,6 @@ def _sixteens(x: Array) -> Array:
     n = -(-x.shape[1] // FOLD)
     x = jnp.pad(x, ((0, 0), (0, FOLD * n - x.shape[1])))
     return x.reshape(len(x), FOLD, n)
-
-
-def _columns(x: Array) -> list[Array]:
-    return [x[:, i] for i in range(FOLD)]
-
-
-def highest_of(x: Array) -> Array:
-    """The largest number of each lane: (lanes, 1)."""
-    # Columns of a row side by side: the compiler's own maximum takes nine times as long.
-    columns = functools.reduce(lambda a, b: jnp.where(a > b, a, b), _columns(_sixteens(x)))
-    return jnp.max(columns, axis=1, keepdims=True)
-
-
-def total_of(x: Array) -> Array:
-    """The sum of each lane: (lanes,), float32."""
-    # As for the maximum.
-    return jnp.sum(functools.reduce(jnp.add, _columns(_sixteens(x.astype(jnp.float32)))), axis=1)
 
 
 def _invert(weights: Array, target: Array) -> tuple[Array, Array]:

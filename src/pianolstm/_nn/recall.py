@@ -23,7 +23,6 @@ from jax import Array, lax
 
 from pianolstm._nn.corpus import Corpus
 from pianolstm._nn.networks import begins_chord
-from pianolstm._nn.picking import highest_of
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Frames that agree, the classes that are counted apart."""
@@ -243,12 +242,12 @@ class Recalled(NamedTuple):
 def recalled(memory: Memory) -> Recalled:
     """What is recalled for the next frame."""
     n = memory.agree.shape[1]
-    longest = highest_of(memory.agree)
+    longest = jnp.max(memory.agree, axis=1, keepdims=True)
     lengths = jnp.array((1, *LENGTHS), memory.agree.dtype)
     classes = jnp.sum(longest >= lengths[1:], axis=1)
     numbers = jnp.arange(n, dtype=jnp.int32)
     agrees = memory.agree >= lengths[classes][:, None]
-    latest = highest_of(jnp.where(agrees, numbers, 0))[:, 0]
+    latest = jnp.max(jnp.where(agrees, numbers, 0), axis=1)
     place = (memory.newest[0] + 1 + latest) % n
     frames = memory.frames[jnp.arange(len(place)), place]
     ids, hold = frames[:, 8:].astype(jnp.int32).T

@@ -28,7 +28,7 @@ from pianolstm._nn.note_by_note import (
     sharpness_of,
     spell_out,
 )
-from pianolstm._nn.picking import highest_of, pick, row_at, total_of, uniform
+from pianolstm._nn.picking import pick, row_at, uniform
 from pianolstm._nn.recall import hear, recalled
 from pianolstm._nn.scene import BLOCK, Drawn, Frames, Rules, Scene, State, Vocabulary, Written
 from pianolstm._nn.stepping import Laid, step
@@ -170,7 +170,7 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
 
         def relative(logits: Array) -> tuple[Array, Array]:
             """Probabilities, relative to the most likely row's, and the logit of that."""
-            highest = highest_of(jnp.where(now, logits, -jnp.inf))
+            highest = jnp.max(jnp.where(now, logits, -jnp.inf), axis=1, keepdims=True)
             return jnp.where(now, jnp.exp((logits - highest) * sharpness_of(rules)), 0), highest
 
         p, highest = lax.cond(
@@ -352,7 +352,7 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
 
     def asked() -> tuple[Array, Array]:
         fits = rules.allowed & _asked(vocabulary, given, state.past)
-        return fits, total_of(fits)
+        return fits, jnp.sum(fits, axis=1, dtype=jnp.float32)
 
     is_asked = jnp.any(given.required > 0) | jnp.any(given.forbidden > 0)
     allowed, n_allowed = lax.cond(is_asked, asked, lambda: (rules.allowed, rules.n_allowed))
@@ -369,8 +369,8 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
         )
         impossible = lax.optimization_barrier(impossible)
         allowed &= ~impossible
-        n_allowed = total_of(allowed)
-        n_anew = total_of(allowed & ~_strikes(vocabulary))
+        n_allowed = jnp.sum(allowed, axis=1, dtype=jnp.float32)
+        n_anew = jnp.sum(allowed & ~_strikes(vocabulary), axis=1, dtype=jnp.float32)
     may_hold = (state.hold >= 0) & row_at(allowed, jnp.maximum(state.hold, 0))
     n_others, n_anew = n_allowed - may_hold, n_anew - may_hold
     if config.spell:
@@ -651,7 +651,7 @@ def _weigh(
     at_row = jnp.take_along_axis(known - highest, came[:, None], axis=1)[:, 0]
     # What is allowed may be too unlikely for a float, but not for its logarithm.
     may_come = jnp.where(allowed, known, -jnp.inf)
-    most = jnp.maximum(highest_of(may_come), -LARGE)
+    most = jnp.maximum(jnp.max(may_come, axis=1, keepdims=True), -LARGE)
     log_allowed = jnp.log(jnp.sum(jnp.exp((may_come - most) * sharpness), axis=1))
     log_allowed += ((most - highest) * sharpness)[:, 0]
     if other is not None:
@@ -669,7 +669,7 @@ def _weigh(
 
 def _sums(logits: Array, sharpness: Array) -> tuple[Array, Array, Array]:
     """The highest logit of each lane; log sum exp of all, and of all times sharpness, above it."""
-    highest = highest_of(logits)
+    highest = jnp.max(logits, axis=1, keepdims=True)
     past = logits - highest
     plain, sharp = (jnp.log(jnp.sum(jnp.exp(x), axis=1)) for x in (past, past * sharpness))
     return highest, plain, sharp
