@@ -81,6 +81,16 @@ def scores(model: pl.SequenceGenerator, rolls: list[pl.PianoRoll], part: str) ->
     return found
 
 
+def new_chords(model: pl.SequenceGenerator, train: list, valid: list) -> dict[str, float]:
+    """Shares of frames whose chord no training piece has: of real pieces, and of written ones."""
+    known = pl.ChordTokenizer().fit(train)
+    written = model.generate(256, n_pieces=64, random_state=0)
+    return {
+        f"new_chord_share_{name}": 1 - known.coverage(rolls)
+        for name, rolls in (("valid", valid), ("written", written))
+    }
+
+
 def train(name: str, arch: str, rolls: list, valid: list, path: Path) -> pl.SequenceGenerator:
     settings = dict(SETTINGS[name])
     schedule = optax.cosine_decay_schedule(
@@ -128,7 +138,7 @@ def main() -> None:
             model = train(args.set, args.arch, rolls, valid, path)
         else:
             model = pl.SequenceGenerator.load(path)
-        result = scores(model, valid, "valid")
+        result = scores(model, valid, "valid") | new_chords(model, rolls, valid)
         result["bernoulli_nats"] = bernoulli(rolls, valid)
     result |= {
         "set": args.set,
