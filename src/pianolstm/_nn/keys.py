@@ -27,8 +27,8 @@ def key_of(seed: int) -> np.ndarray:
 
 def fold(key: np.ndarray, number: int) -> np.ndarray:
     """Another key, made of this one and a number: `jax.random.fold_in`, which compiles nothing."""
-    zero, number_ = np.array([[0], [number]], np.uint32)
-    return np.concatenate(threefry(*key[:, None], zero, number_))
+    counter = np.array([0, number], np.uint32)
+    return np.concatenate(threefry(key[:1], key[1:], counter[:1], counter[1:]))
 
 
 def threefry(key: Any, key_: Any, a: Any, b: Any) -> tuple[Any, Any]:

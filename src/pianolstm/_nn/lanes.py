@@ -239,14 +239,12 @@ class Group:
         self.writer, self.pieces = writer, list(pieces)
         self.n_lanes = writer.n_lanes(len(pieces)) if n_lanes is None else n_lanes
         self.clock = np.array([-p.n_prime for p in pieces] if clock is None else clock, np.int64)
-        is_new = state is None
-        state = writer.start if is_new else state
-        if len(state.clock) != self.n_lanes:
-            state = spread(state, self.n_lanes)
-        if is_new:
+        if state is None:
             clocks = np.zeros(self.n_lanes, np.int32)
             clocks[: len(pieces)] = self.clock
-            state = state._replace(clock=jnp.asarray(clocks))
+            state = spread(writer.start, self.n_lanes)._replace(clock=jnp.asarray(clocks))
+        elif len(state.clock) != self.n_lanes:
+            state = spread(state, self.n_lanes)
         self.state = state
         self.rules = writer.rules(pieces, self.n_lanes)
         self._free = jax.device_put(self._frames(0))

@@ -410,7 +410,9 @@ def _keep(scene: Scene, is_outside: Array) -> tuple[Array, Array]:
         twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), (asked, before))
         return keeps(twice[0], planes, twice[1])
 
-    return jnp.split(lax.cond(jnp.any(is_open), kept, lambda: jnp.zeros(2 * len(is_open), bool)), 2)
+    n = len(is_open)
+    keep = lax.cond(jnp.any(is_open), kept, lambda: jnp.zeros(2 * n, bool))
+    return keep[:n], keep[n:]
 
 
 class _Recall(NamedTuple):
