@@ -81,13 +81,13 @@ def scores(model: pl.SequenceGenerator, rolls: list[pl.PianoRoll], part: str) ->
     return found
 
 
-def new_chords(model: pl.SequenceGenerator, train: list, valid: list) -> dict[str, float]:
+def new_chords(model: pl.SequenceGenerator, rolls: list, valid: list) -> dict[str, float]:
     """Shares of frames whose chord no training piece has: of real pieces, and of written ones."""
-    known = pl.ChordTokenizer().fit(train)
+    known = pl.ChordTokenizer().fit(rolls)
     written = model.generate(256, n_pieces=64, random_state=0)
     return {
-        f"new_chord_share_{name}": 1 - known.coverage(rolls)
-        for name, rolls in (("valid", valid), ("written", written))
+        f"new_chord_share_{name}": 1 - known.coverage(part)
+        for name, part in (("valid", valid), ("written", written))
     }
 
 

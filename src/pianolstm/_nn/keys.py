@@ -22,11 +22,11 @@ def seed_key(seed: int | Array) -> Array:
 
 def key_of(seed: int) -> np.ndarray:
     """The same as uint32, shape (2,); it compiles nothing."""
-    return np.array([0, seed % 2**32], np.uint32)
+    return np.array([0, seed], np.uint32)
 
 
 def fold(key: np.ndarray, number: int) -> np.ndarray:
-    """Another key, made of this one and a number: `jax.random.fold_in`, which compiles nothing."""
+    """Another key, made of this one and a number, as by `jax.random.fold_in`; compiles nothing."""
     counter = np.array([0, number], np.uint32)
     return np.concatenate(threefry(key[:1], key[1:], counter[:1], counter[1:]))
 

@@ -135,7 +135,7 @@ class Writer:
         self.vocabulary = jax.device_put(Vocabulary(np.ascontiguousarray(words.T), held))
         self.laid = lay_out(config, params, words, len(vocabulary))
         self.laid["recall"] = None if shares is None else jnp.asarray(shares)
-        self._few = FEW if adds_up_alike(self.laid) else LANES
+        self._few = FEW if adds_up_alike(config, self.laid) else LANES
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
         self.start = self._started()
         self.laid["begin"] = jax.device_put((self.start.carry, self.start.features))

@@ -206,7 +206,10 @@ def spell_out(
 
         kept = lax.cond(jnp.any(is_cut), cut, lambda: p)
         # All running sums by one product; what is added of weight 0 changes none.
-        sums = jnp.concatenate([weights, kept]) @ laid["speller"]["sums"]
+        exact = lax.Precision.HIGHEST
+        sums = jnp.matmul(
+            jnp.concatenate([weights, kept]), laid["speller"]["sums"], precision=exact
+        )
         *sums, running = sums[:, : N_PITCHES + 1].reshape(4, n_lanes, -1)
         plain, sharp, total = jnp.log(jnp.stack([x[:, -1] for x in sums]))
         u_note, u_again = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS)).T

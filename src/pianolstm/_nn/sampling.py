@@ -1,4 +1,4 @@
-"""Writing music: one program for single pieces, many, primes and streams.
+"""Writing music: one function for single pieces, many, primes and streams.
 
 A block of frames is written in all lanes at once (see `pianolstm._nn.stepping`); how many frames is
 an argument of the compiled program, as are seeds, temperatures and constraints. Each lane has its
