@@ -59,7 +59,6 @@ def write(
 
     Log-likelihoods are computed if `is_weighed`, and are 0 if not.
     """
-
     n_lanes = len(rules.key)
 
     def frame(i: Array, loop: tuple[State, Written]) -> tuple[State, Written]:
