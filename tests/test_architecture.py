@@ -17,7 +17,7 @@ PACKAGE = Path(pianolstm.__file__).parent
 # A module imports only from those before it; those of one line are beside each other.
 ORDER = [
     {"exceptions"},
-    {"plotting", "audio", "checks"},
+    {"plotting", "checks"},
     {"smf"},
     {"midi"},
     {"rolls"},
@@ -112,6 +112,10 @@ def test_a_module_imports_only_from_those_before_it(module):
         assert other, f"{module} imports from the package itself"
         allowed = RANK[top(other)] < RANK[top(module)] or top(other) == top(module)
         assert allowed, f"{module} imports {other}, which comes after it or stands beside it"
+
+
+def test_the_order_names_the_modules_that_there_are():
+    assert set(RANK) == {top(module) for module in MODULES}
 
 
 def test_scoring_is_useful_without_the_generator():
