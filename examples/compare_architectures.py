@@ -23,6 +23,9 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, help="learn from this many pieces only")
     parser.add_argument("--units", type=int, default=256, help="width of a layer (default: 256)")
     parser.add_argument("--window-size", type=int, help="default: 64, with --folder 200")
+    parser.add_argument(
+        "--arch", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES, help="default: all five"
+    )
     args = parser.parse_args()
 
     if args.folder:
@@ -38,7 +41,7 @@ def main() -> None:
     sets = {"held-out music": held_out}
     header = ("arch", "parameters", "epochs", "s/epoch", "nats/frame", "accuracy")
     print(("{:<15}" + "{:>12}" * 5).format(*header), flush=True)
-    for arch in ARCHITECTURES:
+    for arch in args.arch:
         model = pl.SequenceGenerator(
             arch=arch,
             units=args.units,

@@ -124,6 +124,28 @@ def test_changing_frame_t_and_later_never_changes_the_prediction_for_t(arch):
         assert np.abs(other[t + 1 :] - whole[t + 1 :]).max() > 1e-3
 
 
+def test_the_bilstm_is_validated_on_frames_of_all_positions():
+    """At equal distances all frames might be on the beat, where chords begin."""
+    config, params = make("bilstm", window_size=6)
+    chords = np.arange(4, dtype=np.uint64)[:, None] * np.uint64(2**40) * np.ones(4, np.uint64)
+    rows = np.arange(4, dtype=np.int32)
+    rng = np.random.default_rng(0)
+    pieces = [rng.integers(0, 4, n).astype(np.int32) for n in (401, 3, 82)]
+    corpus = Corpus(pieces, chords, rows, rows, chords)
+    rest = config, params, padded_vocabulary(chords), corpus, PitchBernoulli(np.ones(128) / 2, 0.5)
+    every, some, again = evaluate(*rest), evaluate(*rest, stride=8), evaluate(*rest, stride=8)
+    for piece, all_of, few, same in zip(pieces, every, some, again, strict=True):
+        np.testing.assert_array_equal(all_of.frames, np.arange(len(piece)))
+        np.testing.assert_array_equal(few.frames // 8, np.arange(-(-len(piece) // 8)))
+        assert few.frames[-1] < len(piece)
+        np.testing.assert_allclose(few.log_p, all_of.log_p[few.frames], rtol=1e-5)
+        np.testing.assert_array_equal(few.right, all_of.right[few.frames])
+        np.testing.assert_array_equal(few.frames, same.frames)
+    # 50 frames: each position of eight comes 6 times on average.
+    counts = np.bincount(some[0].frames % 8, minlength=8)
+    assert counts.min() >= 1 and counts.max() <= 14
+
+
 def test_hybrid_pools_and_steps_as_written():
     """Frame by frame: convolution over five frames, pool over two, an LSTM step from h at t - 2."""
     config, params = make("hybrid")

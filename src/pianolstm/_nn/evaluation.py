@@ -14,7 +14,7 @@ from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader
 from pianolstm._nn.losses import Output, log_likelihoods, logits_of
 from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
 from pianolstm._nn.recall import Recall
-from pianolstm.windows import PAD, START, WindowDataset
+from pianolstm.windows import PAD, START
 
 LANES = (1, 4, 16)
 """How many pieces are read side by side; few sizes, so that few programs are compiled."""
@@ -70,7 +70,7 @@ def evaluate(
     recall : Recall, default=None
         What share chords have that are recalled, where any are.
     stride : int, default=1
-        Bi-LSTM only: predict every stride-th frame.
+        Bi-LSTM only: predict one frame of every `stride`, drawn once and for all.
 
     Returns
     -------
@@ -78,11 +78,8 @@ def evaluate(
         One a piece.
     """
     reader = Reader(corpus, spell=config.spell)
-    if config.is_causal:
-        stride, features = 1, _carried(config, params, corpus, reader)
-    else:
-        features = _windowed(config, params, corpus, reader, stride=stride)
-    frames = [np.arange(0, len(tokens), stride) for tokens in corpus.tokens]
+    frames = _frames(corpus, 1 if config.is_causal else stride)
+    features = _features(config, params, corpus, reader, frames)
     targets, before = (
         np.concatenate([a[at] for a, at in zip(arrays, frames, strict=True)])
         for arrays in (corpus.tokens, [np.append(START, tokens) for tokens in corpus.tokens])
@@ -134,13 +131,13 @@ def probabilities(
 ) -> list[np.ndarray]:
     """Of each chord of the vocabulary: float32, shape (n_frames, n_tokens) for each piece."""
     reader = Reader(corpus, spell=config.spell)
-    read = _carried if config.is_causal else partial(_windowed, stride=1)
+    features = _features(config, params, corpus, reader, _frames(corpus, 1))
     output = output_table(config, params, vocabulary, np.int32(corpus.n_tokens), goes_on=True)
     found = []
-    for tokens, features in zip(corpus.tokens, read(config, params, corpus, reader), strict=True):
+    for tokens, read in zip(corpus.tokens, features, strict=True):
         before = np.append(START, tokens)[:-1]
         _, may_hold, _ = reader.targets(tokens, before)
-        columns = features, may_hold, reader.inputs(before)[1][:, :4]
+        columns = read, may_hold, reader.inputs(before)[1][:, :4]
         p = np.empty((len(tokens), corpus.n_tokens), np.float32)
         for at in range(0, len(tokens), ROWS[0]):
             part = [a[at : at + ROWS[0]] for a in columns]
@@ -182,6 +179,33 @@ def _read(
     return bind(config, params)(ids, bits, carry)
 
 
+def _frames(corpus: Corpus, stride: int) -> list[np.ndarray]:
+    """Frames of each piece to be scored: one of every `stride`.
+
+    Drawn, and always the same: at equal distances they might all be on the beat, where chords
+    begin, and each piece would count its first frame, which is hard to tell, as much as others.
+    """
+    rng = np.random.default_rng(0)
+    firsts = [np.arange(0, len(tokens), stride) for tokens in corpus.tokens]
+    return [
+        first + rng.integers(np.minimum(stride, len(tokens) - first))
+        for first, tokens in zip(firsts, corpus.tokens, strict=True)
+    ]
+
+
+def _features(
+    config: NetworkConfig,
+    params: Params,
+    corpus: Corpus,
+    reader: Reader,
+    frames: list[np.ndarray],
+) -> list[np.ndarray]:
+    """What predicts the given frames of each piece; causal networks give all of them."""
+    if config.is_causal:
+        return _carried(config, params, corpus, reader)
+    return _windowed(config, params, corpus, reader, frames)
+
+
 def _carried(
     config: NetworkConfig, params: Params, corpus: Corpus, reader: Reader
 ) -> list[np.ndarray]:
@@ -213,20 +237,26 @@ def _carried(
 
 
 def _windowed(
-    config: NetworkConfig, params: Params, corpus: Corpus, reader: Reader, *, stride: int
+    config: NetworkConfig,
+    params: Params,
+    corpus: Corpus,
+    reader: Reader,
+    frames: list[np.ndarray],
 ) -> list[np.ndarray]:
-    """Features of every stride-th frame of each piece, each from the window before it."""
-    lanes = 64
-    dataset = WindowDataset(
-        corpus.tokens, window_size=config.window_size, stride=stride, target="next"
-    )
+    """Features of the given frames of each piece, each from the window before it."""
+    lanes, size = 64, config.window_size
+    # The window before frame t begins at t here.
+    pieces = [np.concatenate([np.full(size - 1, PAD), [START], t]) for t in corpus.tokens]
+    counts = [len(at) for at in frames]
+    places = np.stack([np.repeat(np.arange(len(pieces)), counts), np.concatenate(frames)], axis=1)
     carry = initial_carry(config, lanes, params)
-    parts = [
-        np.asarray(_read(config, params, carry, *reader.inputs(batch.inputs))[0])[:, 0]
-        for batch in dataset.batches(lanes, shuffle=False)
-    ]
-    counts = [-(-len(tokens) // stride) for tokens in corpus.tokens]
-    return np.split(np.concatenate(parts)[: sum(counts)], np.cumsum(counts)[:-1])
+    parts = []
+    for first in range(0, len(places), lanes):
+        windows = np.full((lanes, size), PAD, np.int32)
+        for row, (i, t) in enumerate(places[first : first + lanes].tolist()):
+            windows[row] = pieces[i][t : t + size]
+        parts.append(np.asarray(_read(config, params, carry, *reader.inputs(windows))[0])[:, 0])
+    return np.split(np.concatenate(parts)[: len(places)], np.cumsum(counts)[:-1])
 
 
 @partial(jax.jit, static_argnums=0)
