@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -11,6 +13,21 @@ from hypothesis import settings
 import pianolstm as pl
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no window opens
+
+# What one process has compiled, the others, and those that tests start, need not compile again.
+PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
+
+
+def pytest_configure(config):
+    if PROGRAMS not in os.environ and not hasattr(config, "workerinput"):
+        config.compiled_programs = tempfile.mkdtemp(prefix="pianolstm-")
+        os.environ[PROGRAMS] = config.compiled_programs
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "compiled_programs"):
+        shutil.rmtree(config.compiled_programs, ignore_errors=True)
+
 
 # The same examples in every run; `--hypothesis-profile=thorough` looks for others.
 settings.register_profile(

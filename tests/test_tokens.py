@@ -349,8 +349,8 @@ def test_the_tokenizer_is_a_scikit_learn_estimator():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"max_tokens": 0}, "max_tokens must be a whole number and at least 1; got 0"),
-        ({"min_count": 0}, "min_count must be a whole number and at least 1; got 0"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1; got 0"),
+        ({"min_count": 0}, "min_count must be at least 1; got 0"),
         ({"unknown": "drop"}, """unknown must be "keep", "nearest" or "error"; got 'drop'"""),
         ({"max_tokens": 2.5}, "max_tokens"),
         ({"max_tokens": "all"}, "max_tokens"),

@@ -394,11 +394,11 @@ def test_too_few_pieces_to_split(n, fraction):
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"window_size": 0}, "window_size must be a whole number above 0; got 0"),
-        ({"window_size": 2.5}, "window_size must be a whole number above 0; got 2.5"),
+        ({"window_size": 0}, "window_size must be at least 1; got 0"),
+        ({"window_size": 2.5}, "window_size must be a whole number; got 2.5"),
         ({"window_size": None}, "window_size"),
-        ({"stride": 0}, "stride must be a whole number above 0; got 0"),
-        ({"stride": -1}, "stride must be a whole number above 0; got -1"),
+        ({"stride": 0}, "stride must be at least 1; got 0"),
+        ({"stride": -1}, "stride must be at least 1; got -1"),
         ({"target": "last"}, """target must be "sequence" or "next"; got 'last'"""),
     ],
 )

@@ -13,10 +13,10 @@ from dataclasses import replace
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
@@ -37,6 +37,7 @@ from pianolstm._nn.corpus import (
 )
 from pianolstm._nn.devices import agreed, is_first_process, on_one
 from pianolstm._nn.evaluation import evaluate, probabilities
+from pianolstm._nn.host import as_host, guest
 from pianolstm._nn.keys import seed_key
 from pianolstm._nn.lanes import Writer
 from pianolstm._nn.model_files import (
@@ -47,6 +48,7 @@ from pianolstm._nn.model_files import (
     without_nan,
     write_model,
 )
+from pianolstm._nn.programs import hold
 from pianolstm._nn.recall import Recall
 from pianolstm._nn.training import (
     OPTIMIZERS,
@@ -58,7 +60,7 @@ from pianolstm._nn.training import (
     TrainState,
 )
 from pianolstm.callbacks import Callback, ProgressBar
-from pianolstm.checks import RandomState, as_seed, check_number
+from pianolstm.checks import RandomState, as_seed, check_bool, check_number, plain, plain_params
 from pianolstm.constraints import Constraint
 from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.infilling import infill
@@ -251,6 +253,7 @@ class SequenceGenerator(BaseEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
+    @guest
     def fit(self, X: Pieces, y: Any = None, *, X_val: Pieces | None = None) -> SequenceGenerator:
         """Learn from rolls, from the start (unless ``warm_start``).
 
@@ -293,9 +296,10 @@ class SequenceGenerator(BaseEstimator):
             self._epochs.best_loss = float("inf")
         else:
             self._prepare(train, seed)
-        self._train(train, held_out, seed, began, self.max_epochs, checkpoint)
+        self._train(train, held_out, seed, began, plain(self.max_epochs), checkpoint)
         return self
 
+    @guest
     def partial_fit(self, X: Pieces, y: Any = None) -> SequenceGenerator:
         """Go on learning: one more epoch, on these pieces alone.
 
@@ -328,6 +332,7 @@ class SequenceGenerator(BaseEstimator):
         self._train(corpus, None, seed, began, 1, None)
         return self
 
+    @guest
     def generate(
         self,
         n_frames: int,
@@ -444,6 +449,7 @@ class SequenceGenerator(BaseEstimator):
             verbose=bool(self.verbose),
         )
 
+    @guest
     def stream(
         self,
         *,
@@ -499,6 +505,7 @@ class SequenceGenerator(BaseEstimator):
             constraints=constraints,
         )
 
+    @guest
     def infill(
         self,
         roll: Any,
@@ -572,6 +579,7 @@ class SequenceGenerator(BaseEstimator):
             verbose=bool(self.verbose),
         )
 
+    @guest
     def extend(self, X: Pieces) -> SequenceGenerator:
         """Add the chords of more pieces to the vocabulary, without learning.
 
@@ -604,6 +612,7 @@ class SequenceGenerator(BaseEstimator):
         self._extend(_not_empty(as_corpus(X, fs=self.fs_, grid=self.grid_)))
         return self
 
+    @guest
     def score(
         self,
         X: Pieces,
@@ -646,6 +655,7 @@ class SequenceGenerator(BaseEstimator):
         totals, counts = self._totals(X, per, unit)
         return float(totals.sum() / counts.sum())
 
+    @guest
     def score_samples(
         self,
         X: Pieces,
@@ -667,6 +677,7 @@ class SequenceGenerator(BaseEstimator):
         totals, counts = self._totals(X, per, unit)
         return totals / counts
 
+    @guest
     def surprise(self, X: Pieces, *, unit: Literal["nats", "bits"] = "nats") -> list[np.ndarray]:
         """How little each frame was expected, along each piece: its negative log-likelihood.
 
@@ -695,6 +706,7 @@ class SequenceGenerator(BaseEstimator):
         scale = _unit(unit)
         return [-log_p * scale for log_p in self._log_likelihoods(X)]
 
+    @guest
     def predict_proba(self, X: Pieces) -> list[np.ndarray]:
         """Probability of each chord of the vocabulary, frame by frame, given the frames before.
 
@@ -720,6 +732,7 @@ class SequenceGenerator(BaseEstimator):
         corpus = self._seen(X)
         return probabilities(self._config(), self._params, self._vocabulary, corpus, self._recall)
 
+    @guest
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one ``.safetensors`` file.
 
@@ -736,6 +749,7 @@ class SequenceGenerator(BaseEstimator):
         write_model(path, *self._model_file(self._state, self._epochs.best_epoch))
 
     @classmethod
+    @guest
     def load(cls, path: str | PathLike[str]) -> SequenceGenerator:
         """Read a model that `save` wrote.
 
@@ -792,7 +806,8 @@ class SequenceGenerator(BaseEstimator):
         return model
 
     def _check(self) -> None:
-        if self.arch not in networks.ARCHITECTURES:
+        given = self._given()
+        if given.arch not in networks.ARCHITECTURES:
             raise InvalidInputError(
                 f"arch must be one of {', '.join(networks.ARCHITECTURES)}; got {self.arch!r}."
             )
@@ -801,17 +816,26 @@ class SequenceGenerator(BaseEstimator):
             ("units", 1, None, True),
             ("embedding", 1, None, True),
             ("dropout", 0, 0.95, False),
-            ("clip_norm", 0, None, False),
             ("augment", 0, MAX_TRANSPOSITION, True),
             ("max_epochs", 1, None, True),
             ("validation_fraction", 0, 1, False),
             ("n_iter_no_change", 1, None, True),
         ):
             check_number(name, getattr(self, name), low, high, whole=whole)
-        if self.batch_size != "auto":
+        for name in ("spell", "recall", "early_stopping", "warm_start"):
+            check_bool(name, getattr(self, name))
+        check_number("clip_norm", self.clip_norm, 0, None)
+        if given.clip_norm == 0:
+            raise InvalidInputError(
+                "clip_norm must be above 0, as gradients are scaled down to it; got 0. To clip "
+                "next to nothing, give a large number."
+            )
+        if given.batch_size != "auto":
             check_number("batch_size", self.batch_size, 1, None, whole=True)
         if not callable(self.learning_rate):
             check_number("learning_rate", self.learning_rate, 0, None)
+        self._check_tokenizer()
+        self._check_callbacks()
         known = isinstance(self.optimizer, str) and self.optimizer in OPTIMIZERS
         if not known and not callable(self.optimizer):
             raise InvalidInputError(
@@ -828,11 +852,45 @@ class SequenceGenerator(BaseEstimator):
             raise InvalidInputError(
                 f"checkpoint_minutes={self.checkpoint_minutes} needs a checkpoint_dir to write to."
             )
-        if self.arch.startswith("hybrid") and self.window_size % 2:
+        if self.checkpoint_dir is not None and not isinstance(self.checkpoint_dir, (str, PathLike)):
             raise InvalidInputError(
-                f"The hybrids pool by 2 and need an even window_size; got {self.window_size}, try "
-                f"{self.window_size + 1}."
+                f"checkpoint_dir must be a path or None; got {self.checkpoint_dir!r}."
             )
+        if given.arch.startswith("hybrid") and given.window_size % 2:
+            raise InvalidInputError(
+                f"The hybrids pool by 2 and need an even window_size; got {given.window_size}, try "
+                f"{given.window_size + 1}."
+            )
+
+    def _check_tokenizer(self) -> None:
+        tokenizer: Any = self.tokenizer
+        if isinstance(tokenizer, FrozenEstimator):
+            tokenizer = tokenizer.estimator
+            if isinstance(tokenizer, ChordTokenizer):
+                check_is_fitted(tokenizer, "vocabulary_")
+        if tokenizer is not None and not isinstance(tokenizer, ChordTokenizer):
+            raise InvalidInputError(
+                "tokenizer must be a ChordTokenizer, a FrozenEstimator around a fitted one, or "
+                f"None; got {_described(tokenizer)}."
+            )
+
+    def _check_callbacks(self) -> None:
+        callbacks: Any = self.callbacks
+        if not isinstance(callbacks, (list, tuple)):
+            raise InvalidInputError(
+                "callbacks must be a list of pianolstm.callbacks.Callback; got "
+                f"{_described(callbacks)}. Wrap one in a list: [callback]."
+            )
+        for i, callback in enumerate(callbacks):
+            if not isinstance(callback, Callback):
+                raise InvalidInputError(
+                    "callbacks must be a list of pianolstm.callbacks.Callback; "
+                    f"callbacks[{i}] is {_described(callback)}."
+                )
+
+    def _given(self) -> SimpleNamespace:
+        """The parameters, NumPy's numbers as Python's own."""
+        return SimpleNamespace(**plain_params(self))
 
     def _split(
         self, corpus: TokenCorpus, X_val: Any, seed: int
@@ -841,14 +899,15 @@ class SequenceGenerator(BaseEstimator):
         if X_val is not None:
             held_out = as_corpus(X_val, "X_val", fs=corpus.fs, grid=corpus.grid)
             return corpus, _not_empty(held_out, "X_val"), []
-        if not self.early_stopping:
+        given = self._given()
+        if not given.early_stopping:
             return corpus, None, []
         if len(corpus.tokens) > 1:
-            kept, held = split_pieces(len(corpus.tokens), self.validation_fraction, seed)
+            kept, held = split_pieces(len(corpus.tokens), given.validation_fraction, seed)
             return corpus.take(kept), corpus.take(held), held
         (tokens,) = corpus.tokens
-        size = self.window_size
-        n_held = max(size, round(self.validation_fraction * len(tokens)))
+        size = given.window_size
+        n_held = max(size, round(given.validation_fraction * len(tokens)))
         n_train = len(tokens) - n_held - size
         if n_train < size:
             raise InvalidInputError(
@@ -897,7 +956,7 @@ class SequenceGenerator(BaseEstimator):
         if n_new == n_old:
             return
         state, rows_before, rows = self._state, n_rows(n_old), n_rows(n_new)
-        rarest = float(jnp.min(state.params["bias"][:n_old]))
+        rarest = float(np.min(np.asarray(state.params["bias"])[:n_old]))
         self._set_state(
             TrainState(
                 networks.grow(state.params, n_old, n_new, rows_before, rows, rarest),
@@ -917,22 +976,23 @@ class SequenceGenerator(BaseEstimator):
         max_epochs: int,
         checkpoint: Checkpoint | None,
     ) -> None:
-        is_shown = self.verbose and is_first_process()
+        given = self._given()
+        is_shown = given.verbose and is_first_process()
         callbacks = [*self.callbacks, *([ProgressBar()] if is_shown else [])]
-        state = self._state.with_moments(self._optimizer())
+        state = self._state.with_moments(self._config(), self._optimizer())
         progress = Progress(state, replace(state), self._epochs)
-        patience = self.n_iter_no_change if self.early_stopping and held_out is not None else None
+        patience = given.n_iter_no_change if given.early_stopping and held_out is not None else None
         settings = Settings(
             batch_size=self._batch_size(),
             optimizer=self._optimizer(),
             learning_rate=self._rate_at,
-            clip_norm=self.clip_norm,
+            clip_norm=given.clip_norm,
             last_epoch=state.epoch + max_epochs,
             n_iter_no_change=patience,
-            deadline=None if self.time_budget is None else began + self.time_budget,
+            deadline=None if given.time_budget is None else began + given.time_budget,
             seed=seed,
-            augment=int(self.augment),
-            checkpoint_minutes=None if checkpoint is None else self.checkpoint_minutes,
+            augment=given.augment,
+            checkpoint_minutes=None if checkpoint is None else given.checkpoint_minutes,
         )
         save: Callable[[Progress], None] | None = None
         if checkpoint is not None:
@@ -963,14 +1023,15 @@ class SequenceGenerator(BaseEstimator):
             self._set_state(TrainState(params, average, opt_state, epoch, best.n_steps))
         if checkpoint is not None and not interrupted and is_first_process():
             self._save_checkpoint(checkpoint, progress, finished=True)
-        for callback in callbacks:
-            callback.on_fit_end(self)
+        with as_host():
+            for callback in callbacks:
+                callback.on_fit_end(self)
         if interrupted:
             warnings.warn(
                 f"Training was interrupted in epoch {epoch + 1}; the best model so far (epoch "
                 f"{self.best_epoch_}) is kept and can be used.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # past `guest`, to who called fit
             )
 
     def _save_checkpoint(
@@ -986,7 +1047,7 @@ class SequenceGenerator(BaseEstimator):
         """A number of all that decides what training comes to."""
         settings = self._settings()
         del settings["verbose"], settings["time_budget"]
-        settings |= {"seed": seed, "tokenizer": self.tokenizer_.get_params()}
+        settings |= {"seed": seed, "tokenizer": plain_params(self.tokenizer_)}
         if callable(self.optimizer):
             settings["optimizer"] = pickle.dumps(self.optimizer).hex()
         if callable(self.learning_rate):
@@ -1004,7 +1065,7 @@ class SequenceGenerator(BaseEstimator):
 
     def _settings(self) -> dict[str, Any]:
         """Parameters as JSON holds them; without code, and without what belongs to this machine."""
-        settings = self.get_params(deep=False) | self._network
+        settings = plain_params(self) | self._network
         for name in ("tokenizer", "callbacks", "checkpoint_dir", "checkpoint_minutes"):
             del settings[name]
         if not isinstance(settings["random_state"], int):
@@ -1017,7 +1078,7 @@ class SequenceGenerator(BaseEstimator):
         """Arrays and header of a model."""
         header = {
             "settings": self._settings(),
-            "tokenizer": self.tokenizer_.get_params(),
+            "tokenizer": plain_params(self.tokenizer_),
             "tokenizer_is_frozen": isinstance(self.tokenizer, FrozenEstimator),
             "history": without_nan(self._epochs.history),
             "best_epoch": best_epoch,
@@ -1067,9 +1128,10 @@ class SequenceGenerator(BaseEstimator):
         return rate
 
     def _batch_size(self) -> int:
-        if isinstance(self.batch_size, str):
-            return 64 if self.arch == "bilstm" else 16
-        return self.batch_size
+        given = self._given()
+        if isinstance(given.batch_size, str):
+            return 64 if given.arch == "bilstm" else 16
+        return given.batch_size
 
     def _corpus(self, train: TokenCorpus) -> Corpus:
         return Corpus.of(self.tokenizer_.vocabulary_, self.tokenizer_.known(train))
@@ -1083,13 +1145,11 @@ class SequenceGenerator(BaseEstimator):
 
     def _shape(self) -> dict[str, Any]:
         """Settings that the network is made by; those of a fitted model are `_network`."""
-        shape = {
-            "arch": self.arch,
-            "units": int(self.units),
-            "embedding": int(self.embedding),
-            "spell": bool(self.spell),
-        }
-        return shape | ({"window_size": int(self.window_size)} if self.arch == "bilstm" else {})
+        given = self._given()
+        names = ["arch", "units", "embedding", "spell"]
+        if given.arch == "bilstm":
+            names.append("window_size")
+        return {name: getattr(given, name) for name in names}
 
     def _check_shape(self) -> None:
         """Raise where settings have become those of another network."""
@@ -1117,7 +1177,8 @@ class SequenceGenerator(BaseEstimator):
     def _set_state(self, state: TrainState) -> None:
         self._state = state
         self._params = state.average
-        self._vocabulary = jnp.asarray(padded_vocabulary(self.tokenizer_.vocabulary_))
+        self._vocabulary = jax.device_put(padded_vocabulary(self.tokenizer_.vocabulary_))
+        self._size = hold(self._config().size)
         self.n_parameters_ = networks.n_parameters(state.params)
 
     def _writer(self) -> Writer:
@@ -1176,6 +1237,13 @@ class SequenceGenerator(BaseEstimator):
             counts /= self.fs_
         log_p = self._log_likelihoods(corpus)
         return scale * np.array([piece.sum() for piece in log_p]), counts
+
+
+def _described(value: Any) -> str:
+    """What was given, and what to write in place of a class."""
+    if isinstance(value, type):
+        return f"the class {value.__name__} (give an object of it: {value.__name__}())"
+    return repr(value)
 
 
 def _unit(unit: str) -> float:

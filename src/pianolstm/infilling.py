@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pianolstm._nn.keys import fold
@@ -129,7 +128,7 @@ def _rearrange(groups: Sequence[Group], kept: np.ndarray) -> None:
     def moved(*leaves: Any) -> list[Any]:
         """The parts of all groups, from those of all groups."""
         whole = np.concatenate([np.asarray(leaf) for leaf in leaves])[kept]
-        return [jnp.asarray(part) for part in np.split(whole, len(groups))]
+        return [jax.device_put(part) for part in np.split(whole, len(groups))]
 
     whole = jax.tree.map(moved, *(group.state for group in groups))
     for g, group in enumerate(groups):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load, save
 
+from pianolstm._nn.host import guest
 from pianolstm._nn.lanes import Draw, Group, Piece, Writer, check_tokens, chords_of
 from pianolstm.checks import RandomState, check_number
 from pianolstm.constraints import Limits
@@ -162,6 +163,7 @@ class Stream:
         time = self.index * self.seconds_per_frame
         return tuple(Event(time, "note_off", pitch, 0) for pitch in _pitches(self._sounding))
 
+    @guest
     def set(self, **settings: Any) -> None:
         """Change settings from the next frame on; the others stay.
 
@@ -191,6 +193,7 @@ class Stream:
         self._group = Group(self._writer, [new], self._group.state, [self.index])
 
     @property
+    @guest
     def state(self) -> bytes:
         """All that the stream goes on from, for `SequenceGenerator.stream`: some 200,000 bytes."""
         group, piece = self._group, self._group.pieces[0]
@@ -220,6 +223,7 @@ class Stream:
         }
         return save(arrays, metadata={"pianolstm_stream": json.dumps(header)})
 
+    @guest
     def fork(self) -> Stream:
         """Another stream that goes on from here, by itself."""
         piece = self._group.pieces[0]
@@ -228,6 +232,7 @@ class Stream:
 
     __copy__ = fork
 
+    @guest
     def _chords(self, n: int) -> np.ndarray:
         """The next chords: uint64, shape (n, 4)."""
         chords = []

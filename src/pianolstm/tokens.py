@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from pianolstm.checks import check_number
 from pianolstm.exceptions import DataLossWarning, InvalidInputError
 from pianolstm.midi import TempoMap
 from pianolstm.rolls import DEFAULT_FS, DEFAULT_VELOCITY, NOTE, Grid, PianoRoll, as_rolls
@@ -424,10 +425,7 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             value = getattr(self, name)
             if value is None and name == "max_tokens":
                 continue
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise InvalidInputError(
-                    f"{name} must be a whole number and at least 1; got {value!r}."
-                )
+            check_number(name, value, 1, None, whole=True)
         if self.unknown not in ("keep", "nearest", "error"):
             raise InvalidInputError(
                 f'unknown must be "keep", "nearest" or "error"; got {self.unknown!r}.'

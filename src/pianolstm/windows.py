@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from pianolstm.checks import check_number
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.tokens import ChordSequence, TokenCorpus
 
@@ -91,10 +92,9 @@ class WindowDataset:
     ) -> None:
         if target not in ("sequence", "next"):
             raise InvalidInputError(f'target must be "sequence" or "next"; got {target!r}.')
-        for name, value in (("window_size", window_size), ("stride", stride)):
-            optional = name == "stride" and value is None
-            if not optional and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise InvalidInputError(f"{name} must be a whole number above 0; got {value!r}.")
+        check_number("window_size", window_size, 1, None, whole=True)
+        if stride is not None:
+            check_number("stride", stride, 1, None, whole=True)
         if isinstance(tokens, (ChordSequence, np.ndarray)):
             raise InvalidInputError(
                 "tokens must be a list with one entry a piece; wrap it in a list: [tokens]."
@@ -115,7 +115,7 @@ class WindowDataset:
         self.stride = int(stride or (window_size if target == "sequence" else 1))
         self.end = end
         # A whole window needs one frame more than its size: the last target.
-        counts = [max(0, (len(t) - 1 - window_size) // self.stride + 1) for t in self.tokens]
+        counts = [max(0, (len(t) - 1 - self.window_size) // self.stride + 1) for t in self.tokens]
         self._first = np.cumsum([0, *counts])
 
     def __len__(self) -> int:
@@ -229,10 +229,8 @@ class WindowDataset:
         ------
         WindowBatch
         """
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise InvalidInputError(
-                f"batch_size must be a whole number above 0; got {batch_size!r}."
-            )
+        check_number("batch_size", batch_size, 1, None, whole=True)
+        batch_size = int(batch_size)
         rng = np.random.default_rng(random_state) if shuffle else None
         places = self._places(rng)
         for first in range(0, len(places), batch_size):

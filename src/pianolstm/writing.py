@@ -12,7 +12,7 @@ import numpy as np
 
 from pianolstm._nn.keys import fold, key_of
 from pianolstm._nn.lanes import Draw, Piece, Writer, chords_of, write_all
-from pianolstm.checks import as_seed, check_number
+from pianolstm.checks import as_seed, check_number, plain
 from pianolstm.constraints import limits_of
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.midi import TempoMap
@@ -91,6 +91,7 @@ def primes_of(writer: Writer, prime: Any, n_pieces: int | None) -> list[PianoRol
 def keys_of(random_state: Any, n_pieces: int | None) -> np.ndarray:
     """A key for each piece: uint32, shape (n, 2)."""
     n = 1 if n_pieces is None else n_pieces
+    random_state = plain(random_state)
     if isinstance(random_state, (list, tuple, np.ndarray)):
         if n_pieces is None or len(random_state) != n:
             raise _wrong_count("random_state", len(random_state), n_pieces)
@@ -131,8 +132,11 @@ def generate(
         check_number("n_pieces", n_pieces, 1, None, whole=True)
     if deadline is not None:
         check_number("deadline", deadline, 0, None)
-    n = 1 if n_pieces is None else int(n_pieces)
+    n_frames, n_candidates = plain(n_frames), plain(n_candidates)
+    n_pieces = plain(n_pieces)
+    n = 1 if n_pieces is None else n_pieces
     primes = primes_of(writer, prime, n_pieces)
+    settings = {name: plain(value) for name, value in settings.items()}
     each = {name: [value] * n for name, value in settings.items()}
     for name, value in settings.items():
         if isinstance(value, (list, tuple, np.ndarray)):

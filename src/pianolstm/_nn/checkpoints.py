@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pianolstm._nn.model_files import read_model, with_nan, write_model
@@ -112,7 +111,7 @@ class Checkpoint:
     def _state(self, name: str, like: TrainState, epoch: int, n_steps: int) -> TrainState:
         tree = like.params, like.average, like.opt_state
         leaves, structure = jax.tree.flatten(tree)
-        found = [jnp.asarray(self._arrays[f"{name}.{i}"]) for i in range(len(leaves))]
+        found = [jax.device_put(self._arrays[f"{name}.{i}"]) for i in range(len(leaves))]
         params, average, opt_state = jax.tree.unflatten(structure, found)
         return TrainState(params, average, opt_state, epoch, n_steps)
 

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -56,7 +55,7 @@ def on_one(tree: Any) -> Any:
     """Arrays on one device of this process, which need the other processes no more."""
     if jax.device_count() == 1:
         return tree
-    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), tree)
+    return jax.tree.map(lambda a: jax.device_put(np.asarray(a)), tree)
 
 
 def over_devices(function: Callable[..., Any], whole: tuple, batch: tuple) -> Any:

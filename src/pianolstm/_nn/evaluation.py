@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from jax import Array
 from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader
 from pianolstm._nn.losses import Output, log_likelihoods, logits_of
 from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
+from pianolstm._nn.programs import program
 from pianolstm._nn.recall import Recall
 from pianolstm.windows import PAD, START
 
@@ -84,7 +84,7 @@ def evaluate(
         np.concatenate([a[at] for a, at in zip(arrays, frames, strict=True)])
         for arrays in (corpus.tokens, [np.append(START, tokens) for tokens in corpus.tokens])
     )
-    output = output_table(config, params, vocabulary, np.int32(corpus.n_tokens), goes_on=True)
+    output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
     log_p, right = _likelihoods(
         config, params, output, np.concatenate(features), reader, targets, before
     )
@@ -132,7 +132,7 @@ def probabilities(
     """Of each chord of the vocabulary: float32, shape (n_frames, n_tokens) for each piece."""
     reader = Reader(corpus, spell=config.spell)
     features = _features(config, params, corpus, reader, _frames(corpus, 1))
-    output = output_table(config, params, vocabulary, np.int32(corpus.n_tokens), goes_on=True)
+    output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
     found = []
     for tokens, read in zip(corpus.tokens, features, strict=True):
         before = np.append(START, tokens)[:-1]
@@ -143,7 +143,7 @@ def probabilities(
             part = [a[at : at + ROWS[0]] for a in columns]
             n = len(part[0])
             full = [np.pad(a, [(0, ROWS[0] - n)] + [(0, 0)] * (a.ndim - 1)) for a in part]
-            p[at : at + n] = np.asarray(_softmax_rows(output, *full))[:n, : corpus.n_tokens]
+            p[at : at + n] = np.asarray(_softmax_rows(config, output, *full))[:n, : corpus.n_tokens]
         if config.recall:
             share, ids = recall.of(corpus, tokens, spell=config.spell)
             p *= (1 - share[:, None]).astype(np.float32)
@@ -153,26 +153,28 @@ def probabilities(
     return found
 
 
-@jax.jit
-def _softmax_rows(output: Output, features: Array, may_hold: Array, before: Array) -> Array:
+@program()
+def _softmax_rows(
+    _: NetworkConfig, output: Output, features: Array, may_hold: Array, before: Array
+) -> Array:
     return jax.nn.softmax(logits_of(features, output, may_hold, before))
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="goes_on")
+@program(n_static=2)
 def output_table(
-    config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array, *, goes_on: bool
+    config: NetworkConfig, goes_on: bool, params: Params, vocabulary: Array, n_tokens: Array
 ) -> Output:
     """The softmax; the same for every frame of a piece."""
     return bind(config, params).output(vocabulary, n_tokens, goes_on=goes_on)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@program(n_static=2)
 def initial_carry(config: NetworkConfig, lanes: int, params: Params) -> Any:
     """State before the first frame."""
     return bind(config, params).initial_carry(lanes)
 
 
-@partial(jax.jit, static_argnums=0)
+@program()
 def _read(
     config: NetworkConfig, params: Params, carry: Any, ids: Array, bits: Array
 ) -> tuple[Array, Any]:
@@ -220,13 +222,17 @@ def _carried(
         ids[:, 0] = START
         for lane, i in enumerate(group):
             ids[lane, 1 : 1 + lengths[i]] = corpus.tokens[i]
-        carry = initial_carry(config, LANES[-1], params)
+        n_lanes = LANES[-1]
+        carry = initial_carry(config, n_lanes, params)
         parts: list[list[np.ndarray]] = [[] for _ in group]
         for a in range(0, ids.shape[1] - 1, time):
             # Pieces that go on come first: as others end, fewer lanes are left to compute.
             going_on = sum(lengths[i] > a for i in group)
             lanes = next(n for n in LANES if n >= going_on)
-            carry = jax.tree.map(lambda leaf, n=lanes: leaf[:n], carry)
+            if lanes < n_lanes:
+                # By NumPy: JAX would compile a slice of each size.
+                carry = jax.tree.map(lambda leaf, n=lanes: np.asarray(leaf)[:n], carry)
+                n_lanes = lanes
             part, carry = _read(config, params, carry, *reader.inputs(ids[:lanes, a : a + time]))
             part = np.asarray(part)
             for lane, i in enumerate(group[:going_on]):
@@ -259,7 +265,7 @@ def _windowed(
     return np.split(np.concatenate(parts)[: len(places)], np.cumsum(counts)[:-1])
 
 
-@partial(jax.jit, static_argnums=0)
+@program()
 def _score_rows(
     config: NetworkConfig,
     params: Params,

@@ -12,11 +12,12 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pianolstm._nn.corpus import HOLD, as_words, held_on, padded_vocabulary
+from pianolstm._nn.host import guest
 from pianolstm._nn.networks import NetworkConfig, Params
+from pianolstm._nn.programs import hold
 from pianolstm._nn.sampling import write
 from pianolstm._nn.scene import BLOCK, Frames, Rules, State, Vocabulary, Written, begin, spread
 from pianolstm._nn.stepping import FEW, LANES, adds_up_alike, lay_out
@@ -125,6 +126,7 @@ class Writer:
         # Without dropout nothing depends on its rate: models that differ in it share a program.
         self.config = config = replace(config, dropout=0.0)
         self.params, self.usual_hold = params, usual_hold
+        self._size = hold(config.size)
         self.fs, self.tempo_map = fs, tempo_map
         self.grid: Grid = grid
         self.chords = vocabulary
@@ -134,7 +136,7 @@ class Writer:
         held[: len(vocabulary)] = self._held(vocabulary)
         self.vocabulary = jax.device_put(Vocabulary(np.ascontiguousarray(words.T), held))
         self.laid = lay_out(config, params, words, len(vocabulary))
-        self.laid["recall"] = None if shares is None else jnp.asarray(shares)
+        self.laid["recall"] = None if shares is None else jax.device_put(shares)
         self._few = FEW if adds_up_alike(config, self.laid) else LANES
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
         self.start = self._started()
@@ -242,7 +244,7 @@ class Group:
         if state is None:
             clocks = np.zeros(self.n_lanes, np.int32)
             clocks[: len(pieces)] = self.clock
-            state = spread(writer.start, self.n_lanes)._replace(clock=jnp.asarray(clocks))
+            state = spread(writer.start, self.n_lanes)._replace(clock=jax.device_put(clocks))
         elif len(state.clock) != self.n_lanes:
             state = spread(state, self.n_lanes)
         self.state = state
@@ -340,6 +342,7 @@ def write_all(
     parts: list[list[Written]] = [[] for _ in groups]
     done = [0] * len(groups)
 
+    @guest  # in a thread of its own
     def advance(g: int) -> None:
         n = min(writer.block, totals[g] - done[g])
         clocks = groups[g].clock

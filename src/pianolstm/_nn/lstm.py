@@ -232,9 +232,17 @@ def from_numpy(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray
         if isinstance(key, Tracer):  # under eval_shape, which asks for shapes alone
             return jnp.zeros(shape, dtype)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        return jnp.asarray(draw(rng, shape), dtype)
+        return jax.device_put(np.asarray(draw(rng, shape), dtype))
 
     return init
+
+
+def no_draw(*shape: int) -> Array:
+    """Zeros, without compiling."""
+    return jax.device_put(np.zeros(shape, np.float32))
+
+
+zeros = from_numpy(lambda _, shape: np.zeros(shape))
 
 
 def _orthogonal_per_gate(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

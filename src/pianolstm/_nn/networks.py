@@ -22,7 +22,7 @@ from jax import Array, lax
 
 from pianolstm._nn.corpus import END, HOLD, OTHER
 from pianolstm._nn.losses import Output, Targets
-from pianolstm._nn.lstm import LSTMLayer, from_numpy
+from pianolstm._nn.lstm import LSTMLayer, from_numpy, no_draw, zeros
 from pianolstm._nn.spelling import NEVER, Speller
 from pianolstm.windows import PAD, START
 
@@ -56,6 +56,11 @@ class NetworkConfig:
         """Whether a state is carried; the Bi-LSTM reads its window anew for each frame."""
         return self.arch != "bilstm"
 
+    @property
+    def size(self) -> tuple[Any, ...]:
+        """What models have in common that share programs."""
+        return self.arch, self.n_rows, self.units, self.embedding, self.spell
+
 
 def _normal(scale: float) -> Any:
     return from_numpy(lambda rng, shape: scale * rng.standard_normal(shape))
@@ -72,7 +77,7 @@ class ChordVectors(nnx.Module):
         init = _normal(scale)
         self.pitch = nnx.Param(init(rngs.params(), (N_BITS, width)))
         # Zero at first: a rare chord begins as the sum of its pitches.
-        self.own = nnx.Param(jnp.zeros((rows, width)))
+        self.own = nnx.Param(no_draw(rows, width))
 
     def of(self, ids: Array, bits: Array) -> Array:
         """Vectors of the given chords, (…, width); an id outside the rows has none of its own."""
@@ -126,6 +131,7 @@ class HybridBody(nnx.Module):
             kernel_size=(CONV_FRAMES,),
             padding="VALID",
             kernel_init=_lecun,
+            bias_init=zeros,
             rngs=rngs,
         )
         self.recurrent = RecurrentBody(units, units, n_layers, dropout, rngs=rngs)
@@ -203,10 +209,10 @@ class ChordNetwork(nnx.Module):
             self.body = HybridBody(width, units, n_layers, config.dropout, rngs=rngs)
         else:
             self.body = RecurrentBody(width, units, n_layers, config.dropout, rngs=rngs)
-        self.dense = nnx.Linear(out, units, kernel_init=_lecun, rngs=rngs)
-        self.project = nnx.Linear(units, width, kernel_init=_lecun, rngs=rngs)
+        self.dense = nnx.Linear(out, units, kernel_init=_lecun, bias_init=zeros, rngs=rngs)
+        self.project = nnx.Linear(units, width, kernel_init=_lecun, bias_init=zeros, rngs=rngs)
         self.chords_out = ChordVectors(config.n_rows, width, width**-0.5, rngs=rngs)
-        self.bias = nnx.Param(jnp.zeros(config.n_rows))
+        self.bias = nnx.Param(no_draw(config.n_rows))
         if config.spell:
             self.speller = Speller(width, units, rngs=rngs)
         self.spell = config.spell
@@ -323,7 +329,7 @@ def initialise(config: NetworkConfig, key: Array, bias: Any) -> Params:
     """
     network = ChordNetwork(config, rngs=nnx.Rngs(params=key))
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
-    return {**params, "bias": jnp.asarray(bias)}
+    return {**params, "bias": jax.device_put(np.asarray(bias))}
 
 
 def grow(tree: Any, n_old: int, n_new: int, rows_before: int, n_rows: int, bias: float) -> Any:
@@ -346,9 +352,12 @@ def grow(tree: Any, n_old: int, n_new: int, rows_before: int, n_rows: int, bias:
         of_chords = name in (("chords_in", "own"), ("chords_out", "own"), ("bias",))
         if not of_chords or leaf.shape[:1] != (rows_before,):
             return leaf
-        rows = jnp.zeros((n_rows, *leaf.shape[1:]), leaf.dtype)
-        rows = rows.at[:n_old].set(leaf[:n_old]).at[HOLD:].set(leaf[HOLD:])
-        return rows.at[n_old:n_new].set(bias) if name == ("bias",) else rows
+        old = np.asarray(leaf)  # by NumPy, which need not compile for each size
+        rows = np.zeros((n_rows, *old.shape[1:]), old.dtype)
+        rows[:n_old], rows[HOLD:] = old[:n_old], old[HOLD:]
+        if name == ("bias",):
+            rows[n_old:n_new] = bias
+        return jax.device_put(rows)
 
     return jax.tree_util.tree_map_with_path(resized, tree)
 

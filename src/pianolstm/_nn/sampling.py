@@ -9,7 +9,7 @@ For the order of axes, see `pianolstm._nn.scene`.
 
 from __future__ import annotations
 
-import functools
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +29,7 @@ from pianolstm._nn.note_by_note import (
     spell_out,
 )
 from pianolstm._nn.picking import pick, row_at, uniform
+from pianolstm._nn.programs import LARGE_PROGRAM, program
 from pianolstm._nn.recall import hear, recalled
 from pianolstm._nn.scene import BLOCK, Drawn, Frames, Rules, Scene, State, Vocabulary, Written
 from pianolstm._nn.stepping import Laid, step
@@ -41,7 +42,7 @@ SYMBOLS = 3 + (N_PITCHES + 1) * N_NUMBERS
 """Random numbers of an attempt: of the row, of taking what was spelled, of recalling, of notes."""
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@program(weight=LARGE_PROGRAM)
 def write(
     config: NetworkConfig,
     laid: Laid,
@@ -363,7 +364,7 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     if config.spell:
         # What is struck again has sounded; a piece that begins strikes nothing again.
         silent = ~state.past[:, :4]
-        impossible = functools.reduce(
+        impossible = reduce(
             jnp.logical_or, ((vocabulary.bits[4 + i] & silent[:, i, None]) > 0 for i in range(4))
         )
         impossible = lax.optimization_barrier(impossible)
@@ -584,9 +585,7 @@ def _held_on(bits: Array) -> Array:
 
 def _find(vocabulary: Vocabulary, bits: Array) -> Array:
     """The row of each chord (n, 8), as many as there are for none."""
-    same = functools.reduce(
-        jnp.logical_and, (vocabulary.bits[i] == bits[:, i, None] for i in range(8))
-    )
+    same = reduce(jnp.logical_and, (vocabulary.bits[i] == bits[:, i, None] for i in range(8)))
     n_rows = len(vocabulary.held)
     # Padding looks like a rest, which is the first row.
     return jnp.min(jnp.where(same, jnp.arange(n_rows, dtype=jnp.int32), n_rows), axis=1)

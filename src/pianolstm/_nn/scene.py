@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pianolstm._nn.networks import NetworkConfig
@@ -236,4 +235,4 @@ def begin(config: NetworkConfig, carry: Carry, features: Any) -> State:
 
 def spread(lane: Any, n_lanes: int) -> Any:
     """A state of one lane, or a part of it, in many."""
-    return jax.tree.map(lambda a: jnp.asarray(np.repeat(np.asarray(a), n_lanes, axis=0)), lane)
+    return jax.tree.map(lambda a: jax.device_put(np.repeat(np.asarray(a), n_lanes, axis=0)), lane)

@@ -19,7 +19,7 @@ from flax import nnx
 from jax import Array, lax
 
 from pianolstm._nn.corpus import LAST
-from pianolstm._nn.lstm import from_numpy
+from pianolstm._nn.lstm import from_numpy, zeros
 from pianolstm.rolls import N_PITCHES
 
 CHUNK = 1 << 10
@@ -41,11 +41,13 @@ class Speller(nnx.Module):
 
     def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs) -> None:
         normal = from_numpy(lambda rng, shape: rng.standard_normal(shape) / np.sqrt(shape[0]))
-        self.read = nnx.Linear(width, hidden, kernel_init=normal, rngs=rngs)
+        self.read = nnx.Linear(width, hidden, kernel_init=normal, bias_init=zeros, rngs=rngs)
         self.before = nnx.Param(normal(rngs.params(), (N_PITCHES, hidden)))
         self.spelled = nnx.Param(normal(rngs.params(), (LAST, hidden)))
-        self.write = nnx.Linear(hidden, N_PITCHES + 1, kernel_init=normal, rngs=rngs)
-        self.again = nnx.Linear(hidden, N_PITCHES, kernel_init=normal, rngs=rngs)
+        self.write = nnx.Linear(
+            hidden, N_PITCHES + 1, kernel_init=normal, bias_init=zeros, rngs=rngs
+        )
+        self.again = nnx.Linear(hidden, N_PITCHES, kernel_init=normal, bias_init=zeros, rngs=rngs)
 
     def __call__(self, features: Array, symbols: Array, before: Array) -> Array:
         """Log-likelihood of frames.

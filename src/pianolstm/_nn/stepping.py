@@ -12,7 +12,6 @@ Arrays have the lanes first: (lanes, features).
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -30,6 +29,7 @@ from pianolstm._nn.networks import (
     bind,
     unpack_words,
 )
+from pianolstm._nn.programs import program
 from pianolstm.rolls import N_PITCHES
 from pianolstm.windows import START
 
@@ -103,7 +103,7 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
     return jax.device_put(laid)
 
 
-@partial(jax.jit, static_argnums=0)
+@program()
 def _tables(
     config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array
 ) -> tuple[Array, Array, Array]:
@@ -125,7 +125,7 @@ def adds_up_alike(config: NetworkConfig, laid: Laid) -> bool:
     kernels = {leaf.shape: leaf for leaf in leaves if leaf.ndim == 2 and leaf.dtype == np.float32}
     assert kernels
     pairs, *many = (
-        _products([_like_pairs(n_rows, n) for n, _ in kernels], list(kernels.values()))
+        _products(config, [_like_pairs(n_rows, n) for n, _ in kernels], list(kernels.values()))
         for n_rows in sorted({FEW, LANES, 4 * FEW, 4 * LANES})  # a note adds up four rows a lane
     )
     return all(
@@ -141,8 +141,8 @@ def _like_pairs(n_rows: int, n: int) -> np.ndarray:
     return np.tile(pair, (n_rows // FEW, 1))
 
 
-@jax.jit
-def _products(rows: list[Array], kernels: list[Array]) -> list[Array]:
+@program()
+def _products(_: NetworkConfig, rows: list[Array], kernels: list[Array]) -> list[Array]:
     return [x @ kernel for x, kernel in zip(rows, kernels, strict=True)]
 
 

@@ -25,9 +25,11 @@ from pianolstm._nn.devices import (
     shared_out,
 )
 from pianolstm._nn.evaluation import evaluate
+from pianolstm._nn.host import as_host
 from pianolstm._nn.keys import seed_key
 from pianolstm._nn.losses import softmax_loss
 from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
+from pianolstm._nn.programs import LARGE_PROGRAM, program
 from pianolstm._nn.recall import Recall
 from pianolstm.callbacks import Callback
 from pianolstm.exceptions import PianoLSTMError
@@ -89,11 +91,11 @@ class TrainState:
     epoch: int = 0
     n_steps: int = 0
 
-    def with_moments(self, factory: OptimizerFactory) -> TrainState:
+    def with_moments(self, config: NetworkConfig, factory: OptimizerFactory) -> TrainState:
         """Ready for a step."""
         if self.opt_state is not None:
             return self
-        return replace(self, opt_state=optimizer(factory, 0.0, 0.0).init(self.params))
+        return replace(self, opt_state=_first_moments(config, factory, self.params))
 
 
 @dataclass(frozen=True)
@@ -226,8 +228,9 @@ class Trainer:
                 # It goes on from another fit, whose losses may be of other pieces.
                 epochs.best_loss, _ = self.validate()
                 epochs.best_epoch = progress.state.epoch
-            for callback in callbacks:
-                callback.on_fit_begin(model)
+            with as_host():
+                for callback in callbacks:
+                    callback.on_fit_begin(model)
             while progress.state.epoch < settings.last_epoch and not self._is_stalled():
                 epoch_began = time.monotonic()
                 loss, accuracy, share = self._epoch(model, callbacks)
@@ -240,7 +243,8 @@ class Trainer:
                 if is_best:
                     progress.best = replace(progress.state)
                 self._checkpoint()
-                stop = [callback.on_epoch_end(model) for callback in callbacks]
+                with as_host():
+                    stop = [callback.on_epoch_end(model) for callback in callbacks]
                 if any(stop) or share < 1:
                     break
         except KeyboardInterrupt:
@@ -335,8 +339,9 @@ class Trainer:
                 "a smaller learning_rate."
             )
         self.progress.totals = self.progress.totals + values[:3]
-        for callback in callbacks:
-            callback.on_batch_end(model, step, n_steps, float(values[0] / max(values[2], 1)))
+        with as_host():
+            for callback in callbacks:
+                callback.on_batch_end(model, step, n_steps, float(values[0] / max(values[2], 1)))
 
     def _record(self, epoch: float, loss: float, accuracy: float, began: float) -> bool:
         """Validate, and write a row of the history; True if it is the best so far."""
@@ -444,7 +449,7 @@ def _gradients(config: NetworkConfig, params: Params, *arrays: Array) -> tuple[A
     return sums, gradients
 
 
-@partial(jax.jit, static_argnums=0)
+@program()
 def batch_sums(
     config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array, *batch: Array
 ) -> Array:
@@ -456,7 +461,7 @@ def batch_sums(
     return over_devices(sums, (params, vocabulary, n_tokens), batch)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@program(n_static=2, weight=LARGE_PROGRAM)
 def train_step(
     config: NetworkConfig,
     factory: OptimizerFactory,
@@ -496,6 +501,11 @@ def train_step(
     new = jnp.maximum(1 - AVERAGED, 9 / (11 + n_steps))  # the first steps count less
     average = jax.tree.map(lambda a, p: a + new * (p - a), average, params)
     return params, average, opt_state, sums
+
+
+@program(n_static=2)
+def _first_moments(_: NetworkConfig, factory: OptimizerFactory, params: Params) -> Any:
+    return optimizer(factory, 0.0, 0.0).init(params)
 
 
 def optimizer(
