@@ -246,20 +246,81 @@ def running_midi_bytes(tracks, ticks_per_quarter=480, kind=1):
     return header + b"".join(running_track_bytes(events) for events in tracks)
 
 
-def paired_notes(tracks):
-    """Notes (start, end, pitch, velocity, channel) of event lists: first to begin, first to end."""
-    notes = []
+def paired_notes(tracks, stops=()):
+    """Notes (start, end, pitch, velocity, channel) of event lists.
+
+    Onsets and releases of a track and key match as `matched` says. An onset that is left ends where
+    its key is next struck on its channel, or at the next
+    stop (channel, tick), and is no note if neither comes, or if another note began with it.
+    """
+    notes, alone, strikes = [], [], []
     for events in tracks:
-        sounding = {}
-        for tick, message in sorted(events, key=lambda event: event[0]):
-            status, pitch, velocity = message
-            waiting = sounding.setdefault((status & 15, pitch), [])
-            if status >> 4 == 9 and velocity > 0:
-                waiting.append((tick, velocity))
-            elif status >> 4 in (8, 9) and waiting:
-                start, onset_velocity = waiting.pop(0)
-                notes.append((start, tick, pitch, onset_velocity, status & 15))
+        keys = {}
+        for tick, (status, pitch, velocity) in sorted(events, key=lambda event: event[0]):
+            is_on = status >> 4 == 9 and velocity > 0
+            if status >> 4 in (8, 9):
+                keys.setdefault((status & 15, pitch), []).append((tick, is_on, velocity))
+            if is_on:
+                strikes.append((status & 15, pitch, tick))
+        for (channel, pitch), moves in keys.items():
+            parts = {}
+            for tick, is_on, velocity in moves:
+                before = [
+                    t for c, t in stops if c == channel and (t < tick or (is_on and t == tick))
+                ]
+                parts.setdefault(len(set(before)), []).append((tick, is_on, velocity))
+            for part in parts.values():
+                for i, end in matched(part):
+                    if end is None:
+                        alone.append((part[i][0], pitch, part[i][2], channel))
+                    else:
+                        notes.append((part[i][0], end, pitch, part[i][2], channel))
+    for tick, pitch, velocity, channel in alone:
+        if (channel, pitch, tick) in [(n[4], n[2], n[0]) for n in notes]:
+            continue
+        ends = [t for c, p, t in strikes if (c, p) == (channel, pitch) and t > tick]
+        ends += [t for c, t in stops if c == channel and t > tick]
+        if ends:
+            notes.append((tick, min(ends), pitch, velocity, channel))
     return notes
+
+
+def matched(moves):
+    """Pairs (index of an onset, tick of its release or None) of moves (tick, is_on, velocity).
+
+    They match as brackets, and of those that match the first to begin is the first to end. But a
+    release, and an onset after it at its tick, may be a note without length: so many are that the
+    fewest moves are left over, and of the ways to do so the one with the fewest such notes.
+    """
+    places = [
+        (i, j)
+        for i, (tick, is_on, _) in enumerate(moves)
+        for j in range(i + 1, len(moves))
+        if not is_on and moves[j][1] and moves[j][0] == tick
+    ]
+    ways = [[]]
+    for place in places:
+        ways += [[*w, place] for w in ways if not set(place) & {k for pair in w for k in pair}]
+    best = None
+    for way in ways:
+        open_, onsets, releases, n_void = [], [], [], 0
+        taken = {k for pair in way for k in pair}
+        for i, (tick, is_on, _) in enumerate(moves):
+            if i in taken:
+                continue
+            if is_on:
+                open_.append(i)
+            elif open_:
+                onsets.append(open_.pop())
+                releases.append(tick)
+            else:
+                n_void += 1
+        pairs = [*zip(sorted(onsets), releases, strict=True), *((i, None) for i in open_)]
+        pairs += [(j, moves[j][0]) for _, j in way]
+        cost = len(open_) + n_void, len(way)
+        if best is None or cost < best[0]:
+            best = cost, sorted(pairs)
+    return best[1]
 
 
 def held_by_pedal(notes, moves, last):

@@ -207,9 +207,134 @@ def test_smpte_time_has_no_tempo():
 
 
 @pytest.mark.parametrize(("tick", "seconds"), [(1920, 2.0), (480, 1.0)])
-def test_all_notes_off_marks_the_end(tick, seconds):
-    events = [*reference.note_events([(0, 960, 60, 64)]), (tick, b"\xb0\x7b\x00")]
+def test_our_own_all_notes_off_marks_the_end(tick, seconds):
+    events = [*reference.note_events([(0, 960, 60, 64)], channel=1), (tick, b"\xb0\x7b\x50")]
+    events += reference.note_events([(0, 240, 40, 64)])  # of the marker's channel
     assert pl.read_notes(reference.midi_bytes([events])).seconds == seconds
+
+
+@pytest.mark.parametrize(("value", "kept"), [(0, 0.5), (127, 0.5), (80, 2.0)])
+def test_silence_after_the_last_note(value, kept):
+    events = [*reference.note_events([(0, 480, 60, 64)]), (1920, bytes([0xB0, 123, value]))]
+    data = reference.midi_bytes([events, [(2400, b"\xff\x01\x00")]])
+    assert pl.read_notes(data).seconds == kept
+    assert pl.read_notes(data, trailing_silence=True).seconds == 2.5
+    midi = pretty_midi.PrettyMIDI(io.BytesIO(data))
+    assert pl.read_notes(midi).seconds == pytest.approx(kept)
+    assert pl.read_notes(midi, trailing_silence=True).seconds == pytest.approx(2.0)
+
+
+def starts_and_ends(events, **settings):
+    notes = pl.read_notes(reference.midi_bytes([SECOND, events], 1024), **settings)
+    return sorted(
+        zip(in_ticks(notes.start), in_ticks(notes.end), notes.pitch.tolist(), strict=True)
+    )
+
+
+def on(tick, pitch=60, channel=0):
+    return tick, bytes([0x90 | channel, pitch, 64])
+
+
+def off(tick, pitch=60, channel=0):
+    return tick, bytes([0x80 | channel, pitch, 0])
+
+
+def test_an_onset_without_a_release_takes_no_other_notes():
+    later = [on(100), off(110), on(200), off(230), on(300), off(370)]
+    expected = [(100, 110, 60), (200, 230, 60), (300, 370, 60)]
+    assert starts_and_ends([on(0), *later]) == [(0, 100, 60), *expected]
+    assert starts_and_ends([*later, on(400)]) == expected  # never struck again: no note
+    assert starts_and_ends([*later, on(400), on(405, 61), off(450, 61)]) == [
+        *expected,
+        (405, 450, 61),
+    ]
+    # It ends where its key is struck on its channel, not on another.
+    assert starts_and_ends([on(0), on(40, channel=1), off(50, channel=1), *later])[:2] == [
+        (0, 100, 60),
+        (40, 50, 60),
+    ]
+
+
+def test_a_key_struck_twice_at_one_tick_sounds_once():
+    assert starts_and_ends([on(0), on(0), off(48), on(90), off(96)]) == [(0, 48, 60), (90, 96, 60)]
+    assert starts_and_ends([on(0), on(0), on(90), off(96)]) == [(0, 90, 60), (90, 96, 60)]
+
+
+def test_a_note_shorter_than_a_tick_has_its_release_first():
+    later = [on(10), off(20), on(30), off(45)]
+    expected = [(10, 20, 60), (30, 45, 60)]
+    assert starts_and_ends([off(0), on(0), *later]) == [(0, 0, 60), *expected]
+    assert starts_and_ends([*later, off(45), on(45)]) == [*expected, (45, 45, 60)]
+    # Of another key it is no release of this one.
+    assert starts_and_ends([off(0, 61), on(0), *later]) == [(0, 10, 60), *expected]
+
+
+def test_short_notes_come_out_of_the_file_as_of_the_object(tmp_path):
+    midi = pretty((0, 1e-4, 60, 64), (10, 10.1, 60, 64), (20, 20.1, 60, 64), (20.1, 20.1, 60, 9))
+    midi.write(str(tmp_path / "short.mid"))
+    rolls = pl.PianoRollEncoder(fs=20).transform([midi, tmp_path / "short.mid"])
+    assert rolls[0] == rolls[1]
+    assert rolls[0].notes["start"].tolist() == [0, 200, 400, 402]
+
+
+@pytest.mark.parametrize("controller", [120, 123])
+def test_all_notes_off_ends_what_sounds_on_its_channel(controller):
+    stop = (50, bytes([0xB0, controller, 0]))
+    events = [
+        on(0),
+        on(10, 64),
+        off(40, 64),
+        on(20, 67, 1),
+        off(90, 67, 1),
+        on(50, 69),
+        off(80, 69),
+    ]
+    assert starts_and_ends([*events, stop]) == [
+        (0, 50, 60),  # never released
+        (10, 40, 64),
+        (20, 90, 67),  # on another channel
+        (50, 80, 69),  # begins at the same tick
+    ]
+    # A release after it is void, and takes nothing from the next note.
+    assert starts_and_ends([on(0), stop, off(60), on(70), off(85)]) == [(0, 50, 60), (70, 85, 60)]
+
+
+@pytest.mark.parametrize(("controller", "end"), [(120, 70), (123, 200)])
+def test_all_sound_off_ends_what_the_pedal_holds(controller, end):
+    events = [(0, b"\xb0\x40\x7f"), on(10), off(40), (70, bytes([0xB0, controller, 0]))]
+    events += [(200, b"\xb0\x40\x00"), on(210, 72), off(220, 72)]
+    assert starts_and_ends(events, pedal=True) == [(10, end, 60), (210, 220, 72)]
+
+
+def test_a_file_whose_onsets_are_never_released_says_so():
+    data = reference.midi_bytes([[on(100 * i, 60 + i) for i in range(4)]])
+    with pytest.raises(pl.MidiError, match="got none .*; 4 onsets are never released"):
+        pl.read_notes(data)
+
+
+def test_pitch_range():
+    events = [on(0, 20), off(10, 20), on(5, 21), off(15, 21), on(7, 108), off(9, 108), on(8, 109)]
+    events.append(off(30, 109))
+    assert starts_and_ends(events, pitch_range=(21, 108)) == [(5, 15, 21), (7, 9, 108)]
+    assert len(starts_and_ends(events, pitch_range=np.array([20, 109]))) == 4
+    with pytest.raises(pl.MidiError, match="expected notes, got none .*pitch_range="):
+        starts_and_ends(events, pitch_range=(40, 50))
+    for wrong in ((108, 21), (-1, 20), (0, 128), 60, (1, 2, 3), ("a", "b")):
+        with pytest.raises(pl.InvalidInputError, match="pitch_range must be the lowest and the hi"):
+            starts_and_ends(events, pitch_range=wrong)
+
+
+def test_drums_by_channel_or_by_program():
+    events = [(0, b"\xc3\x70"), on(0, 50, 3), off(5, 50, 3), on(0, 40, 9), off(7, 40, 9)]
+    events += [on(2), off(8)]
+    assert starts_and_ends(events) == [(0, 5, 50), (2, 8, 60)]
+    assert starts_and_ends(events, drums="program") == [(0, 7, 40), (2, 8, 60)]
+    assert starts_and_ends(events, drums=None) == [(0, 5, 50), (0, 7, 40), (2, 8, 60)]
+    assert starts_and_ends(events, drums=None, tracks=[2]) == [(0, 7, 40)]
+    with pytest.raises(pl.MidiError, match="track 2 holds drums.*drums=None"):
+        starts_and_ends(events, tracks=[2])
+    with pytest.raises(pl.InvalidInputError, match='"channel", "program" or None; got True'):
+        starts_and_ends(events, drums=True)
 
 
 def test_drums_are_left_out():
@@ -272,7 +397,7 @@ def test_programs_are_those_in_force_at_the_onset():
         (3, 0, 1, 80),
     ]
     assert pl.read_notes(data, tracks=[0, 2], programs=[40]).pitch.tolist() == [70]
-    with pytest.raises(pl.MidiError, match=r"expected notes, got none .*tracks= and programs="):
+    with pytest.raises(pl.MidiError, match="expected notes, got none .*tracks=, programs="):
         pl.read_notes(data, tracks=[3], programs=[40])
 
 
@@ -343,10 +468,15 @@ def in_ticks(seconds):
     return (1024 * np.asarray(seconds)).tolist()
 
 
-@given(onsets_and_releases())
-def test_first_to_begin_is_first_to_end(tracks):
-    expected = reference.paired_notes(tracks)
-    data = reference.running_midi_bytes([SECOND, *tracks], 1024)
+@given(
+    onsets_and_releases(),
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 12)), max_size=3),
+    st.sampled_from([120, 123]),
+)
+def test_onsets_and_releases_match_as_brackets(tracks, stops, controller):
+    expected = reference.paired_notes(tracks, stops)
+    stopping = [(tick, bytes([0xB0 | channel, controller, 0])) for channel, tick in stops]
+    data = reference.running_midi_bytes([SECOND, *tracks, sorted(stopping)], 1024)
     if not expected:
         with pytest.raises(pl.MidiError, match="expected notes, got none"):
             pl.read_notes(data)
@@ -470,7 +600,7 @@ def test_a_pedal_of_another_channel_or_another_controller_holds_nothing():
 def test_a_pedal_never_lifted_holds_to_the_end_of_the_piece():
     pedal = pedal_events((50, 127))
     assert ends(VOICE + pedal) == [300, 300]
-    assert ends(VOICE + pedal + [(400, b"\xb0\x7b\x00")]) == [400, 400]
+    assert ends(VOICE + pedal + [(400, b"\xb0\x7b\x50")]) == [400, 400]
 
 
 def test_a_pedal_lifted_after_the_last_release_makes_the_piece_longer():

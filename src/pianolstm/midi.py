@@ -10,21 +10,24 @@ read as notes of a piano.
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 
 from pianolstm import smf
-from pianolstm.exceptions import InvalidInputError, MidiError
+from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError
 
 if TYPE_CHECKING:
     import pretty_midi
 
 MidiSource: TypeAlias = "str | PathLike[str] | bytes | BinaryIO | pretty_midi.PrettyMIDI"
+
+Drums: TypeAlias = Literal["channel", "program"]
 
 DEFAULT_MICROSECONDS = 500_000
 """Microseconds per quarter note where a file sets no tempo (MIDI 1.0: 120 beats a minute)."""
@@ -41,8 +44,17 @@ SUSTAIN = 64
 DRUM_CHANNEL = 9
 """Channel 10 of General MIDI, counted from 0."""
 
-ALL_NOTES_OFF = 123
-"""Controller written where a piece ends, so that a rest at its end is not lost."""
+PERCUSSIVE = range(112, 120)
+"""Programs of General MIDI that are percussion: tinkle bell to reverse cymbal."""
+
+ALL_SOUND_OFF, ALL_NOTES_OFF = 120, 123
+"""Controllers that end what sounds on their channel, and what is held on it."""
+
+END_OF_PIECE = 80
+"""Value of an "all notes off" that marks where a piece ends, so that a rest at its end is not lost.
+
+Receivers ignore the value; other programs write 0, which MIDI names, wherever they stop playing.
+"""
 
 
 class TempoMap:
@@ -175,7 +187,7 @@ class Notes:
     pitch, velocity : ndarray of uint8, shape (n_notes,)
         MIDI pitch 0-127 and velocity 1-127.
     seconds : float
-        Length of the piece: the last release, or the end marker where one follows it.
+        Length of the piece: the last release, or the end that `build_midi` marked.
     tempo_map : TempoMap
         Ticks to seconds, as in the file.
     """
@@ -267,11 +279,17 @@ def read_notes(
     tracks: Sequence[int] | None = None,
     programs: Sequence[int] | None = None,
     pedal: bool = False,
+    pitch_range: tuple[int, int] | None = None,
+    drums: Drums | None = "channel",
+    trailing_silence: bool = False,
+    on_error: Literal["raise", "repair"] = "raise",
 ) -> Notes:
     """Read the notes of a MIDI file, of its bytes, or of a `pretty_midi.PrettyMIDI`.
 
-    A release ends the oldest note of its pitch that sounds on its track and channel; an onset that
-    is never released is no note.
+    Onsets and releases of a key, on one track and channel, match as brackets do; of those that
+    match, the first to begin is the first to end. An onset without a release ends where its key is
+    next struck on its channel; if it never is, it is no note. The controllers 120 (all sound off)
+    and 123 (all notes off) end what sounds on their channel.
 
     Parameters
     ----------
@@ -285,6 +303,19 @@ def read_notes(
         Whether a note whose key is released while the sustain pedal (controller 64) of its channel
         is down sounds on: until the pedal is lifted, its pitch is struck again on the channel, or
         the piece ends. The pedal may stand on any track. False gives keys as held.
+    pitch_range : tuple of int, default=None
+        Lowest and highest pitch to read, both included; others, such as key switches and noise,
+        are left out. None reads all.
+    drums : {"channel", "program"} or None, default="channel"
+        What counts as drums, and is left out: channel 10, as General MIDI says; or, whatever the
+        channel, programs 112 to 119, which are percussion. None leaves nothing out.
+    trailing_silence : bool, default=False
+        Whether the piece lasts to the end of its longest track (of a `PrettyMIDI`: to its last
+        "all notes off") instead of its last release. A rest at the end that this library wrote is
+        always kept.
+    on_error : {"raise", "repair"}, default="raise"
+        Whether a broken file is an error, or what of it is certain is read, with a
+        `DataLossWarning` that tells what was lost.
 
     Returns
     -------
@@ -295,26 +326,115 @@ def read_notes(
     MidiError
         If there is no such file, it is no MIDI file, or it holds no notes.
     """
+    if on_error not in ("raise", "repair"):
+        raise InvalidInputError(f'on_error must be "raise" or "repair"; got {on_error!r}.')
+    notes, losses = read_with_losses(
+        source,
+        tracks=tracks,
+        programs=programs,
+        pedal=pedal,
+        pitch_range=pitch_range,
+        drums=drums,
+        trailing_silence=trailing_silence,
+        repair=on_error == "repair",
+    )
+    if losses:
+        warnings.warn(
+            f"{name_of(source)}: the file is broken; lost: {'; '.join(losses)}.",
+            DataLossWarning,
+            stacklevel=2,
+        )
+    return notes
+
+
+def read_with_losses(
+    source: MidiSource,
+    *,
+    tracks: Sequence[int] | None,
+    programs: Sequence[int] | None,
+    pedal: bool,
+    pitch_range: tuple[int, int] | None,
+    drums: Drums | None,
+    trailing_silence: bool,
+    repair: bool,
+) -> tuple[Notes, list[str]]:
+    """As `read_notes`, and what of a broken file was lost."""
+    check_choice_of_notes(tracks, programs, pitch_range, drums)
+    losses: list[str] = []
     if is_pretty_midi(source):
         name, parts = "PrettyMIDI", _parts_of_pretty_midi(source)
-        tempo_map = _pretty_midi_tempo_map(source)
-        pedals = [(i, c.time, c.value) for i, p in enumerate(parts) for c in p.pedals]
-        moves = np.array(pedals, np.float64).reshape(-1, 3).T
+        tempo_map, n_unreleased = _pretty_midi_tempo_map(source), 0
+        moves, offs = (
+            np.array(
+                [(i, c.time, c.value) for i, p in enumerate(parts) for c in getattr(p, which)],
+                np.float64,
+            ).reshape(-1, 3)
+            for which in ("pedals", "sound_offs")
+        )
+        moves, offs = moves.T, offs.T[:2]
+        last_marker = max((p.last_marker for p in parts), default=0.0)
     else:
-        name, events = _read_source(source)
-        parts, tempo_map = _parts(events), _tempo_map(events)
-        is_pedal = (events.kind == smf.CONTROL) & (events.data1 == SUSTAIN)
-        moves = (a[is_pedal] for a in (events.channel, events.tick, events.data2))
-    chosen = _choose(name, parts, tracks, programs)
+        name, data = _bytes_of(source)
+        events = smf.read_events(name, data)  # TODO
+        (parts, n_unreleased), tempo_map = _parts(events), _tempo_map(events)
+        is_pedal, is_off = (
+            (events.kind == smf.CONTROL) & (events.data1 == c) for c in (SUSTAIN, ALL_SOUND_OFF)
+        )
+        moves = tuple(a[is_pedal] for a in (events.channel, events.tick, events.data2))
+        offs = tuple(a[is_off] for a in (events.channel, events.tick))
+        last_marker = events.end_tick
+    chosen = _choose(name, parts, tracks, programs, drums)
     columns = [np.concatenate([getattr(p, c) for p in chosen] or [np.empty(0)]) for c in COLUMNS]
     start, end, pitch, velocity = columns
     last = max([float(end.max(initial=0)), *(p.end_marker for p in chosen)])
+    if trailing_silence:
+        last = max(last, last_marker)
     if pedal:
         channel = np.repeat([p.channel for p in chosen], [len(p.start) for p in chosen])
-        end = _held_by_pedal(start, end, pitch, channel, *moves, last=last)
+        end = _held_by_pedal(start, end, pitch, channel, moves, offs, last=last)
     if not is_pretty_midi(source):
         start, end, last = (tempo_map.to_seconds(t) for t in (start, end, last))
-    return _checked(name, start, end, pitch, velocity, float(last), tempo_map)
+    if pitch_range is not None:
+        kept = (pitch >= pitch_range[0]) & (pitch <= pitch_range[1])
+        start, end, pitch, velocity = (a[kept] for a in (start, end, pitch, velocity))
+    if len(start) == 0:
+        raise MidiError(_no_notes(name, n_unreleased))
+    return _checked(name, start, end, pitch, velocity, float(last), tempo_map), losses
+
+
+def check_choice_of_notes(tracks: Any, programs: Any, pitch_range: Any, drums: Any) -> None:
+    """Raise unless these are as `read_notes` takes them."""
+    for name, numbers in (("tracks", tracks), ("programs", programs)):
+        if numbers is not None and not (
+            hasattr(numbers, "__iter__") and all(isinstance(n, (int, np.integer)) for n in numbers)
+        ):
+            raise InvalidInputError(f"{name} must be a list of numbers or None; got {numbers!r}.")
+    if pitch_range is not None:
+        pair = list(pitch_range) if isinstance(pitch_range, (tuple, list, np.ndarray)) else []
+        if not (
+            len(pair) == 2
+            and all(isinstance(p, (int, np.integer)) for p in pair)
+            and 0 <= pair[0] <= pair[1] <= 127
+        ):
+            raise InvalidInputError(
+                "pitch_range must be the lowest and the highest pitch, 0-127, as (21, 108), or "
+                f"None; got {pitch_range!r}."
+            )
+    if drums not in ("channel", "program", None):
+        raise InvalidInputError(f'drums must be "channel", "program" or None; got {drums!r}.')
+
+
+def _no_notes(name: str, n_unreleased: int) -> str:
+    unreleased = (
+        f"; {n_unreleased} onsets are never released, and their keys never struck again"
+        if n_unreleased
+        else ""
+    )
+    return (
+        f"{name}: expected notes, got none (drums are left out, and what tracks=, programs= and "
+        f"pitch_range= do not name){unreleased}; leave the file out, or look at it with "
+        "pianolstm.describe_midi."
+    )
 
 
 def describe_midi(source: MidiSource) -> MidiDescription:
@@ -353,7 +473,7 @@ def describe_midi(source: MidiSource) -> MidiDescription:
         to_seconds = np.asarray
     else:
         name, events = _read_source(source)
-        parts, tempo_map = _parts(events), _tempo_map(events)
+        (parts, _), tempo_map = _parts(events), _tempo_map(events)
         to_seconds = tempo_map.to_seconds
     described = []
     for index, part in enumerate(parts):
@@ -435,7 +555,7 @@ def build_midi(
     start, end, pitch, velocity : ndarray of int, shape (n_notes,)
         Notes, times in ticks of `tempo_map`.
     end_tick : int
-        Where the piece ends; written as an "all notes off" (controller 123).
+        Where the piece ends; written as an "all notes off" (controller 123) of value 80.
     tempo_map : TempoMap
         Tempi, at most 32,767 ticks to the quarter note.
     program : int, default=0
@@ -481,7 +601,9 @@ def build_midi(
         piano.append(mido.Message(message, note=p, velocity=v, time=tick - before))
         before = tick
     piano.append(
-        mido.Message("control_change", control=ALL_NOTES_OFF, value=0, time=end_tick - before)
+        mido.Message(
+            "control_change", control=ALL_NOTES_OFF, value=END_OF_PIECE, time=end_tick - before
+        )
     )
     file.tracks.append(piano)
     made = pretty_midi.PrettyMIDI(mido_object=file)
@@ -513,6 +635,14 @@ class _Part:
     end_marker: float
     is_drum: bool
     pedals: tuple[Any, ...] = ()
+    sound_offs: tuple[Any, ...] = ()
+    last_marker: float = 0.0
+
+    def counts_as_drums(self, drums: Drums | None) -> bool:
+        """Whether it is left out, as `read_notes` says."""
+        return (
+            self.is_drum if drums == "channel" else (drums and self.program in PERCUSSIVE) or False
+        )
 
 
 COLUMNS = ("start", "end", "pitch", "velocity")
@@ -565,8 +695,15 @@ def _tempo_map(events: smf.Events) -> TempoMap:
     return TempoMap(events.tempo_tick, events.tempo, events.ticks_per_quarter)
 
 
-def _parts(events: smf.Events) -> list[_Part]:
-    """The parts of a file that hold notes, by track, then by channel and program."""
+def _parts(events: smf.Events) -> tuple[list[_Part], int]:
+    """The parts of a file that hold notes, by track, then by channel and program.
+
+    Returns
+    -------
+    parts : list of _Part
+    n_unreleased : int
+        Onsets that are no notes, since nothing ends them.
+    """
     lane = events.track * np.int64(16) + events.channel
     order = np.argsort(_narrow(lane), kind="stable")
     lane, kind = lane[order], events.kind[order]
@@ -578,15 +715,15 @@ def _parts(events: smf.Events) -> list[_Part]:
     program = np.where(kind[change] == smf.PROGRAM, data1[change], 0) if len(at) else at
     is_on = (kind == smf.NOTE_ON) & (data2 > 0)
     is_off = (kind == smf.NOTE_OFF) | (kind == smf.NOTE_ON) & (data2 == 0)
-    release = _pair(lane * 128 + data1, is_on, is_off)
-    on = np.flatnonzero(release >= 0)
+    is_stop = (kind == smf.CONTROL) & ((data1 == ALL_SOUND_OFF) | (data1 == ALL_NOTES_OFF))
+    end = _ends(lane, tick, data1, is_on, is_off, is_stop)
+    on = np.flatnonzero(end >= 0)
     # Notes of a part stand together, in the order of the file.
     part = lane[on] * 128 + program[on]
     in_parts = np.argsort(part, kind="stable")
     on, part = on[in_parts], part[in_parts]
-    off = release[on]
     bounds = np.append(np.flatnonzero(np.append(True, part[1:] != part[:-1])), len(part))
-    is_marker = (kind == smf.CONTROL) & (data1 == ALL_NOTES_OFF)
+    is_marker = (kind == smf.CONTROL) & (data1 == ALL_NOTES_OFF) & (data2 == END_OF_PIECE)
     markers = dict(zip(lane[is_marker].tolist(), tick[is_marker].tolist(), strict=True))
     parts = []
     for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
@@ -599,14 +736,14 @@ def _parts(events: smf.Events) -> list[_Part]:
                 channel=here % 16,
                 program=int(program[on[a]]),
                 start=tick[on[a:b]],
-                end=tick[off[a:b]],
+                end=end[on[a:b]],
                 pitch=data1[on[a:b]],
                 velocity=data2[on[a:b]],
                 end_marker=markers.get(here, 0),
                 is_drum=here % 16 == DRUM_CHANNEL,
             )
         )
-    return parts
+    return parts, int(np.count_nonzero(is_on)) - len(on)
 
 
 def _narrow(key: np.ndarray) -> np.ndarray:
@@ -614,8 +751,124 @@ def _narrow(key: np.ndarray) -> np.ndarray:
     return key.astype(np.uint16) if key.max(initial=0) < 1 << 16 else key
 
 
+def _ends(
+    lane: np.ndarray,
+    tick: np.ndarray,
+    pitch: np.ndarray,
+    is_on: np.ndarray,
+    is_off: np.ndarray,
+    is_stop: np.ndarray,
+) -> np.ndarray:
+    """When each note ends.
+
+    Parameters
+    ----------
+    lane : ndarray of int64, shape (n_events,)
+        16 times the track, plus the channel; ascending. Onsets and releases of different lanes
+        have nothing to do with each other.
+    tick, pitch : ndarray of int, shape (n_events,)
+    is_on, is_off, is_stop : ndarray of bool, shape (n_events,)
+        Onsets, releases, and controllers that end what sounds on their channel.
+
+    Returns
+    -------
+    end : ndarray of int64, shape (n_events,)
+        Tick at which the note ends that this event begins; -1 where it begins none.
+    """
+    key, channel = lane * 128 + pitch, lane % 16
+    stops = {c: np.unique(tick[is_stop & (channel == c)]) for c in set(channel[is_stop].tolist())}
+    apart = key
+    if stops:
+        # What sounds when a controller ends it can't be released after it.
+        part = np.zeros(len(key), np.int64)
+        for c, at in stops.items():
+            mine = channel == c
+            sides = (np.searchsorted(at, tick[mine], side) for side in ("right", "left"))
+            part[mine] = np.where(is_on[mine], *sides)
+        apart = key * (part.max() + 1) + part
+    release = _pair(apart, is_on, is_off)
+    short = _short_notes(apart, tick, is_on, is_off, release)
+    if short:
+        others = np.ones(len(key), bool)
+        others[list(short) + list(short.values())] = False
+        release = _pair(apart, is_on & others, is_off & others)
+    end = np.where(release >= 0, tick[release], -1)
+    end[list(short)] = tick[list(short)]
+    alone = np.flatnonzero(is_on & (end < 0))
+    if len(alone):
+        strikes = channel * 128 + pitch
+        alone = alone[_is_first_strike(alone, strikes, tick, end)]
+        for strike in np.unique(strikes[alone]).tolist():
+            mine = alone[strikes[alone] == strike]
+            again = np.sort(tick[is_on & (strikes == strike)])
+            again = np.append(again, stops.get(strike // 128, again[:0]))
+            again.sort()
+            at = np.searchsorted(again, tick[mine], "right")
+            end[mine] = np.append(again, -1)[at]
+    return end
+
+
+def _is_first_strike(
+    alone: np.ndarray, strikes: np.ndarray, tick: np.ndarray, end: np.ndarray
+) -> np.ndarray:
+    """Whether no note has begun with the same key at the same tick: struck twice, it sounds once."""
+    notes = np.flatnonzero((end >= 0) & np.isin(tick, tick[alone]))
+    begun = set(zip(strikes[notes].tolist(), tick[notes].tolist(), strict=True))
+    is_first = []
+    for place in zip(strikes[alone].tolist(), tick[alone].tolist(), strict=True):
+        is_first.append(place not in begun)
+        begun.add(place)
+    return np.array(is_first, bool)
+
+
+def _short_notes(
+    key: np.ndarray, tick: np.ndarray, is_on: np.ndarray, is_off: np.ndarray, release: np.ndarray
+) -> dict[int, int]:
+    """Notes shorter than a tick, as pretty_midi writes them: released just before they begin.
+
+    A void release, with an onset of its key at its tick, is such a note if taking it for one leaves
+    no other release void: then that onset would have taken another note's release, and so on.
+
+    Returns
+    -------
+    dict of int to int
+        The release of each onset.
+    """
+    is_void = is_off.copy()
+    is_void[release[release >= 0]] = False
+    is_left = is_on & (release < 0)
+    concerned = np.intersect1d(key[is_void], key[is_left])
+    if len(concerned) == 0:
+        return {}
+    events = np.flatnonzero((is_on | is_off) & np.isin(key, concerned))
+    events = events[np.argsort(key[events], kind="stable")]
+    short: dict[int, int] = {}
+    before, sounding, voids, chain = -1, 0, [], {}
+    now = -1
+    columns = (a[events].tolist() for a in (key, tick, is_on))
+    for i, k, t, on in zip(events.tolist(), *columns, strict=True):
+        if k != before or t != now:
+            if voids:  # no onset has come for it: the last onset of the chain takes this release
+                chain, voids = {}, []
+            if k != before:
+                short |= chain
+                before, sounding, chain = k, 0, {}
+            now = t
+        if on and voids:
+            chain[i] = voids.pop()
+        elif on:
+            sounding += 1
+        elif sounding:
+            sounding -= 1
+        else:
+            voids.append(i)
+    return short if voids else short | chain
+
+
 def _pair(key: np.ndarray, is_on: np.ndarray, is_off: np.ndarray) -> np.ndarray:
-    """The release of each onset: of one key, the first to begin is the first to end.
+    """The release of each onset.
+
+    Those that match do so as brackets; of them, the first to begin is the first to end.
 
     Parameters
     ----------
@@ -646,13 +899,14 @@ def _pair(key: np.ndarray, is_on: np.ndarray, is_off: np.ndarray) -> np.ndarray:
     lowest = np.minimum.accumulate(total - apart) + apart
     before = np.append(0, lowest[:-1])
     before[begins] = 0
-    valid = (step > 0) | (total >= np.minimum(before, 0))
-    on, off = events[valid & (step > 0)], events[valid & (step < 0)]
-    group_on, group_off = group[valid & (step > 0)], group[valid & (step < 0)]
-    # The k-th onset of a group goes with its k-th release.
-    n_on, n_off = (np.bincount(g, minlength=len(begins)) for g in (group_on, group_off))
-    rank = np.arange(len(on)) - (np.cumsum(n_on) - n_on)[group_on]
-    release[on[rank < n_off[group_on]]] = off
+    is_release = (step < 0) & (total >= np.minimum(before, 0))
+    # How many brackets are open: an onset is never closed if there are never fewer than with it.
+    # Here it is later groups that are moved above.
+    depth = total - np.minimum(lowest, 0) + apart
+    fewest = np.append(np.minimum.accumulate(depth[::-1])[::-1][1:], np.iinfo(np.int64).max)
+    is_onset = (step > 0) & (fewest < depth)
+    # As many onsets as releases of each group are left, and the k-th goes with the k-th.
+    release[events[is_onset]] = events[is_release]
     return release
 
 
@@ -661,14 +915,26 @@ def _held_by_pedal(
     end: np.ndarray,
     pitch: np.ndarray,
     channel: np.ndarray,
-    pedal_channel: np.ndarray,
-    pedal_time: np.ndarray,
-    pedal_value: np.ndarray,
+    moves: Sequence[np.ndarray],
+    offs: Sequence[np.ndarray],
     *,
     last: float,
 ) -> np.ndarray:
-    """Ends of notes that the sustain pedal of their channel holds; values from 64 on are down."""
+    """Ends of notes that the sustain pedal of their channel holds.
+
+    Parameters
+    ----------
+    start, end, pitch, channel : ndarray, shape (n_notes,)
+    moves : three of ndarray, shape (n_moves,)
+        Channel, time and value of the pedal; from 64 on it is down.
+    offs : two of ndarray, shape (n,)
+        Channel and time of each "all sound off".
+    last : float
+        End of the piece.
+    """
     held = end.copy()
+    pedal_channel, pedal_time, pedal_value = moves
+    off_channel, off_time = offs
     for c in np.unique(channel).tolist():
         mine, moves = np.flatnonzero(channel == c), np.flatnonzero(pedal_channel == c)
         moves = moves[np.argsort(pedal_time[moves], kind="stable")]
@@ -686,6 +952,8 @@ def _held_by_pedal(
         following = np.full(len(mine), np.inf)
         again = pitch[mine][order[1:]] == pitch[mine][order[:-1]]
         following[order[:-1]] = np.where(again, start[mine][order[1:]], np.inf)
+        off = np.append(np.sort(off_time[off_channel == c]), np.inf)
+        following = np.minimum(following, off[np.searchsorted(off[:-1], end[mine])])
         held[mine] = np.maximum(end[mine], np.minimum(until, following))
     return held
 
@@ -695,6 +963,7 @@ def _parts_of_pretty_midi(source: Any) -> list[_Part]:
     parts = []
     for i, instrument in enumerate(source.instruments):
         notes, changes = instrument.notes, instrument.control_changes
+        markers = [c for c in changes if c.number == ALL_NOTES_OFF]
         parts.append(
             _Part(
                 name=instrument.name,
@@ -704,9 +973,11 @@ def _parts_of_pretty_midi(source: Any) -> list[_Part]:
                 end=np.array([n.end for n in notes], dtype=np.float64),
                 pitch=np.array([n.pitch for n in notes], dtype=np.int64),
                 velocity=np.array([n.velocity for n in notes], dtype=np.int64),
-                end_marker=max((c.time for c in changes if c.number == ALL_NOTES_OFF), default=0),
+                end_marker=max((c.time for c in markers if c.value == END_OF_PIECE), default=0),
                 is_drum=bool(instrument.is_drum),
                 pedals=tuple(c for c in changes if c.number == SUSTAIN),
+                sound_offs=tuple(c for c in changes if c.number == ALL_SOUND_OFF),
+                last_marker=max((c.time for c in markers), default=0.0),
             )
         )
     return parts
@@ -723,10 +994,11 @@ def _choose(
     parts: Sequence[_Part],
     tracks: Sequence[int] | None,
     programs: Sequence[int] | None,
+    drums: Drums | None,
 ) -> list[_Part]:
     """The parts asked for; all but drums where none were."""
     if tracks is None:
-        chosen = [p for p in parts if not p.is_drum]
+        chosen = [p for p in parts if not p.counts_as_drums(drums)]
     else:
         missing = [i for i in tracks if not 0 <= i < len(parts)]
         if missing:
@@ -734,10 +1006,11 @@ def _choose(
                 f"{name}: there is no track {missing[0]}; it has {len(parts)} tracks, numbered "
                 "from 0 (pianolstm.describe_midi lists them)."
             )
-        drums = [i for i in tracks if parts[i].is_drum]
-        if drums:
+        left_out = [i for i in tracks if parts[i].counts_as_drums(drums)]
+        if left_out:
             raise MidiError(
-                f"{name}: track {drums[0]} holds drums, which have no pitches; leave it out."
+                f"{name}: track {left_out[0]} holds drums, which have no pitches; leave it out, or "
+                "read it as notes with drums=None."
             )
         chosen = [parts[i] for i in tracks]
     if programs is None:
@@ -754,11 +1027,6 @@ def _checked(
     end_marker: float,
     tempo_map: TempoMap,
 ) -> Notes:
-    if len(start) == 0:
-        raise MidiError(
-            f"{name}: expected notes, got none (drums are left out, and what tracks= and programs= "
-            "do not name); leave the file out, or look at it with pianolstm.describe_midi."
-        )
     in_range = (
         (np.isfinite(start) & np.isfinite(end) & (start >= 0) & (end >= start))
         & ((pitch >= 0) & (pitch <= 127))

@@ -68,6 +68,8 @@ class Events:
         Name of each track, "" where it has none.
     ticks_per_quarter : int
         Resolution. A file in SMPTE time has a quarter note a second.
+    end_tick : int
+        Where the longest track ends.
     """
 
     tick: np.ndarray
@@ -80,9 +82,10 @@ class Events:
     tempo: np.ndarray
     names: list[str]
     ticks_per_quarter: int
+    end_tick: int
 
 
-def read_events(name: str, data: bytes) -> Events:
+def read_events(name: str, data: bytes, losses: list[str] | None = None) -> Events:
     """Read the events of a MIDI file of format 0 or 1.
 
     Parameters
@@ -180,6 +183,7 @@ def read_events(name: str, data: bytes) -> Events:
         tempo=tempo,
         names=names,
         ticks_per_quarter=ticks_per_quarter,
+        end_tick=int(tick.max(initial=0)),
     )
 
 
