@@ -31,7 +31,7 @@ def columns(roll):
 
 
 def one_note_file(start, end, tempi=(), ticks_per_quarter=480, end_marker=0):
-    events = [*reference.note_events([(start, end, 60, 64)]), (end_marker, b"\xb0\x7b\x00")]
+    events = [*reference.note_events([(start, end, 60, 64)]), (end_marker, b"\xb0\x7b\x50")]
     tempo = [reference.tempo_event(*change) for change in tempi]
     return reference.midi_bytes([tempo, events], ticks_per_quarter)
 

@@ -256,7 +256,7 @@ def test_what_the_encoder_reads_is_what_is_stored(tmp_path):
     voices = [[(0, 480, 60, 64)], [(0, 960, 72, 64)]]
     events = [reference.note_events(v, channel=i) for i, v in enumerate(voices)]
     events[1].append((480, b"\xb1\x40\x7f"))  # the pedal, down to the end
-    events[1].append((1440, b"\xb1\x7b\x00"))
+    events[1].append((1440, b"\xb1\x7b\x50"))
     path = tmp_path / "two.mid"
     path.write_bytes(reference.midi_bytes(events))
     encoder = PianoRollEncoder(fs=4, tracks=np.array([1]), pedal=True, programs=range(8))

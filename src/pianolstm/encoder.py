@@ -16,12 +16,16 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from pianolstm import midi
+from pianolstm.checks import check_bool, plain
 from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError
-from pianolstm.midi import MidiSource, Notes
+from pianolstm.midi import Drums, MidiSource, Notes
 from pianolstm.rolls import DEFAULT_FS, MAX_FRAMES, NOTE, Grid, PianoRoll, as_rolls, check_fs
 
 if TYPE_CHECKING:
     import pretty_midi
+
+MAX_REASONS = 3
+"""Files whose reasons a warning shows; attributes have all."""
 
 
 class PianoRollEncoder(TransformerMixin, BaseEstimator):
@@ -39,9 +43,18 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
         Tracks to read, as `describe_midi` numbers them; None reads all but drums.
     programs : sequence of int, default=None
         General MIDI programs to read, 0-127 (0 to 7 are pianos); None reads all.
-    on_error : {"raise", "skip"}, default="raise"
-        Whether a file that can't be read ends the call, or is left out with one
-        `DataLossWarning`; `skipped_` then tells why.
+    pitch_range : tuple of int, default=None
+        Lowest and highest pitch to read, both included: (21, 108) are the keys of a piano, and
+        leave out key switches and noise. None reads all.
+    drums : {"channel", "program"} or None, default="channel"
+        What counts as drums and is left out, as `read_notes` says; None reads all as notes.
+    trailing_silence : bool, default=False
+        Whether a piece lasts to the end of its tracks, as `read_notes` says, instead of its last
+        release. A rest at the end that `inverse_transform` wrote is always kept.
+    on_error : {"raise", "skip", "repair"}, default="raise"
+        Whether a file that can't be read ends the call; or is left out, `skipped_` telling why; or
+        is read as far as it is certain, `repaired_` telling what was lost, and left out only where
+        nothing is. One `DataLossWarning` counts them.
     max_seconds : float, default=14400
         Longest piece to take, in seconds; a longer one is an error. None sets no limit.
     max_frames : int, default=4000000
@@ -52,7 +65,10 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     skipped_ : list of (int, MidiError)
-        After `transform` with ``on_error="skip"``: index in X and reason of each file left out.
+        After `transform`, unless ``on_error="raise"``: index in X and reason of each file left out.
+    repaired_ : list of (int, str)
+        After `transform` with ``on_error="repair"``: index in X of each broken file, and what of it
+        was lost.
 
     Examples
     --------
@@ -72,7 +88,10 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
         pedal: bool = False,
         tracks: Sequence[int] | None = None,
         programs: Sequence[int] | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
+        pitch_range: tuple[int, int] | None = None,
+        drums: Drums | None = "channel",
+        trailing_silence: bool = False,
+        on_error: Literal["raise", "skip", "repair"] = "raise",
         max_seconds: float | None = 14_400,
         max_frames: int | None = 4_000_000,
         max_notes: int | None = 1_000_000,
@@ -82,6 +101,9 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
         self.pedal = pedal
         self.tracks = tracks
         self.programs = programs
+        self.pitch_range = pitch_range
+        self.drums: Drums | None = drums
+        self.trailing_silence = trailing_silence
         self.on_error = on_error
         self.max_seconds = max_seconds
         self.max_frames = max_frames
@@ -113,7 +135,7 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
         Returns
         -------
         list of PianoRoll
-            One roll a piece; with ``on_error="skip"``, one for each that could be read.
+            One roll a piece; unless ``on_error="raise"``, one for each that could be read.
 
         Raises
         ------
@@ -126,22 +148,29 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
         sources = self._sources(X)
         rolls: list[PianoRoll] = []
         self.skipped_: list[tuple[int, MidiError]] = []
+        self.repaired_: list[tuple[int, str]] = []
         for i, source in enumerate(sources):
             try:
-                rolls.append(self._quantise(source, self._read_notes(source)))
+                notes, losses = self._read_notes(source)
+                rolls.append(self._quantise(source, notes))
             except MidiError as error:
                 if self.on_error == "raise":
                     raise
                 self.skipped_.append((i, error))
+            else:
+                if losses:
+                    lost = f"{midi.name_of(source)}: {'; '.join(losses)}"
+                    self.repaired_.append((i, lost))
         if not rolls:
             raise MidiError(
                 f"None of the {len(sources)} files could be read; the first error: "
                 f"{self.skipped_[0][1]}"
             )
-        if self.skipped_:
+        if self.skipped_ or self.repaired_:
+            reasons = [str(error) for _, error in self.skipped_]
+            reasons += [lost for _, lost in self.repaired_]
             warnings.warn(
-                f"{len(self.skipped_)} of {len(sources)} files could not be read and were left "
-                "out; the reasons stand in skipped_.",
+                data_loss(len(sources), len(self.skipped_), len(self.repaired_), reasons),
                 DataLossWarning,
                 stacklevel=3,  # scikit-learn wraps transform
             )
@@ -205,7 +234,7 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
             raise InvalidInputError(f"tolerance must be a number of seconds; got {tolerance!r}.")
         rows = []
         for source in self._sources(X):
-            notes = self._read_notes(source)
+            notes, _ = self._read_notes(source)
             rows.append(_fidelity(notes, self._quantise(source, notes), float(tolerance)))
         return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
 
@@ -221,35 +250,44 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
             raise InvalidInputError("Expected at least one MIDI file, got an empty list.")
         return sources
 
-    def _read_notes(self, source: MidiSource) -> Notes:
-        notes = midi.read_notes(
-            source, tracks=self.tracks, programs=self.programs, pedal=self.pedal
+    def _read_notes(self, source: MidiSource) -> tuple[Notes, list[str]]:
+        """Notes of a file, and what of it was lost."""
+        notes, losses = midi.read_with_losses(
+            source,
+            tracks=self.tracks,
+            programs=self.programs,
+            pedal=plain(self.pedal),
+            pitch_range=self.pitch_range,
+            drums=self.drums,
+            trailing_silence=plain(self.trailing_silence),
+            repair=self.on_error == "repair",
         )
         for name, value, limit in (
             ("max_seconds", notes.seconds, self.max_seconds),
             ("max_notes", len(notes), self.max_notes),
         ):
-            self._check_limit(source, name, value, limit)
-        return notes
+            self._check_limit(source, name, value, plain(limit))
+        return notes, losses
 
     def _quantise(self, source: MidiSource, notes: Notes) -> PianoRoll:
+        fs = plain(self.fs)
         times = [notes.start, notes.end, np.array([notes.seconds])]
         tempo_map = None
         if self.grid == "beats":
             tempo_map = notes.tempo_map
-            frames_per_tick = self.fs / tempo_map.ticks_per_quarter
+            frames_per_tick = fs / tempo_map.ticks_per_quarter
             times = [tempo_map.to_ticks(t) * frames_per_tick for t in times]
         else:
-            times = [t * self.fs for t in times]
+            times = [t * fs for t in times]
         # Halves go up; what float arithmetic takes off a half must not turn it down.
         start, end, (n_frames,) = (np.floor(t + (0.5 + 1e-6)) for t in times)
         n_frames = max(n_frames, float(np.maximum(end, start + 1).max()))
-        limit = MAX_FRAMES if self.max_frames is None else min(self.max_frames, MAX_FRAMES)
+        limit = MAX_FRAMES if self.max_frames is None else min(plain(self.max_frames), MAX_FRAMES)
         self._check_limit(source, "max_frames", n_frames, limit)
         table = np.zeros(len(notes), NOTE)
         table["start"], table["end"] = start, end
         table["pitch"], table["velocity"] = notes.pitch, notes.velocity
-        return PianoRoll(table, int(n_frames), self.fs, self.grid, tempo_map)
+        return PianoRoll(table, int(n_frames), fs, self.grid, tempo_map)
 
     def _check_limit(
         self, source: MidiSource, name: str, value: float, limit: float | None
@@ -261,27 +299,35 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
             )
 
     def _check(self) -> None:
-        check_fs(self.fs, self.grid)
-        if self.on_error not in ("raise", "skip"):
-            raise InvalidInputError(f'on_error must be "raise" or "skip"; got {self.on_error!r}.')
-        if not isinstance(self.pedal, (bool, np.bool_)):
-            raise InvalidInputError(f"pedal must be True or False; got {self.pedal!r}.")
-        for name in ("tracks", "programs"):
-            numbers = getattr(self, name)
-            if numbers is not None and not (
-                hasattr(numbers, "__iter__")
-                and all(isinstance(n, (int, np.integer)) for n in numbers)
-            ):
-                raise InvalidInputError(
-                    f"{name} must be a list of numbers or None; got {numbers!r}."
-                )
+        check_fs(plain(self.fs), self.grid)
+        if self.on_error not in ("raise", "skip", "repair"):
+            raise InvalidInputError(
+                f'on_error must be "raise", "skip" or "repair"; got {self.on_error!r}.'
+            )
+        check_bool("pedal", self.pedal)
+        check_bool("trailing_silence", self.trailing_silence)
+        midi.check_choice_of_notes(self.tracks, self.programs, self.pitch_range, self.drums)
         for name in ("max_seconds", "max_frames", "max_notes"):
-            limit = getattr(self, name)
+            limit = plain(getattr(self, name))
             if limit is not None and not isinstance(limit, (int, float, np.integer, np.floating)):
                 raise InvalidInputError(f"{name} must be a number or None; got {limit!r}.")
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
+
+
+def data_loss(n_files: int, n_skipped: int, n_repaired: int, reasons: Sequence[str]) -> str:
+    """What a `DataLossWarning` says of files that could not be read, or not whole."""
+    told = []
+    if n_skipped:
+        told.append(f"{n_skipped} could not be read and were left out (see skipped_)")
+    if n_repaired:
+        told.append(f"{n_repaired} were read in part (see repaired_)")
+    shown = "; ".join(reasons[:MAX_REASONS])
+    more = len(reasons) - MAX_REASONS
+    return f"Of {n_files} files {' and '.join(told)}: {shown}" + (
+        f"; and {more} more." if more > 0 else ""
+    )
 
 
 def _fidelity(notes: Notes, roll: PianoRoll, tolerance: float) -> dict[str, float]:

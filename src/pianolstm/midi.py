@@ -375,7 +375,7 @@ def read_with_losses(
         last_marker = max((p.last_marker for p in parts), default=0.0)
     else:
         name, data = _bytes_of(source)
-        events = smf.read_events(name, data)  # TODO
+        events = smf.read_events(name, data, losses if repair else None)
         (parts, n_unreleased), tempo_map = _parts(events), _tempo_map(events)
         is_pedal, is_off = (
             (events.kind == smf.CONTROL) & (events.data1 == c) for c in (SUSTAIN, ALL_SOUND_OFF)
@@ -811,7 +811,10 @@ def _ends(
 def _is_first_strike(
     alone: np.ndarray, strikes: np.ndarray, tick: np.ndarray, end: np.ndarray
 ) -> np.ndarray:
-    """Whether no note has begun with the same key at the same tick: struck twice, it sounds once."""
+    """Whether no note has begun with the same key at the same tick.
+
+    Struck twice at once, a key sounds once.
+    """
     notes = np.flatnonzero((end >= 0) & np.isin(tick, tick[alone]))
     begun = set(zip(strikes[notes].tolist(), tick[notes].tolist(), strict=True))
     is_first = []
