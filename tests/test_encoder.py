@@ -223,6 +223,9 @@ def test_the_encoder_is_a_scikit_learn_estimator():
         "pedal": False,
         "tracks": None,
         "programs": None,
+        "pitch_range": None,
+        "drums": "channel",
+        "trailing_silence": False,
         "on_error": "raise",
         "max_seconds": 14_400,
         "max_frames": 4_000_000,
@@ -246,7 +249,7 @@ def test_the_encoder_is_a_scikit_learn_estimator():
         ({"fs": "20"}, "fs must be a number"),
         ({"fs": 2.5, "grid": "beats"}, "whole number of frames per quarter note; got 2.5"),
         ({"grid": "bars"}, "grid must be"),
-        ({"on_error": "ignore"}, """on_error must be "raise" or "skip"; got 'ignore'"""),
+        ({"on_error": "ignore"}, """on_error must be "raise", "skip" or "repair"; got 'ignore'"""),
         ({"tracks": 0}, "tracks"),
         ({"tracks": [0.5]}, r"tracks must be a list of numbers or None; got \[0\.5\]"),
         ({"programs": 0}, "programs must be a list of numbers or None; got 0"),
@@ -328,7 +331,7 @@ def test_broken_files_end_the_call_or_are_left_out(tmp_path):
         PianoRollEncoder().transform(sources)
 
     encoder = PianoRollEncoder(on_error="skip")
-    message = r"2 of 4 files could not be read and were left out; the reasons stand in skipped_"
+    message = r"2 of 4 files could not be read and were left out \(see skipped_\): .*broken\.mid"
     with pytest.warns(pl.DataLossWarning, match=message) as caught:
         rolls = encoder.transform(sources)
     assert len(caught) == 1

@@ -151,8 +151,8 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
         self.repaired_: list[tuple[int, str]] = []
         for i, source in enumerate(sources):
             try:
-                notes, losses = self._read_notes(source)
-                rolls.append(self._quantise(source, notes))
+                roll, losses = self.read(source)
+                rolls.append(roll)
             except MidiError as error:
                 if self.on_error == "raise":
                     raise
@@ -250,6 +250,30 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
             raise InvalidInputError("Expected at least one MIDI file, got an empty list.")
         return sources
 
+    def read(self, source: MidiSource) -> tuple[PianoRoll, list[str]]:
+        """Read one piece.
+
+        Parameters
+        ----------
+        source : path, bytes, binary file or PrettyMIDI
+
+        Returns
+        -------
+        roll : PianoRoll
+        losses : list of str
+            What of a broken file was lost; with ``on_error="repair"`` alone.
+
+        Raises
+        ------
+        MidiError
+            If it can't be read, whatever `on_error` is.
+        """
+        notes, losses = self._read_notes(source)
+        try:
+            return self._quantise(source, notes), losses
+        except InvalidInputError as error:
+            raise MidiError(f"{midi.name_of(source)}: {error}") from None
+
     def _read_notes(self, source: MidiSource) -> tuple[Notes, list[str]]:
         """Notes of a file, and what of it was lost."""
         notes, losses = midi.read_with_losses(
@@ -320,14 +344,14 @@ def data_loss(n_files: int, n_skipped: int, n_repaired: int, reasons: Sequence[s
     """What a `DataLossWarning` says of files that could not be read, or not whole."""
     told = []
     if n_skipped:
-        told.append(f"{n_skipped} could not be read and were left out (see skipped_)")
+        told.append(
+            f"{n_skipped} of {n_files} files could not be read and were left out (see skipped_)"
+        )
     if n_repaired:
-        told.append(f"{n_repaired} were read in part (see repaired_)")
+        told.append(f"{n_repaired} of {n_files} files were read in part (see repaired_)")
     shown = "; ".join(reasons[:MAX_REASONS])
     more = len(reasons) - MAX_REASONS
-    return f"Of {n_files} files {' and '.join(told)}: {shown}" + (
-        f"; and {more} more." if more > 0 else ""
-    )
+    return f"{', '.join(told)}: {shown}" + (f"; and {more} more." if more > 0 else "")
 
 
 def _fidelity(notes: Notes, roll: PianoRoll, tolerance: float) -> dict[str, float]:

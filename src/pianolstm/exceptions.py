@@ -12,6 +12,7 @@ __all__ = [
     "MidiError",
     "ModelFileError",
     "PianoLSTMError",
+    "StoreError",
 ]
 
 
@@ -29,6 +30,10 @@ class MidiError(PianoLSTMError, ValueError):
 
 class ModelFileError(PianoLSTMError, ValueError):
     """A saved model can't be read."""
+
+
+class StoreError(PianoLSTMError, RuntimeError):
+    """A `TokenStore` is being written by another process, or was spoiled by one."""
 
 
 class DataLossWarning(UserWarning):

@@ -21,6 +21,7 @@ import numpy as np
 
 from pianolstm import smf
 from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError
+from pianolstm.repair import repair_chunks
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -375,7 +376,7 @@ def read_with_losses(
         last_marker = max((p.last_marker for p in parts), default=0.0)
     else:
         name, data = _bytes_of(source)
-        events = smf.read_events(name, data, losses if repair else None)
+        events, losses = _read_events(name, data, repair=repair)
         (parts, n_unreleased), tempo_map = _parts(events), _tempo_map(events)
         is_pedal, is_off = (
             (events.kind == smf.CONTROL) & (events.data1 == c) for c in (SUSTAIN, ALL_SOUND_OFF)
@@ -687,6 +688,17 @@ def _bytes_of(source: Any) -> tuple[str, bytes]:
 def _read_source(source: Any) -> tuple[str, smf.Events]:
     name, data = _bytes_of(source)
     return name, smf.read_events(name, data)
+
+
+def _read_events(name: str, data: bytes, *, repair: bool) -> tuple[smf.Events, list[str]]:
+    """The events of a file, and what was lost where it is broken and to be repaired."""
+    try:
+        return smf.read_events(name, data), []
+    except MidiError:
+        if not repair:
+            raise
+    *chunks, losses = repair_chunks(name, data)
+    return smf.events_of(name, *chunks), losses
 
 
 def _tempo_map(events: smf.Events) -> TempoMap:

@@ -28,26 +28,29 @@ MAX_WRAPPING = 256
 SMPTE_FRAMES = {24: (24, 1_000_000), 25: (25, 1_000_000), 29: (30, 1_001_000), 30: (30, 1_000_000)}
 """Frames a nominal second and microseconds that such a second lasts; 29 is 30 drop frame."""
 
+HINT = 'on_error="repair" reads what is left of it.'
+"""Ends messages of what `pianolstm.repair` can mend."""
+
 NOTE_OFF, NOTE_ON, CONTROL, PROGRAM = 0x8, 0x9, 0xB, 0xC
 META, SYSEX, ESCAPE = 0xFF, 0xF0, 0xF7
 TRACK_NAME, TEMPO = 0x03, 0x51
 
 # Data bytes after a status byte; 255 where the length is told by the event itself.
-_N_DATA = np.zeros(256, np.uint8)
-_N_DATA[0x80:0xC0] = _N_DATA[0xE0:0xF0] = 2
-_N_DATA[0xC0:0xE0] = 1
-_N_DATA[[SYSEX, ESCAPE, META]] = 255
-_N_DATA[[0xF1, 0xF3]], _N_DATA[0xF2] = 1, 2
+N_DATA = np.zeros(256, np.uint8)
+N_DATA[0x80:0xC0] = N_DATA[0xE0:0xF0] = 2
+N_DATA[0xC0:0xE0] = 1
+N_DATA[[SYSEX, ESCAPE, META]] = 255
+N_DATA[[0xF1, 0xF3]], N_DATA[0xF2] = 1, 2
 
 # How far an event goes on from its status byte (in a running status: from its first data byte): in
 # bytes; and in nodes of `_follow`, two to a byte, after a status of one data byte and of two.
-_LEADS = {1: 1 + _N_DATA[:, None].astype(np.intp)}
+_LEADS = {1: 1 + N_DATA[:, None].astype(np.intp)}
 _LEADS[2] = 2 * _LEADS[1] + [0, 1]
 _LEADS[1][:0x80], _LEADS[2][:0x80] = 2, [2 * 1 + 0, 2 * 2 + 1]
-_LEADS[2][0x80:0xF0] = 2 * _LEADS[1][0x80:0xF0] + _N_DATA[0x80:0xF0, None] - 1
+_LEADS[2][0x80:0xF0] = 2 * _LEADS[1][0x80:0xF0] + N_DATA[0x80:0xF0, None] - 1
 
 # Bytes of a delta time, by the top bits of its first three, the first lowest; four at the most.
-_DELTA_LENGTH = np.array([1, 2, 1, 3, 1, 2, 1, 4])
+DELTA_LENGTH = np.array([1, 2, 1, 3, 1, 2, 1, 4])
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,7 @@ class Events:
     end_tick: int
 
 
-def read_events(name: str, data: bytes, losses: list[str] | None = None) -> Events:
+def read_events(name: str, data: bytes) -> Events:
     """Read the events of a MIDI file of format 0 or 1.
 
     Parameters
@@ -100,7 +103,11 @@ def read_events(name: str, data: bytes, losses: list[str] | None = None) -> Even
     MidiError
         If it is no MIDI file, is broken, or holds independent pieces (format 2).
     """
-    kind, division, tracks = read_chunks(name, data)
+    return events_of(name, *read_chunks(name, data))
+
+
+def events_of(name: str, kind: int, division: int, tracks: list[bytes]) -> Events:
+    """The events of tracks, as `read_events`; format and division as `read_chunks` gives them."""
     if kind == 2:
         raise MidiError(
             f"{name}: a MIDI file of format 2 holds several independent pieces, not one; "
@@ -129,10 +136,10 @@ def read_events(name: str, data: bytes, losses: list[str] | None = None) -> Even
         raise MidiError(
             f"{name}: track {i}: the event at byte {starts[n - 1] - begins[i]} goes on to byte "
             f"{np.append(starts, end)[n] - begins[i]}, but the track ends at {len(tracks[i])}; it "
-            "is cut short or broken."
+            f"is cut short or broken. {HINT}"
         )
 
-    delta, at = _variable_length(padded, starts)
+    delta, at = variable_length(padded, starts)
     tick = np.cumsum(delta)
     tick -= (tick - delta)[np.minimum(first_event, len(tick) - 1)][track] if len(tick) else 0
     status = padded[at]
@@ -146,19 +153,19 @@ def read_events(name: str, data: bytes, losses: list[str] | None = None) -> Even
         where, i = place(at_byte)
         raise MidiError(
             f"{where}: expected a status byte at byte {i}, as none came before; got "
-            f"{padded[at_byte]:#04x}. The file is broken."
+            f"{padded[at_byte]:#04x}. The file is broken. {HINT}"
         )
     status = np.where(explicit, status, status[last]) if len(at) else status
     first = at + explicit
     is_channel = status < 0xF0
-    data1, data2 = padded[first], np.where(_N_DATA[status] == 2, padded[first + 1], 0)
+    data1, data2 = padded[first], np.where(N_DATA[status] == 2, padded[first + 1], 0)
     wrong = is_channel & ((data1 | data2) >= 0x80)
     if wrong.any():
         at_byte = int(first[np.argmax(wrong)])
         where, i = place(at_byte)
         raise MidiError(
             f"{where}: expected data bytes below 0x80 at byte {i}; got "
-            f"{bytes(padded[at_byte : at_byte + 2]).hex(' ')}. The file is broken."
+            f"{bytes(padded[at_byte : at_byte + 2]).hex(' ')}. The file is broken. {HINT}"
         )
 
     names = [""] * len(tracks)
@@ -189,7 +196,7 @@ def read_events(name: str, data: bytes, losses: list[str] | None = None) -> Even
 
 def read_chunks(name: str, data: bytes) -> tuple[int, int, list[bytes]]:
     """Format, division and the bytes of each track of a MIDI file, unwrapped."""
-    data = _unwrap(name, data)
+    data = unwrap(name, data)
     header_length = int.from_bytes(data[4:8], "big")
     if len(data) < 14 or header_length < 6:
         raise MidiError(
@@ -198,7 +205,7 @@ def read_chunks(name: str, data: bytes) -> tuple[int, int, list[bytes]]:
         )
     kind, n_tracks, division = (int.from_bytes(data[i : i + 2], "big") for i in (8, 10, 12))
     if n_tracks == 0:
-        raise MidiError(f"{name}: the header says that there are no tracks.")
+        raise MidiError(f"{name}: the header says that there are no tracks. {HINT}")
     tracks: list[bytes] = []
     at = 8 + header_length
     while len(tracks) < n_tracks:
@@ -206,7 +213,7 @@ def read_chunks(name: str, data: bytes) -> tuple[int, int, list[bytes]]:
         if len(chunk) < 8:
             raise MidiError(
                 f"{name}: the header says {n_tracks} tracks, but the file ends after "
-                f"{len(tracks)}; it is cut short."
+                f"{len(tracks)}; it is cut short. {HINT}"
             )
         length = int.from_bytes(chunk[4:], "big")
         body = data[at + 8 : at + 8 + length]
@@ -215,14 +222,14 @@ def read_chunks(name: str, data: bytes) -> tuple[int, int, list[bytes]]:
             if len(body) < length and body[-3:-1] != b"\xff\x2f":
                 raise MidiError(
                     f"{name}: track {len(tracks)} should have {length:,} bytes, but the file ends "
-                    f"after {len(body):,}; it is cut short."
+                    f"after {len(body):,}; it is cut short. {HINT}"
                 )
             tracks.append(body)
         at += 8 + length
     return kind, division, tracks
 
 
-def _unwrap(name: str, data: bytes) -> bytes:
+def unwrap(name: str, data: bytes) -> bytes:
     """The bytes from b"MThd" on."""
     if not data:
         raise MidiError(f"{name}: the file is empty; expected a MIDI file.")
@@ -303,7 +310,7 @@ def _follow(padded: np.ndarray, first: int, last: int, width: int) -> tuple[np.n
     goes_on = goes_on[:n] | goes_on[1 : n + 1] << 1 | goes_on[2:] << 2
     ahead = padded[first : last + 4]
     # Of the status, were an event to begin here.
-    at = np.arange(n) + _DELTA_LENGTH.take(goes_on)
+    at = np.arange(n) + DELTA_LENGTH.take(goes_on)
     status = ahead.take(at)
     # A node is a byte and a running status, and leads to that of the next event: k nodes to a byte,
     # for two of the running status, or one where it stays. The last node stands for all that is
@@ -311,9 +318,9 @@ def _follow(padded: np.ndarray, first: int, last: int, width: int) -> tuple[np.n
     k = 1 if width == 2 and not (ahead & 0xE0 == PROGRAM << 4).any() else 2
     leads = _LEADS[k].take(status, axis=0)
     leads += k * at[:, None]
-    own = np.flatnonzero(_N_DATA.take(status) == 255)
+    own = np.flatnonzero(N_DATA.take(status) == 255)
     if len(own):
-        told, body = _variable_length(padded, first + at[own] + np.where(status[own] == META, 2, 1))
+        told, body = variable_length(padded, first + at[own] + np.where(status[own] == META, 2, 1))
         leads[own] = k * (body + told - first)[:, None] + np.arange(k)
     leads = leads.ravel()
     step = np.append(np.minimum(leads, k * n), k * n)
@@ -331,7 +338,7 @@ def _read_metas(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ticks and values of the tempi among meta events that stand at these bytes; fills in names."""
     which = padded[at + 1]
-    length, body = _variable_length(padded, at + 2)
+    length, body = variable_length(padded, at + 2)
     for i in np.flatnonzero(which == TRACK_NAME).tolist():
         text = bytes(padded[body[i] : body[i] + length[i]]).decode("latin-1").strip("\0 ")
         names[track[i]] = names[track[i]] or text
@@ -340,7 +347,7 @@ def _read_metas(
     return tick[is_tempo][tempo > 0], tempo[tempo > 0]
 
 
-def _variable_length(padded: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def variable_length(padded: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values of the variable-length quantities that begin at these bytes, and where each ends.
 
     Four bytes at the most; a fourth one ends it, whatever its top bit.

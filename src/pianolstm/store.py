@@ -7,8 +7,11 @@ A store is a folder:
     chords.bin       4 x uint64 each, the table that the tokens index; row 0 is the rest
     pieces.jsonl     one line a piece: source, first token, frames, chords known so far, tempo map
 
+    writer.lock      locked by the process that writes, which is one at a time
+
 A piece counts once its line is whole, and the line is written last. What a kill leaves behind the
-last whole line is cut off by the next `TokenStore.write`.
+last whole line is cut off by the next `TokenStore.write`. A line goes on where the one before it
+ended; one that doesn't is of two writers of releases without the lock, who spoiled the store.
 """
 
 from __future__ import annotations
@@ -18,14 +21,16 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pianolstm.encoder import PianoRollEncoder
-from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError
+from pianolstm.checks import plain_params
+from pianolstm.encoder import PianoRollEncoder, data_loss
+from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError, StoreError
 from pianolstm.midi import TempoMap
 from pianolstm.rolls import PianoRoll
 from pianolstm.tokens import (
@@ -42,6 +47,7 @@ FORMAT_VERSION = 1
 
 NEW_SETTINGS = "settings.json.new"
 SETTINGS, TOKENS, CHORDS, PIECES = "settings.json", "tokens.bin", "chords.bin", "pieces.jsonl"
+LOCK = "writer.lock"
 
 
 class TokenStore(TokenCorpus):
@@ -69,7 +75,7 @@ class TokenStore(TokenCorpus):
     tempo_maps : list of TempoMap or None
         One entry a piece; None on the grid of seconds.
     sources : list of str
-        Where each piece was read from.
+        Where each piece was read from: whole paths, links followed.
     skipped_ : list of (str, MidiError)
         What the last `write` left out, and why.
 
@@ -77,6 +83,8 @@ class TokenStore(TokenCorpus):
     ------
     InvalidInputError
         If the folder is something else, or the store was made with another encoder.
+    StoreError
+        If two writers have spoiled the store, which releases before the lock allowed.
 
     Examples
     --------
@@ -98,19 +106,7 @@ class TokenStore(TokenCorpus):
     ) -> None:
         self.path = Path(path)
         self.skipped_: list[tuple[str, MidiError]] = []
-        if (self.path / SETTINGS).is_file():
-            own = self._read_settings()
-            if encoder is not None and _encoding(encoder) != _encoding(own):
-                raise InvalidInputError(
-                    f"{self.path} was written with {own!r}; got {encoder!r}. Leave encoder out, or "
-                    "choose another folder."
-                )
-            encoder = encoder or own
-        elif self.path.exists() and not self._is_new():
-            raise InvalidInputError(
-                f"{self.path} holds something else; expected a TokenStore or a new, empty folder."
-            )
-        self.encoder = PianoRollEncoder() if encoder is None else encoder
+        self.encoder = self._encoder(encoder)
         self.encoder.fit()
         self._open()
 
@@ -118,12 +114,13 @@ class TokenStore(TokenCorpus):
         """Add MIDI files; those that the store has already are passed over.
 
         After a kill or Ctrl-C, the same call goes on where it was. A file that can't be read is
-        left out, and tried again by the next call; one `DataLossWarning` counts them.
+        left out, and tried again by the next call; one `DataLossWarning` counts them. One process
+        at a time writes; where nothing is new, nothing is written.
 
         Parameters
         ----------
         sources : iterable of path
-            MIDI files; the store knows them by these paths.
+            MIDI files. The store knows them by their whole paths, links followed.
         verbose : int, default=0
             1 shows a progress bar.
 
@@ -131,17 +128,64 @@ class TokenStore(TokenCorpus):
         -------
         TokenStore
             Itself.
-        """
-        from tqdm import tqdm
 
+        Raises
+        ------
+        StoreError
+            If another process is writing the store.
+        InvalidInputError
+            If another process has made the store since, with another encoder.
+        """
         if isinstance(sources, (str, bytes, PathLike)):
             raise InvalidInputError("Expected a list of paths, got one; wrap it in a list: [...].")
-        names = [_name(source) for source in sources]
-        self._begin()
-        known = set(self.sources)
-        waiting = [name for name in dict.fromkeys(names) if name not in known]
+        names = list(dict.fromkeys(_name(source) for source in sources))
         self.skipped_ = []
-        encoder = PianoRollEncoder(**{**self.encoder.get_params(), "on_error": "raise"})
+        if (self.path / SETTINGS).is_file() and not self._waiting(names):
+            return self
+        with self._lock():
+            self._begin()
+            losses = self._add(self._waiting(names), verbose=verbose)
+        self._open()
+        if self.skipped_ or losses:
+            reasons = [str(error) for _, error in self.skipped_] + losses
+            warnings.warn(
+                data_loss(len(names), len(self.skipped_), len(losses), reasons),
+                DataLossWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _waiting(self, names: list[str]) -> list[str]:
+        """Those that the store has not."""
+        known = {os.path.realpath(source) for source in self.sources}
+        return [name for name in names if name not in known]
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Be the one that writes; the operating system ends the lock with its process."""
+        from filelock import FileLock, Timeout
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StoreError(
+                f"{self.path} is being written by another process, and one at a time can write. "
+                "Try again when it has ended, or write to a folder of your own."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _add(self, waiting: list[str], *, verbose: int) -> list[str]:
+        """Write pieces; what of broken ones was lost."""
+        from tqdm import tqdm
+
+        losses: list[str] = []
+        on_error = "repair" if self.encoder.on_error == "repair" else "raise"
+        encoder = PianoRollEncoder(**{**self.encoder.get_params(), "on_error": on_error})
         keys = chord_keys(np.asarray(self.chords))
         order = np.argsort(keys)
         keys, n_frames = keys[order], self._n_frames
@@ -152,10 +196,12 @@ class TokenStore(TokenCorpus):
         ):
             for name in tqdm(waiting, disable=not verbose, unit="piece"):
                 try:
-                    (roll,) = encoder.transform([name])
+                    roll, lost = encoder.read(name)
                 except MidiError as error:
                     self.skipped_.append((name, error))
                     continue
+                if lost:
+                    losses.append(f"{name}: {'; '.join(lost)}")
                 starts, chords = chord_runs(roll)
                 own, inverse = np.unique(chord_keys(chords), return_inverse=True)
                 at = np.searchsorted(keys, own)
@@ -182,15 +228,7 @@ class TokenStore(TokenCorpus):
                 n_frames += len(roll)
             for file in (tokens_file, chords_file, pieces_file):
                 os.fsync(file.fileno())
-        self._open()
-        if self.skipped_:
-            warnings.warn(
-                f"{len(self.skipped_)} of {len(names)} files could not be read and were left out; "
-                "the reasons stand in skipped_.",
-                DataLossWarning,
-                stacklevel=2,
-            )
-        return self
+        return losses
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -211,9 +249,25 @@ class TokenStore(TokenCorpus):
             f"chords, fs={self.fs}{unit}>"
         )
 
+    def _encoder(self, encoder: PianoRollEncoder | None) -> PianoRollEncoder:
+        """The store's own encoder, or that of a store to be made."""
+        if (self.path / SETTINGS).is_file():
+            own = self._read_settings()
+            if encoder is not None and _encoding(encoder) != _encoding(own):
+                raise InvalidInputError(
+                    f"{self.path} was written with {own!r}; got {encoder!r}. Leave encoder out, or "
+                    "choose another folder."
+                )
+            return encoder or own
+        if self.path.exists() and not self._is_new():
+            raise InvalidInputError(
+                f"{self.path} holds something else; expected a TokenStore or a new, empty folder."
+            )
+        return PianoRollEncoder() if encoder is None else encoder
+
     def _is_new(self) -> bool:
         """Whether there is an empty folder, or one that a kill left without its settings."""
-        own = {NEW_SETTINGS, TOKENS, CHORDS, PIECES}
+        own = {NEW_SETTINGS, TOKENS, CHORDS, PIECES, LOCK}
         return self.path.is_dir() and {p.name for p in self.path.iterdir()} <= own
 
     def _read_settings(self) -> PianoRollEncoder:
@@ -234,9 +288,9 @@ class TokenStore(TokenCorpus):
         return encoder
 
     def _begin(self) -> None:
-        """Make the folder, or cut off what an earlier call did not finish."""
+        """Make the store, or cut off what an earlier call did not finish."""
+        self._encoder(self.encoder)  # another process may have made it since
         if not (self.path / SETTINGS).is_file():
-            self.path.mkdir(parents=True, exist_ok=True)
             (self.path / CHORDS).write_bytes(bytes(8 * N_WORDS))  # the rest
             for name in (TOKENS, PIECES):
                 (self.path / name).write_bytes(b"")
@@ -264,11 +318,20 @@ class TokenStore(TokenCorpus):
             for line in self._lines():
                 try:
                     piece = json.loads(line)
-                    end, n = piece["first"] + piece["frames"], piece["chords"]
+                    first, n = piece["first"], piece["chords"]
+                    end = first + piece["frames"]
                     tempo_map = _tempo_map(piece["tempo"])
                 except (ValueError, KeyError, TypeError):
                     break
-                if not line.endswith(b"\n") or end > held or n > held_chords:
+                if not line.endswith(b"\n"):
+                    break
+                if first != ends[-1] or n < n_chords:
+                    raise StoreError(
+                        f"{self.path} was spoiled by two processes that wrote it at once: piece "
+                        f"{len(self.sources)} begins at frame {first:,}, the one before it ends at "
+                        f"{ends[-1]:,}. Write the store anew, in another folder."
+                    )
+                if end > held or n > held_chords:
                     break
                 self.sources.append(piece["source"])
                 self.tempo_maps.append(tempo_map)
@@ -304,15 +367,12 @@ def _name(source: Any) -> str:
             f"Expected paths of MIDI files, by which the store knows what it has; got "
             f"{type(source).__name__}."
         )
-    return str(fspath(source))
+    return os.path.realpath(fspath(source))
 
 
 def _parameters(encoder: PianoRollEncoder) -> dict[str, Any]:
     """Parameters of an encoder as JSON holds them."""
-    return {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in {**encoder.get_params(), **_encoding(encoder)}.items()
-    }
+    return {**plain_params(encoder), **_encoding(encoder)}
 
 
 def _encoding(encoder: PianoRollEncoder) -> dict[str, Any]:
@@ -325,6 +385,9 @@ def _encoding(encoder: PianoRollEncoder) -> dict[str, Any]:
         "fs": int(encoder.fs) if encoder.fs == int(encoder.fs) else float(encoder.fs),
         "grid": encoder.grid,
         "pedal": bool(encoder.pedal),
+        "pitch_range": None if encoder.pitch_range is None else [*map(int, encoder.pitch_range)],
+        "drums": encoder.drums,
+        "trailing_silence": bool(encoder.trailing_silence),
         **numbers,
     }
 

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # Before JAX 0.8 it was experimental.
-_enable_x64: Any = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+_enable_x64: Any = getattr(jax if hasattr(jax, "enable_x64") else jax.experimental, "enable_x64")  # noqa: B009
 
 SETTINGS: dict[str, tuple[tuple[Any, ...], Callable[[Any], Any], Any]] = {
     # name: (values that do no harm, context that sets it, what it is set to)
