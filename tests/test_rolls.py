@@ -326,12 +326,58 @@ def test_concatenate_refuses():
         PianoRoll.concatenate([])
     with pytest.raises(pl.InvalidInputError, match=r"Wrap it in a list: \[rolls\]"):
         PianoRoll.concatenate(ROLL)
+
+
+def test_pieces_of_any_resolutions_are_joined():
+    """1021 and 1019 ticks have no common multiple that a file can hold: 32,766 are a multiple of 3."""
     far = [
-        PianoRoll.from_notes([0], [1], [60], fs=1, grid="beats", tempo_map=TempoMap([0], [1], r))
-        for r in (1021, 1019)
+        PianoRoll.from_notes(
+            [0, 3], [3, 6], [60, 62], fs=3, grid="beats", tempo_map=TempoMap([0, n], [900, 700], r)
+        )
+        for n, r in ((1021, 1021), (1700, 1019))
     ]
-    with pytest.raises(pl.InvalidInputError, match=r"no common resolution.*\[1019, 1021\]"):
-        PianoRoll.concatenate(far)
+    joined = PianoRoll.concatenate(far)
+    assert joined.notes["start"].tolist() == [0, 3, 6, 9]
+    assert joined.tempo_map.ticks_per_quarter == 32_766
+    second = 65_532 + round(1700 * 32_766 / 1019)
+    assert joined.tempo_map == TempoMap([0, 32_766, 65_532, second], [900, 700, 900, 700], 32_766)
+
+
+@given(
+    st.integers(1, 32_767),
+    st.sampled_from([1, 4, 7, 12, 24, 96]),
+    st.integers(1, 40),
+    st.booleans(),
+)
+def test_every_resolution_is_read_and_written(ticks_per_quarter, fs, quarters, is_late):
+    """A file of each, long pieces among them, comes back as the same roll from the second time on."""
+    begin = 2_000 * quarters * ticks_per_quarter if is_late else 0
+    notes = [(begin, begin + ticks_per_quarter, 60, 70)]
+    notes.append((begin + 2 * ticks_per_quarter, begin + 3 * ticks_per_quarter, 62, 71))
+    tempi = [
+        reference.tempo_event(0, 400_000),
+        reference.tempo_event(ticks_per_quarter // 2, 410_000),
+    ]
+    data = reference.midi_bytes([tempi, reference.note_events(notes)], ticks_per_quarter)
+    for encoder in (
+        pl.PianoRollEncoder(fs=fs, grid="beats", max_seconds=None, max_frames=None),
+        pl.PianoRollEncoder(fs=fs, max_seconds=None, max_frames=None),
+    ):
+        (roll,) = encoder.transform([data])
+        if encoder.grid == "beats":
+            first = 2_000 * quarters * fs if is_late else 0
+            starts = roll.notes["start"].tolist()
+            assert starts == [first, first + 2 * fs]
+        if len(roll) >= 10_000_000 / 1.01:
+            continue
+        (again,) = encoder.transform(encoder.inverse_transform([roll]))
+        assert np.array_equal(again.notes, roll.notes)
+        assert again.n_frames == roll.n_frames
+        assert again.seconds == pytest.approx(roll.seconds, rel=1e-4)
+        assert encoder.transform(encoder.inverse_transform([again])) == [again]
+        assert (
+            PianoRoll.concatenate([roll, again])[: len(roll)].notes.tolist() == roll.notes.tolist()
+        )
 
 
 @pytest.mark.parametrize("index", [3, slice(0, 8, 2), (slice(0, 2), 60), slice(None, None, -1)])

@@ -498,16 +498,16 @@ def test_a_killed_write_goes_on_where_it_was(tmp_path):
 def test_ctrl_c_keeps_what_was_written(tmp_path, monkeypatch):
     pieces = some_rolls(4)
     paths = written(tmp_path, pieces)
-    transform = PianoRollEncoder.transform
+    read = PianoRollEncoder.read
 
-    def interrupted(self, X):
-        if [paths[2]] == X:
+    def interrupted(self, source):
+        if source == paths[2]:
             raise KeyboardInterrupt
-        return transform(self, X)
+        return read(self, source)
 
     store = TokenStore(tmp_path / "store", encoder=ENCODERS["seconds"])
     with monkeypatch.context() as patch:
-        patch.setattr(PianoRollEncoder, "transform", interrupted)
+        patch.setattr(PianoRollEncoder, "read", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.write(paths)
     assert_holds(TokenStore(tmp_path / "store"), pieces[:2], paths[:2])

@@ -17,7 +17,27 @@ from pianolstm.rolls import PianoRoll
 __all__ = ["load_chorales", "load_folder"]
 
 SPLITS = ("train", "validation", "test")
-MIDI_SUFFIXES = (".mid", ".midi", ".rmi")
+MIDI_SUFFIXES = (".mid", ".midi", ".rmi", ".kar")
+
+
+class Folder(list[PianoRoll]):
+    """The rolls of a folder: a list, which also tells where each came from.
+
+    Attributes
+    ----------
+    paths : list of Path
+        The file of each roll.
+    skipped : list of (Path, MidiError)
+        Files that were left out, and why.
+    repaired : list of (Path, str)
+        Files that were read in part, and what was lost.
+    """
+
+    def __init__(self, rolls: list[PianoRoll], paths: list[Path]) -> None:
+        super().__init__(rolls)
+        self.paths = paths
+        self.skipped: list[tuple[Path, MidiError]] = []
+        self.repaired: list[tuple[Path, str]] = []
 
 
 def load_chorales(
@@ -82,10 +102,10 @@ def load_chorales(
     return rolls
 
 
-def load_folder(
-    path: str | PathLike[str], encoder: PianoRollEncoder | None = None
-) -> list[PianoRoll]:
+def load_folder(path: str | PathLike[str], encoder: PianoRollEncoder | None = None) -> Folder:
     """Read all MIDI files of a folder and the folders in it, in the order of their names.
+
+    A file that is there under several names, by links, is read once.
 
     Parameters
     ----------
@@ -97,8 +117,9 @@ def load_folder(
 
     Returns
     -------
-    list of PianoRoll
-        One a file.
+    Folder
+        A list of PianoRoll, one a file; its `paths` and `skipped` tell which files they are of,
+        and which were left out and why.
 
     Raises
     ------
@@ -108,11 +129,21 @@ def load_folder(
     folder = Path(path)
     if not folder.is_dir():
         raise MidiError(f"{folder}: expected a folder with MIDI files; there is no such folder.")
-    paths = sorted(
+    named = sorted(
         p for p in folder.rglob("*") if p.suffix.lower() in MIDI_SUFFIXES and p.is_file()
     )
+    by_file: dict[Path, Path] = {}
+    for p in named:
+        by_file.setdefault(p.resolve(), p)
+    paths = list(by_file.values())
     if not paths:
         raise MidiError(
             f"{folder}: expected MIDI files ({', '.join(MIDI_SUFFIXES)}); there are none."
         )
-    return (encoder or PianoRollEncoder(on_error="skip")).transform(paths)
+    encoder = encoder or PianoRollEncoder(on_error="skip")
+    rolls = encoder.transform(paths)
+    left_out = {i for i, _ in encoder.skipped_}
+    found = Folder(rolls, [p for i, p in enumerate(paths) if i not in left_out])
+    found.skipped = [(paths[i], error) for i, error in encoder.skipped_]
+    found.repaired = [(paths[i], lost) for i, lost in encoder.repaired_]
+    return found

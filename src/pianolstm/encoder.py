@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -239,8 +238,7 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
         return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
 
     def _sources(self, X: Sequence[MidiSource]) -> list[Any]:
-        is_one = isinstance(X, (str, bytes, PathLike, PianoRoll)) or midi.is_pretty_midi(X)
-        if is_one or hasattr(X, "read") or not hasattr(X, "__iter__"):
+        if midi.is_midi(X) or isinstance(X, PianoRoll) or not hasattr(X, "__iter__"):
             raise InvalidInputError(
                 f"Expected a list with one entry a piece, got one {type(X).__name__}; wrap it in "
                 "a list: [...]."
@@ -338,6 +336,14 @@ class PianoRollEncoder(TransformerMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
+
+
+def read_files(X: Any, fs: float, grid: Grid) -> Any:
+    """The list with MIDI files, and other programs' objects, read on this grid; else as it is."""
+    if not isinstance(X, (list, tuple)) or not any(map(midi.is_midi, X)):
+        return X
+    encoder = PianoRollEncoder(fs=fs, grid=grid)
+    return [encoder.read(entry)[0] if midi.is_midi(entry) else entry for entry in X]
 
 
 def data_loss(n_files: int, n_skipped: int, n_repaired: int, reasons: Sequence[str]) -> str:

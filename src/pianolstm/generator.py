@@ -62,6 +62,7 @@ from pianolstm._nn.training import (
 from pianolstm.callbacks import Callback, ProgressBar
 from pianolstm.checks import RandomState, as_seed, check_bool, check_number, plain, plain_params
 from pianolstm.constraints import Constraint
+from pianolstm.encoder import read_files
 from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.infilling import infill
 from pianolstm.midi import TempoMap
@@ -326,7 +327,7 @@ class SequenceGenerator(BaseEstimator):
             self._prepare(corpus, seed)
         else:
             seed = self._seed
-            corpus = _not_empty(as_corpus(X, fs=self.fs_, grid=self.grid_))
+            corpus = _not_empty(self._read(X))
             self._extend(corpus)
             self._recall += Recall.fit(self._corpus(corpus))
         self._train(corpus, None, seed, began, 1, None)
@@ -367,8 +368,8 @@ class SequenceGenerator(BaseEstimator):
             How many pieces to write side by side; the result is then a list. With a number given,
             `prime`, `random_state` and each of the settings may be a list with one entry a piece.
         prime : PianoRoll or array-like of shape (n_frames, 128), default=None
-            Music to continue, of any length, on the grid that the model was fitted on. None
-            begins a piece.
+            Music to continue, of any length, on the grid that the model was fitted on; a path, a
+            `PrettyMIDI` or a ``mido.MidiFile`` is read on it. None begins a piece.
         temperature : float, default=1.0
             The logits are divided by it: below 1 plays safer, above 1 wilder; 0 takes the most
             likely chord each time. This, `top_k` and `top_p` are of the network's draws; what is
@@ -609,7 +610,7 @@ class SequenceGenerator(BaseEstimator):
                 "The tokenizer is frozen, so its vocabulary stays as it is; fit the model with "
                 "another to extend it."
             )
-        self._extend(_not_empty(as_corpus(X, fs=self.fs_, grid=self.grid_)))
+        self._extend(_not_empty(self._read(X)))
         return self
 
     @guest
@@ -897,6 +898,7 @@ class SequenceGenerator(BaseEstimator):
     ) -> tuple[TokenCorpus, TokenCorpus | None, list[int]]:
         """Training pieces, pieces held out, and the indices of the latter in X."""
         if X_val is not None:
+            X_val = read_files(X_val, corpus.fs, corpus.grid)
             held_out = as_corpus(X_val, "X_val", fs=corpus.fs, grid=corpus.grid)
             return corpus, _not_empty(held_out, "X_val"), []
         given = self._given()
@@ -1208,10 +1210,15 @@ class SequenceGenerator(BaseEstimator):
     def _tempo_map(self) -> TempoMap | None:
         return None if self._microseconds is None else TempoMap.constant(self._microseconds)
 
+    def _read(self, X: Any) -> TokenCorpus:
+        """Pieces on the model's grid; MIDI files are read on it."""
+        X = read_files(X, self.fs_, self.grid_)
+        return as_corpus(X, fs=self.fs_, grid=self.grid_)
+
     def _seen(self, X: Pieces) -> Corpus:
         """Pieces through the vocabulary."""
         check_is_fitted(self, "tokenizer_")
-        tokens = _not_empty(as_corpus(X, fs=self.fs_, grid=self.grid_))
+        tokens = _not_empty(self._read(X))
         return Corpus.of(self.tokenizer_.vocabulary_, tokens)
 
     def _log_likelihoods(self, X: Pieces | Corpus) -> list[np.ndarray]:

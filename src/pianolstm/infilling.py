@@ -16,6 +16,7 @@ from pianolstm._nn.lanes import Group, Piece, Writer, check_tokens, chords_of
 from pianolstm._nn.stepping import LANES
 from pianolstm.checks import RandomState, check_number
 from pianolstm.constraints import with_pitches
+from pianolstm.encoder import read_files
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import N_PITCHES, PianoRoll, as_rolls
 from pianolstm.tokens import ChordSequence, TokenCorpus, decode
@@ -36,6 +37,7 @@ def infill(
     **settings: Any,
 ) -> PianoRoll:
     """As `SequenceGenerator.infill`."""
+    (roll,) = read_files([roll], writer.fs, writer.grid)
     (roll,) = as_rolls([roll], "roll", fs=writer.fs, grid=writer.grid)
     check_number("n_particles", n_particles, 1, None, whole=True)
     mask = _mask(keep, len(roll))

@@ -9,6 +9,7 @@ read as notes of a piano.
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from collections.abc import Sequence
@@ -24,9 +25,12 @@ from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError
 from pianolstm.repair import repair_chunks
 
 if TYPE_CHECKING:
+    import mido
     import pretty_midi
 
-MidiSource: TypeAlias = "str | PathLike[str] | bytes | BinaryIO | pretty_midi.PrettyMIDI"
+MidiSource: TypeAlias = (
+    "str | PathLike[str] | bytes | BinaryIO | pretty_midi.PrettyMIDI | mido.MidiFile"
+)
 
 Drums: TypeAlias = Literal["channel", "program"]
 
@@ -614,6 +618,23 @@ def build_midi(
     return made
 
 
+def is_midi(source: object) -> bool:
+    """Whether it is music that `read_notes` reads: a path, bytes, a file, or another program's."""
+    return (
+        isinstance(source, (str, PathLike, bytes, bytearray, memoryview))
+        or is_pretty_midi(source)
+        or is_mido(source)
+        or hasattr(source, "read")
+    )
+
+
+def is_mido(source: object) -> bool:
+    """Whether it is a mido.MidiFile, without importing mido to find out."""
+    return any(
+        c.__module__.startswith("mido.") and c.__name__ == "MidiFile" for c in type(source).__mro__
+    )
+
+
 def is_pretty_midi(source: object) -> bool:
     """Whether it is a PrettyMIDI, without importing pretty_midi (0.3 s) to find out."""
     return any(
@@ -655,6 +676,8 @@ def name_of(source: MidiSource) -> str:
         return str(fspath(source))
     if is_pretty_midi(source):
         return "PrettyMIDI"
+    if is_mido(source):
+        return str(getattr(source, "filename", None) or "MidiFile")
     if hasattr(source, "read"):
         return str(getattr(source, "name", "<file>"))
     return "<bytes>"
@@ -665,6 +688,9 @@ def _bytes_of(source: Any) -> tuple[str, bytes]:
     name = name_of(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return name, bytes(source)
+    if is_mido(source):
+        source.save(file=(buffer := io.BytesIO()))
+        return name, buffer.getvalue()
     if hasattr(source, "read"):
         data = source.read()
         if not isinstance(data, bytes):
@@ -672,8 +698,8 @@ def _bytes_of(source: Any) -> tuple[str, bytes]:
         return name, data
     if not isinstance(source, (str, PathLike)):
         raise InvalidInputError(
-            "Expected a path, the bytes of a MIDI file, a binary file or a pretty_midi.PrettyMIDI; "
-            f"got {type(source).__name__}."
+            "Expected a path, the bytes of a MIDI file, a binary file, a pretty_midi.PrettyMIDI or "
+            f"a mido.MidiFile; got {type(source).__name__}."
         )
     try:
         return name, Path(name).read_bytes()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 N_PITCHES = 128
+N_KEYS = 88
 
 NOTE = np.dtype(
     [("start", "<i4"), ("end", "<i4"), ("pitch", "u1"), ("velocity", "u1"), ("tied", "?")]
@@ -228,13 +229,18 @@ class PianoRoll:
             hint = ""
             if plane.ndim == 2 and plane.shape[0] == N_PITCHES:
                 hint = "; this one looks like (pitch, time): pass its transpose, array.T"
+            elif plane.ndim == 2 and plane.shape[1] == N_KEYS:
+                hint = (
+                    f"; this one has the {N_KEYS} keys of a piano: write "
+                    "np.pad(array, ((0, 0), (21, 19)))"
+                )
             raise InvalidInputError(
                 f"Expected a piano roll of shape (n_frames, {N_PITCHES}), time first; got shape "
                 f"{plane.shape}{hint}."
             )
         if plane.dtype == bool:
             plane = plane.astype(np.uint8)
-        _check_integers("the values of a piano roll", plane, 0, 127)
+        _check_velocities(plane)
         sounding = plane != 0
         before = np.zeros_like(sounding)
         before[1:] = sounding[:-1]
@@ -442,7 +448,8 @@ class PianoRoll:
         """Make a `pretty_midi.PrettyMIDI`; ``.write("new.mid")`` saves it.
 
         Frames fall on exact ticks, so that a `PianoRollEncoder` of the same `fs` and `grid` reads
-        the same roll back.
+        the same roll back. (A piece on the grid of beats of more than ten million ticks is written
+        with coarser ones, and its tempo changes then move by less than a tick, once.)
 
         Parameters
         ----------
@@ -480,6 +487,7 @@ class PianoRoll:
             tempo_map = self.tempo_map
             if tempo is not None:
                 tempo_map = _constant_tempo(tempo, tempo_map.ticks_per_quarter)
+            tempo_map = _coarse_enough(tempo_map, int(self.fs), self.n_frames)
             ticks_per_frame = tempo_map.ticks_per_quarter / self.fs
         return midi.build_midi(
             np.rint(notes["start"] * ticks_per_frame).astype(np.int64),
@@ -573,6 +581,9 @@ class PianoRoll:
         return plotting.notebook_png(self.plot)
 
 
+_ENCODE = "PianoRollEncoder(fs=..., grid=...).transform("
+
+
 def as_rolls(
     X: Any, name: str = "X", *, fs: float | None = None, grid: Grid | None = None
 ) -> list[PianoRoll]:
@@ -604,7 +615,16 @@ def as_rolls(
             f"({'a PianoRoll' if isinstance(X, PianoRoll) else f'an array of shape {X.shape}'}). "
             f"Wrap it in a list: [{name}]."
         )
-    if isinstance(X, (str, bytes)) or not hasattr(X, "__iter__"):
+    if isinstance(X, Mapping):
+        raise InvalidInputError(
+            f"{name} must be a list with one entry a piece; got a dict. Write list({name}.values())."
+        )
+    if midi.is_midi(X):
+        raise InvalidInputError(
+            f"{name} must be a list with one entry a piece; got one {type(X).__name__}. Read it "
+            f"first: {_ENCODE}[{name}])."
+        )
+    if not hasattr(X, "__iter__"):
         raise InvalidInputError(
             f"{name} must be a list of PianoRoll or of arrays (n_frames, {N_PITCHES}); got "
             f"{type(X).__name__}."
@@ -612,10 +632,11 @@ def as_rolls(
     entries = list(X)
     if not entries:
         raise InvalidInputError(f"{name} is empty; expected at least one piece.")
-    if isinstance(entries[0], (str, PathLike)):
+    file = next((e for e in entries if midi.is_midi(e)), None)
+    if file is not None:
+        what = "paths" if isinstance(file, (str, PathLike)) else f"{type(file).__name__} objects"
         raise InvalidInputError(
-            f"{name} holds paths; turn them into rolls first: "
-            "PianoRollEncoder().fit_transform(paths)."
+            f"{name} holds {what}; turn them into rolls first: {_ENCODE}{name})."
         )
     given = [e for e in entries if isinstance(e, PianoRoll)]
     fs = fs if fs is not None else (given[0].fs if given else DEFAULT_FS)
@@ -649,9 +670,28 @@ def check_fs(fs: Any, grid: Any) -> None:
         )
 
 
+def _check_velocities(plane: np.ndarray) -> None:
+    """Raise unless a dense plane holds MIDI velocities; say how to make them of what is common."""
+    name = "the values of a piano roll"
+    if plane.dtype.kind == "f" and plane.size and np.isfinite(plane).all() and plane.min() >= 0:
+        if plane.max() <= 1 and (plane != np.floor(plane)).any():
+            raise InvalidInputError(
+                f"{name} must be MIDI velocities, whole numbers 0-127; got fractions of 1: write "
+                "np.rint(127 * array)."
+            )
+    if plane.dtype.kind in "iuf" and plane.size and 127 < plane.max() < np.inf:
+        raise InvalidInputError(
+            f"{name} must lie between 0 and 127; got values from {plane.min()} to {plane.max()}. "
+            "If they are sums of tracks, write np.minimum(array, 127)."
+        )
+    _check_integers(name, plane, 0, 127)
+
+
 def _check_integers(name: str, values: np.ndarray, low: int, high: int) -> None:
-    if values.dtype.kind not in "iufb" or not np.all(np.isfinite(values)):
+    if values.dtype.kind not in "iufb":
         raise InvalidInputError(f"{name}: expected finite numbers; got dtype {values.dtype}.")
+    if not np.all(np.isfinite(values)):
+        raise InvalidInputError(f"{name}: expected finite numbers; got NaN or infinity.")
     if values.size and (values.min() < low or values.max() > high):
         raise InvalidInputError(
             f"{name} must lie between {low} and {high}; got values from {values.min()} to "
@@ -717,21 +757,33 @@ def _aligned(tempo_map: TempoMap, fs: int) -> TempoMap:
     if resolution > MAX_TICKS_PER_QUARTER:
         resolution = fs * -(-tempo_map.ticks_per_quarter // fs)
     if resolution > MAX_TICKS_PER_QUARTER:
+        resolution = _finest(fs)
+    return tempo_map.at_resolution(resolution)
+
+
+def _finest(fs: int) -> int:
+    """The finest resolution that a MIDI file can hold and where frames begin on ticks."""
+    if fs > MAX_TICKS_PER_QUARTER:
         raise InvalidInputError(
             f"fs={fs} frames per quarter note are finer than a MIDI file can tell: it holds at "
             f"most {MAX_TICKS_PER_QUARTER} ticks per quarter note; choose a smaller fs."
         )
-    return tempo_map.at_resolution(resolution)
+    return fs * (MAX_TICKS_PER_QUARTER // fs)
+
+
+def _coarse_enough(tempo_map: TempoMap, fs: int, n_frames: int) -> TempoMap:
+    """The map, at a coarser resolution if it has more ticks than pretty_midi takes."""
+    ticks_per_frame = tempo_map.ticks_per_quarter // fs
+    most = max(1, (MAX_TICKS - 1) // max(n_frames, 1))
+    return tempo_map if ticks_per_frame <= most else tempo_map.at_resolution(fs * most)
 
 
 def _joined_tempo_map(rolls: Sequence[PianoRoll], offsets: Sequence[int]) -> TempoMap:
+    """Tempi one after the other; exact if a MIDI file can hold the common multiple of the ticks."""
     maps = [roll.tempo_map for roll in rolls if roll.tempo_map is not None]
     resolution = math.lcm(*(m.ticks_per_quarter for m in maps))
     if resolution > MAX_TICKS_PER_QUARTER:
-        raise InvalidInputError(
-            "The rolls' tempo maps have no common resolution that a MIDI file can hold: "
-            f"{sorted({m.ticks_per_quarter for m in maps})} ticks per quarter note."
-        )
+        resolution = _finest(int(rolls[0].fs))
     ticks, tempi = [], []
     for tempo_map, offset in zip(maps, offsets, strict=True):
         tempo_map = tempo_map.at_resolution(resolution)

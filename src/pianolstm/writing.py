@@ -14,6 +14,7 @@ from pianolstm._nn.keys import fold, key_of
 from pianolstm._nn.lanes import Draw, Piece, Writer, chords_of, write_all
 from pianolstm.checks import as_seed, check_number, plain
 from pianolstm.constraints import limits_of
+from pianolstm.encoder import read_files
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.midi import TempoMap
 from pianolstm.rolls import PianoRoll, as_rolls
@@ -75,17 +76,22 @@ def primes_of(writer: Writer, prime: Any, n_pieces: int | None) -> list[PianoRol
     primes = list(prime) if isinstance(prime, (list, tuple)) else [prime] * n
     if len(primes) != n or (n_pieces is None and isinstance(prime, (list, tuple))):
         raise _wrong_count("prime", len(primes), n_pieces)
-    given = [i for i, p in enumerate(primes) if p is not None and len(p)]
+    is_list, grid = isinstance(prime, (list, tuple)), {"fs": writer.fs, "grid": writer.grid}
+    primes = read_files(primes if is_list else primes[:1], **grid)
+    given = [i for i, p in enumerate(primes) if p is not None and (not _is_sized(p) or len(p))]
     if not given:
         return [None] * n
-    if not isinstance(prime, (list, tuple)):
-        rolls = as_rolls([prime], "prime", fs=writer.fs, grid=writer.grid) * n
-    else:
-        rolls = as_rolls([primes[i] for i in given], "prime", fs=writer.fs, grid=writer.grid)
+    rolls = as_rolls([primes[i] for i in given], "prime", **grid)
+    if not is_list:
+        return [*rolls] * n
     found: list[PianoRoll | None] = [None] * n
     for i, roll in zip(given, rolls, strict=False):
         found[i] = roll
     return found
+
+
+def _is_sized(prime: Any) -> bool:
+    return hasattr(prime, "__len__")
 
 
 def keys_of(random_state: Any, n_pieces: int | None) -> np.ndarray:
