@@ -19,6 +19,7 @@ ORDER = [
     {"exceptions"},
     {"plotting", "checks"},
     {"smf"},
+    {"repair"},
     {"midi"},
     {"rolls"},
     {"encoder"},

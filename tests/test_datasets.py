@@ -122,7 +122,9 @@ def test_broken_files_of_a_folder_are_left_out_with_a_warning(tmp_path):
 
 def test_a_folder_of_nothing(tmp_path):
     (tmp_path / "notes.txt").write_bytes(NOTE)
-    with pytest.raises(pl.MidiError, match=r"expected MIDI files \(.mid, .midi, .rmi\); there are"):
+    with pytest.raises(
+        pl.MidiError, match=r"expected MIDI files \(.mid, .midi, .rmi, .kar\); there are"
+    ):
         datasets.load_folder(tmp_path)
     for path in (tmp_path / "gone", tmp_path / "notes.txt"):
         with pytest.raises(pl.MidiError, match=rf"{path.name}: expected a folder .*no such folder"):

@@ -8,6 +8,7 @@ import pickle
 import warnings
 from pathlib import Path
 
+import mido
 import numpy as np
 import pretty_midi
 import pytest
@@ -401,6 +402,12 @@ def test_programs_are_those_in_force_at_the_onset():
         pl.read_notes(data, tracks=[3], programs=[40])
 
 
+def test_a_mido_file_is_read_as_its_bytes():
+    file = mido.MidiFile(file=io.BytesIO(FILE))
+    assert played(file) == played(FILE)
+    assert pl.describe_midi(file).tracks == pl.describe_midi(FILE).tracks
+
+
 def test_programs_of_pretty_midi():
     midi = pretty((0, 1, 60, 64))
     midi.instruments += pretty((0, 2, 67, 64)).instruments
@@ -532,7 +539,7 @@ def test_a_path_that_leads_nowhere(tmp_path):
     "source", [None, 3, ["a.mid"], np.zeros((4, 128)), pretty_midi.Instrument(0)]
 )
 def test_a_source_of_another_kind_is_refused(source):
-    message = f"Expected a path, .* or a pretty_midi.PrettyMIDI; got {type(source).__name__}"
+    message = f"Expected a path, .* or a mido.MidiFile; got {type(source).__name__}"
     for read in (pl.read_notes, pl.describe_midi, pl.split_midi):
         with pytest.raises(pl.InvalidInputError, match=message):
             read(source)

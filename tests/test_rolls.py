@@ -147,14 +147,17 @@ def with_value(value):
     ("plane", "message"),
     [
         (np.zeros((128, 40)), r"shape \(128, 40\); .*pass its transpose, array\.T"),
-        (np.zeros((40, 88)), r"of shape \(n_frames, 128\), time first; got shape \(40, 88\)\.$"),
+        (np.zeros((40, 87)), r"of shape \(n_frames, 128\), time first; got shape \(40, 87\)\.$"),
+        (np.zeros((40, 88)), r"88 keys.*write np\.pad\(array, \(\(0, 0\), \(21, 19\)\)\)"),
+        (with_value(254), r"values from 0\.0 to 254\.0\. If .* write np\.minimum\(array, 127\)"),
+        (with_value(0.75), r"got fractions of 1: write np\.rint\(127 \* array\)"),
         (np.zeros(128), r"got shape \(128,\)"),
         (np.zeros((2, 40, 128)), r"got shape \(2, 40, 128\)"),
         (with_value(128), "between 0 and 127; got values from 0.0 to 128.0"),
         (with_value(-1), "between 0 and 127; got values from -1.0"),
-        (with_value(np.nan), "expected finite numbers"),
-        (with_value(np.inf), "expected finite numbers"),
-        (with_value(0.5), "expected whole numbers; got fractions"),
+        (with_value(np.nan), "expected finite numbers; got NaN or infinity"),
+        (with_value(np.inf), "expected finite numbers; got NaN or infinity"),
+        (with_value(1.5), "expected whole numbers; got fractions"),
         (np.full((2, 128), "a"), "expected finite numbers; got dtype <U1"),
     ],
 )
@@ -329,7 +332,7 @@ def test_concatenate_refuses():
 
 
 def test_pieces_of_any_resolutions_are_joined():
-    """1021 and 1019 ticks have no common multiple that a file can hold: 32,766 are a multiple of 3."""
+    """1021 and 1019 ticks have no common multiple that a file can hold; 32,766 is one of 3."""
     far = [
         PianoRoll.from_notes(
             [0, 3], [3, 6], [60, 62], fs=3, grid="beats", tempo_map=TempoMap([0, n], [900, 700], r)
@@ -350,7 +353,7 @@ def test_pieces_of_any_resolutions_are_joined():
     st.booleans(),
 )
 def test_every_resolution_is_read_and_written(ticks_per_quarter, fs, quarters, is_late):
-    """A file of each, long pieces among them, comes back as the same roll from the second time on."""
+    """A file of each, long ones among them, comes back as the same roll from the second time on."""
     begin = 2_000 * quarters * ticks_per_quarter if is_late else 0
     notes = [(begin, begin + ticks_per_quarter, 60, 70)]
     notes.append((begin + 2 * ticks_per_quarter, begin + 3 * ticks_per_quarter, 62, 71))
@@ -709,7 +712,11 @@ def test_as_rolls_takes_rolls_and_arrays():
     [
         (ROLL, r"list with one entry a piece; got one piece .a PianoRoll.*Wrap it in a list: .X."),
         (np.zeros((9, 128)), r"an array of shape \(9, 128\).*Wrap it in a list"),
-        ("a.mid", "must be a list of PianoRoll or of arrays .*; got str"),
+        ("a.mid", r"got one str\. Read it first: PianoRollEncoder\(.*\.transform\(\[X\]\)"),
+        ({"a": ROLL}, r"got a dict\. Write list\(X\.values\(\)\)"),
+        ([ROLL, b"MThd"], r"holds bytes objects; turn .*\.transform\(X\)"),
+        ([ROLL.to_midi()], "holds PrettyMIDI objects"),
+        (7, "must be a list of PianoRoll or of arrays .*; got int"),
         (None, "got NoneType"),
         (7, "got int"),
         ([], "X is empty; expected at least one piece"),

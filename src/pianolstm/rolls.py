@@ -617,7 +617,8 @@ def as_rolls(
         )
     if isinstance(X, Mapping):
         raise InvalidInputError(
-            f"{name} must be a list with one entry a piece; got a dict. Write list({name}.values())."
+            f"{name} must be a list with one entry a piece; got a dict. Write "
+            f"list({name}.values())."
         )
     if midi.is_midi(X):
         raise InvalidInputError(
@@ -673,12 +674,12 @@ def check_fs(fs: Any, grid: Any) -> None:
 def _check_velocities(plane: np.ndarray) -> None:
     """Raise unless a dense plane holds MIDI velocities; say how to make them of what is common."""
     name = "the values of a piano roll"
-    if plane.dtype.kind == "f" and plane.size and np.isfinite(plane).all() and plane.min() >= 0:
-        if plane.max() <= 1 and (plane != np.floor(plane)).any():
-            raise InvalidInputError(
-                f"{name} must be MIDI velocities, whole numbers 0-127; got fractions of 1: write "
-                "np.rint(127 * array)."
-            )
+    has_fractions = plane.dtype.kind == "f" and (plane != np.floor(plane)).any()
+    if has_fractions and 0 <= plane.min() <= plane.max() <= 1:  # and none is NaN
+        raise InvalidInputError(
+            f"{name} must be MIDI velocities, whole numbers 0-127; got fractions of 1: write "
+            "np.rint(127 * array)."
+        )
     if plane.dtype.kind in "iuf" and plane.size and 127 < plane.max() < np.inf:
         raise InvalidInputError(
             f"{name} must lie between 0 and 127; got values from {plane.min()} to {plane.max()}. "
