@@ -7,12 +7,14 @@ import sys
 import time
 
 import jax
+import mido
 import numpy as np
 import optax
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
 
 import pianolstm as pl
 from pianolstm._nn import training
@@ -769,6 +771,41 @@ class TestBadInput:
             with pytest.raises(pl.InvalidInputError, match=match):
                 tiny().fit(X)
 
+    def test_what_is_no_callback_and_no_tokenizer(self, pieces):
+        for changes, match in (
+            ({"callbacks": [print]}, r"callbacks\[0\] is <built-in function print>"),
+            ({"callbacks": pl.callbacks.ProgressBar()}, r"Wrap one in a list: \[callback\]"),
+            ({"callbacks": [pl.callbacks.ProgressBar]}, r"give an object of it: ProgressBar\(\)"),
+            ({"tokenizer": pl.ChordTokenizer}, r"the class ChordTokenizer \(give an object of it"),
+            ({"tokenizer": FrozenEstimator(pl.NgramBaseline())}, "tokenizer must be a ChordTok"),
+            ({"clip_norm": 0}, "clip_norm must be above 0"),
+            ({"spell": 1}, "spell must be True or False; got 1"),
+            ({"checkpoint_dir": 3}, "checkpoint_dir must be a path or None; got 3"),
+        ):
+            with pytest.raises(pl.InvalidInputError, match=match):
+                tiny(**changes).fit(pieces)
+        with pytest.raises(NotFittedError):
+            tiny(tokenizer=FrozenEstimator(pl.ChordTokenizer())).fit(pieces)
+
+    def test_files_and_objects_of_other_programs_are_read_on_the_grid(
+        self, fitted, pieces, tmp_path
+    ):
+        midi, path = pieces[1].to_midi(), tmp_path / "piece.mid"
+        midi.write(str(path))
+        file = mido.MidiFile(path)
+        for source in (path, str(path), midi, file, path.read_bytes()):
+            assert fitted.score([source, pieces[0]]) == fitted.score([pieces[1], pieces[0]])
+            expected = fitted.generate(9, prime=pieces[1], random_state=0)
+            assert fitted.generate(9, prime=source, random_state=0) == expected
+            several = fitted.generate(
+                9, n_pieces=2, prime=[None, source], random_state=[4, 0], temperature=np.array(1.0)
+            )
+            assert several[1] == expected
+        stream = fitted.stream(prime=path, random_state=0)
+        assert next(stream.blocks(9)) == expected
+        with pytest.raises(pl.MidiError, match=r"gone\.mid: there is no such file"):
+            fitted.generate(8, prime="gone.mid")
+
     def test_a_piece_too_short_to_be_split(self):
         with pytest.raises(pl.InvalidInputError, match=r"expected 72 frames or more.*got 71"):
             tiny().fit([cycle(71)])
@@ -961,3 +998,59 @@ class TestSpelling:
         assert np.isfinite(model.score([silence]))
         with pytest.raises(pl.InvalidInputError, match=r"X\[0\] has no notes"):
             model.score([silence], per="note")
+
+
+NUMPYS = {
+    "int64": lambda value: np.array([value])[0],
+    "no_axes": np.array,
+}
+
+
+@pytest.mark.parametrize("kind", NUMPYS)
+def test_numbers_of_numpy_do_as_pythons(kind, pieces, tmp_path):
+    make = NUMPYS[kind]
+    settings = {
+        "window_size": 16,
+        "units": 8,
+        "embedding": 6,
+        "spell": False,
+        "recall": True,
+        "dropout": 0.25,
+        "learning_rate": 0.01,
+        "clip_norm": 1.0,
+        "batch_size": 4,
+        "augment": 1,
+        "max_epochs": 2,
+        "early_stopping": True,
+        "validation_fraction": 0.25,
+        "n_iter_no_change": 3,
+        "warm_start": False,
+        "checkpoint_minutes": 5.0,
+        "time_budget": 1000.0,
+        "verbose": 0,
+        "random_state": 3,
+    }
+    numpys = {name: make(value) for name, value in settings.items()}
+    models = []
+    for i, given in enumerate((settings, numpys)):
+        tokenizer = pl.ChordTokenizer(max_tokens=50 if i == 0 else make(50), min_count=make(1))
+        model = pl.SequenceGenerator(
+            **given, arch="hybrid", tokenizer=tokenizer, checkpoint_dir=tmp_path / str(i)
+        )
+        model.fit(pieces).save(tmp_path / f"{i}.safetensors")
+        models += [model, pl.SequenceGenerator.load(tmp_path / f"{i}.safetensors")]
+        models.append(pl.SequenceGenerator.load(tmp_path / str(i) / "checkpoint.safetensors"))
+    scores = {model.score(pieces) for model in models}
+    assert len(scores) == 1
+    music = [m.generate(n, n_pieces=n, random_state=n) for m in models for n in (3, make(3))]
+    assert all(music[0] == other for other in music)
+    assert models[4].get_params(deep=False)["units"] == 8
+
+
+def test_a_grid_search_over_numpy_numbers_can_be_saved(pieces, tmp_path):
+    search = GridSearchCV(tiny(max_epochs=1), {"window_size": np.arange(16, 33, 16)}, cv=2)
+    best = search.fit(pieces).best_estimator_
+    best.save(tmp_path / "best.safetensors")
+    loaded = pl.SequenceGenerator.load(tmp_path / "best.safetensors")
+    assert loaded.score(pieces) == best.score(pieces)
+    assert loaded.window_size == search.best_params_["window_size"]

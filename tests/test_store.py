@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import mmap
 import os
 import shutil
@@ -493,6 +494,111 @@ def test_a_killed_write_goes_on_where_it_was(tmp_path):
     undisturbed = TokenStore(tmp_path / "other", encoder=ENCODERS["seconds"]).write(paths)
     assert [t.tolist() for t in resumed.tokens] == [t.tolist() for t in undisturbed.tokens]
     assert np.array_equal(resumed.chords, undisturbed.chords)
+
+
+HOLDER = """
+import sys
+import pianolstm as pl
+from pianolstm.store import TokenStore
+with TokenStore(sys.argv[1])._lock():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_writes_at_a_time(tmp_path):
+    pieces = some_rolls(3)
+    paths = written(tmp_path, pieces)
+    store = TokenStore(tmp_path / "store", encoder=ENCODERS["seconds"]).write(paths[:1])
+    command = [sys.executable, "-c", HOLDER, str(store.path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as holder:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(pl.StoreError, match=r"is being written by another process.*Try"):
+            store.write(paths)
+        assert_holds(TokenStore(store.path), pieces[:1], paths[:1])  # reading goes on
+        store.write(paths[:1])  # nothing new, so nothing to write
+        holder.kill()  # the lock ends with its process
+        holder.wait()
+        assert_holds(store.write(paths), pieces, paths)
+
+
+def test_what_another_has_written_since_is_kept(tmp_path):
+    pieces = some_rolls(4)
+    paths = written(tmp_path, pieces)
+    first = TokenStore(tmp_path / "store", encoder=ENCODERS["seconds"])
+    second = TokenStore(tmp_path / "store", encoder=ENCODERS["seconds"])
+    first.write(paths[:2])
+    assert_holds(second.write(paths[1:]), pieces, paths)
+    assert_holds(first.write(paths), pieces, paths)
+    third = TokenStore(tmp_path / "new", encoder=ENCODERS["seconds"])
+    TokenStore(tmp_path / "new", encoder=ENCODERS["beats"]).write(paths[:1])
+    with pytest.raises(pl.InvalidInputError, match=r"was written with .*beats"):
+        third.write(paths)
+
+
+@pytest.mark.parametrize(
+    ("piece", "changes"),
+    [(1, {"first": 0}), (2, {"first": 10**6}), (2, {"chords": 1}), (3, {"first": -1})],
+)
+def test_a_store_that_two_writers_spoiled_is_noticed(tmp_path, piece, changes):
+    paths = written(tmp_path, some_rolls(4))
+    store = TokenStore(tmp_path / "store", encoder=ENCODERS["seconds"]).write(paths)
+    lines = [json.loads(line) for line in (store.path / "pieces.jsonl").read_text().splitlines()]
+    lines[piece] |= changes
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (store.path / "pieces.jsonl").write_text(text)
+    message = f"was spoiled by two processes .*: piece {piece} .*Write the store anew, in another"
+    for spoiled in (lambda: TokenStore(store.path), lambda: store.write([*paths, "more.mid"])):
+        with pytest.raises(pl.StoreError, match=message):
+            spoiled()
+
+
+def test_one_file_under_many_names_is_one_piece(tmp_path, monkeypatch):
+    pieces = some_rolls(2)
+    paths = written(tmp_path, pieces)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.mid").symlink_to(paths[0])
+    store = TokenStore("store", encoder=ENCODERS["seconds"])
+    store.write(
+        [
+            "piece0.mid",
+            "./piece0.mid",
+            paths[0],
+            "link.mid",
+            Path("../") / tmp_path.name / "piece1.mid",
+        ]
+    )
+    assert_holds(store, pieces, [os.path.realpath(path) for path in paths])
+    # A store of an older release has the names as they were given.
+    lines = (tmp_path / "store" / "pieces.jsonl").read_text()
+    (tmp_path / "store" / "pieces.jsonl").write_text(lines.replace(str(tmp_path) + "/", "./"))
+    assert TokenStore("store").sources[0].startswith("./")
+    assert len(TokenStore("store").write(paths)) == 2
+
+
+def test_nothing_is_written_where_nothing_is_new(tmp_path):
+    paths = written(tmp_path, some_rolls(2))
+    store = TokenStore(tmp_path / "store", encoder=ENCODERS["seconds"]).write(paths)
+    before = {path: path.stat().st_mtime_ns for path in [store.path, *store.path.iterdir()]}
+    store.write(paths).write([])
+    assert {path: path.stat().st_mtime_ns for path in [store.path, *store.path.iterdir()]} == before
+
+
+def test_a_store_repairs_where_its_encoder_does(tmp_path):
+    (path,) = written(tmp_path, some_rolls(1))
+    whole = Path(path).read_bytes()
+    Path(path).write_bytes(whole[: len(whole) // 2])
+    encoder = pl.PianoRollEncoder(fs=10, on_error="repair", pitch_range=np.array([21, 108]))
+    store = TokenStore(tmp_path / "store", encoder=encoder)
+    with pytest.warns(
+        pl.DataLossWarning, match="1 of 1 files were read in part.*piece0.mid: the h"
+    ):
+        store.write([path])
+    assert 0 < store[0].notes["start"].max() < len(some_rolls(1)[0]) // 2 + 5
+    assert TokenStore(tmp_path / "store").encoder.pitch_range == [21, 108]
+    with pytest.raises(pl.InvalidInputError, match="was written with"):
+        TokenStore(tmp_path / "store", encoder=pl.PianoRollEncoder(fs=10))
 
 
 def test_ctrl_c_keeps_what_was_written(tmp_path, monkeypatch):

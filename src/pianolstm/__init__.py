@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         MidiError,
         ModelFileError,
         PianoLSTMError,
+        StoreError,
     )
     from pianolstm.generator import SequenceGenerator
     from pianolstm.midi import Notes, TempoMap, describe_midi, read_notes, split_midi
@@ -45,6 +46,7 @@ _MODULE_OF = {
     "PianoRoll": "rolls",
     "PianoRollEncoder": "encoder",
     "SequenceGenerator": "generator",
+    "StoreError": "exceptions",
     "Stream": "streams",
     "TempoMap": "midi",
     "TokenStore": "store",
@@ -70,6 +72,7 @@ __all__ = [
     "PianoRoll",
     "PianoRollEncoder",
     "SequenceGenerator",
+    "StoreError",
     "Stream",
     "TempoMap",
     "TokenStore",

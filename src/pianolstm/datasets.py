@@ -14,7 +14,7 @@ from pianolstm.exceptions import InvalidInputError, MidiError
 from pianolstm.midi import TempoMap
 from pianolstm.rolls import PianoRoll
 
-__all__ = ["load_chorales", "load_folder"]
+__all__ = ["Folder", "load_chorales", "load_folder"]
 
 SPLITS = ("train", "validation", "test")
 MIDI_SUFFIXES = (".mid", ".midi", ".rmi", ".kar")

@@ -376,7 +376,7 @@ def read_with_losses(
             ).reshape(-1, 3)
             for which in ("pedals", "sound_offs")
         )
-        moves, offs = moves.T, offs.T[:2]
+        moves, offs = tuple(moves.T), tuple(offs.T[:2])
         last_marker = max((p.last_marker for p in parts), default=0.0)
     else:
         name, data = _bytes_of(source)
@@ -723,8 +723,8 @@ def _read_events(name: str, data: bytes, *, repair: bool) -> tuple[smf.Events, l
     except MidiError:
         if not repair:
             raise
-    *chunks, losses = repair_chunks(name, data)
-    return smf.events_of(name, *chunks), losses
+    kind, division, tracks, losses = repair_chunks(name, data)
+    return smf.events_of(name, kind, division, tracks), losses
 
 
 def _tempo_map(events: smf.Events) -> TempoMap:
@@ -977,9 +977,9 @@ def _held_by_pedal(
     pedal_channel, pedal_time, pedal_value = moves
     off_channel, off_time = offs
     for c in np.unique(channel).tolist():
-        mine, moves = np.flatnonzero(channel == c), np.flatnonzero(pedal_channel == c)
-        moves = moves[np.argsort(pedal_time[moves], kind="stable")]
-        time, down = pedal_time[moves], pedal_value[moves] >= 64
+        mine, own = np.flatnonzero(channel == c), np.flatnonzero(pedal_channel == c)
+        own = own[np.argsort(pedal_time[own], kind="stable")]
+        time, down = pedal_time[own], pedal_value[own] >= 64
         if not down.any():
             continue
         # When the pedal is next up, from each move on.
