@@ -55,13 +55,15 @@ def main():
             n = len(compiled)
             clone(model).fit(rolls)
             again = len(compiled) - n
+    later = max(memory[20:], default=memory[-1])
     publish(
         args,
         "sizes",
         f"{args.sizes} sizes, {time.monotonic() - began:.0f} s, {len(compiled)} programs; a "
-        f"clone's fit compiled {again}.\nMemory maps: {max(maps):,} at the most, {maps[-1]:,} at the end.\n"
-        f"Resident memory: {memory[0]:,.0f} MB after the first size, {memory[19]:,.0f} after the "
-        f"20th, {max(memory[20:]):,.0f} at the most after it, {memory[-1]:,.0f} after the last.",
+        f"clone's fit compiled {again}.\n"
+        f"Memory maps: {max(maps):,} at the most, {maps[-1]:,} at the end.\n"
+        f"Resident memory: {memory[0]:,.0f} MB after the first size, {memory[:20][-1]:,.0f} after "
+        f"the 20th, {later:,.0f} at the most after it, {memory[-1]:,.0f} after the last.",
     )
 
 

@@ -120,6 +120,28 @@ def test_broken_files_of_a_folder_are_left_out_with_a_warning(tmp_path):
         datasets.load_folder(tmp_path)
 
 
+def test_a_folder_tells_which_roll_is_of_which_file(tmp_path):
+    for name, data in (
+        ("a.kar", NOTE),
+        ("b.mid", b"<html>"),
+        ("c.rmi", LONG),
+        ("d.mid", LONG[:-9]),
+    ):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "e.mid").symlink_to(tmp_path / "a.kar")  # one file, one piece
+    with pytest.warns(pl.DataLossWarning, match=r"2 of 4 files .*b\.mid: expected a MIDI file"):
+        found = datasets.load_folder(tmp_path)
+    assert isinstance(found, list)
+    assert [path.name for path in found.paths] == ["a.kar", "c.rmi"]
+    assert [roll.notes["pitch"][0] for roll in found] == [60, 72]
+    assert [path.name for path, _ in found.skipped] == ["b.mid", "d.mid"]
+    assert "cut short" in str(found.skipped[1][1])
+    with pytest.warns(pl.DataLossWarning, match=r"1 of 4 files .* 1 of 4 files were read in part"):
+        found = datasets.load_folder(tmp_path, pl.PianoRollEncoder(on_error="repair"))
+    assert [path.name for path in found.paths] == ["a.kar", "c.rmi", "d.mid"]
+    assert [path.name for path, _ in found.repaired] == ["d.mid"]
+
+
 def test_a_folder_of_nothing(tmp_path):
     (tmp_path / "notes.txt").write_bytes(NOTE)
     with pytest.raises(

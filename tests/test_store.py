@@ -591,10 +591,13 @@ def test_a_store_repairs_where_its_encoder_does(tmp_path):
     Path(path).write_bytes(whole[: len(whole) // 2])
     encoder = pl.PianoRollEncoder(fs=10, on_error="repair", pitch_range=np.array([21, 108]))
     store = TokenStore(tmp_path / "store", encoder=encoder)
-    with pytest.warns(
-        pl.DataLossWarning, match="1 of 1 files were read in part.*piece0.mid: the h"
-    ):
+    message = (
+        r"1 of 1 files were read in part \(see repaired_\): .*piece0\.mid: track 1: the length"
+    )
+    with pytest.warns(pl.DataLossWarning, match=message):
         store.write([path])
+    ((name, lost),) = store.repaired_
+    assert (name, "the length says" in lost) == (path, True)
     assert 0 < store[0].notes["start"].max() < len(some_rolls(1)[0]) // 2 + 5
     assert TokenStore(tmp_path / "store").encoder.pitch_range == [21, 108]
     with pytest.raises(pl.InvalidInputError, match="was written with"):

@@ -78,6 +78,8 @@ class TokenStore(TokenCorpus):
         Where each piece was read from: whole paths, links followed.
     skipped_ : list of (str, MidiError)
         What the last `write` left out, and why.
+    repaired_ : list of (str, str)
+        What the last `write` read in part, and what was lost; with an encoder that repairs.
 
     Raises
     ------
@@ -106,6 +108,7 @@ class TokenStore(TokenCorpus):
     ) -> None:
         self.path = Path(path)
         self.skipped_: list[tuple[str, MidiError]] = []
+        self.repaired_: list[tuple[str, str]] = []
         self.encoder = self._encoder(encoder)
         self.encoder.fit()
         self._open()
@@ -139,17 +142,18 @@ class TokenStore(TokenCorpus):
         if isinstance(sources, (str, bytes, PathLike)):
             raise InvalidInputError("Expected a list of paths, got one; wrap it in a list: [...].")
         names = list(dict.fromkeys(_name(source) for source in sources))
-        self.skipped_ = []
+        self.skipped_, self.repaired_ = [], []
         if (self.path / SETTINGS).is_file() and not self._waiting(names):
             return self
         with self._lock():
             self._begin()
-            losses = self._add(self._waiting(names), verbose=verbose)
+            self._add(self._waiting(names), verbose=verbose)
         self._open()
-        if self.skipped_ or losses:
-            reasons = [str(error) for _, error in self.skipped_] + losses
+        if self.skipped_ or self.repaired_:
+            reasons = [str(error) for _, error in self.skipped_]
+            reasons += [f"{name}: {lost}" for name, lost in self.repaired_]
             warnings.warn(
-                data_loss(len(names), len(self.skipped_), len(losses), reasons),
+                data_loss(len(names), len(self.skipped_), len(self.repaired_), reasons),
                 DataLossWarning,
                 stacklevel=2,
             )
@@ -179,11 +183,10 @@ class TokenStore(TokenCorpus):
         finally:
             lock.release()
 
-    def _add(self, waiting: list[str], *, verbose: int) -> list[str]:
-        """Write pieces; what of broken ones was lost."""
+    def _add(self, waiting: list[str], *, verbose: int) -> None:
+        """Write pieces."""
         from tqdm import tqdm
 
-        losses: list[str] = []
         on_error = "repair" if self.encoder.on_error == "repair" else "raise"
         encoder = PianoRollEncoder(**{**self.encoder.get_params(), "on_error": on_error})
         keys = chord_keys(np.asarray(self.chords))
@@ -201,7 +204,7 @@ class TokenStore(TokenCorpus):
                     self.skipped_.append((name, error))
                     continue
                 if lost:
-                    losses.append(f"{name}: {'; '.join(lost)}")
+                    self.repaired_.append((name, "; ".join(lost)))
                 starts, chords = chord_runs(roll)
                 own, inverse = np.unique(chord_keys(chords), return_inverse=True)
                 at = np.searchsorted(keys, own)
@@ -228,7 +231,6 @@ class TokenStore(TokenCorpus):
                 n_frames += len(roll)
             for file in (tokens_file, chords_file, pieces_file):
                 os.fsync(file.fileno())
-        return losses
 
     def __len__(self) -> int:
         return len(self.tokens)
