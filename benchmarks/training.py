@@ -118,7 +118,7 @@ def ours_low_rank(*, spell):
     rows = n_rows(TOKENS)
     config = NetworkConfig("stacked", rows, UNITS, EMBEDDING, 0.0, TIME, spell)
     params = initialise(config, jax.random.key(0), np.zeros(rows, np.float32))
-    state = TrainState(params, params).with_moments(optax.adam)
+    state = TrainState(params, params).with_moments(config, optax.adam)
     rng = np.random.default_rng(0)
     words = np.zeros((rows, 8), np.uint32)
     for row in words[:TOKENS]:

@@ -224,6 +224,7 @@ def test_a_grown_vocabulary_keeps_what_was_learned():
     assert grown["chords_in"]["pitch"].shape == (256, 2)
     # Moments of the optimiser have the names of their parameters.
     params = {"bias": jnp.ones(256), "dense": jnp.ones(256)}
-    state = TrainState(params, params).with_moments(optax.adam)
+    config = networks.NetworkConfig("lstm", 256, 2, 2, 0.0, 8)
+    state = TrainState(params, params).with_moments(config, optax.adam)
     moments = networks.grow(state.opt_state, 3, 260, 256, 512, 0.0)[1][0].mu
     assert moments["bias"].shape == (512,) and moments["dense"].shape == (256,)

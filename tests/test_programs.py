@@ -146,10 +146,10 @@ def test_clones_and_folds_compile_nothing_anew(pieces, compiled):
 @needs_maps
 def test_many_sizes_in_one_process_leave_few_maps(pieces):
     maps = []
-    for i in range(7):
-        model = small(arch=("lstm", "stacked")[i % 2], units=9 + i, spell=i % 3 == 0).fit(pieces)
+    for i in range(6):
+        model = small(units=9 + i, spell=False).fit(pieces)
         model.generate(4, random_state=0)
         maps.append(n_maps())
     assert max(maps) < 20_000
-    # Twice as many sizes take no more than half of them did.
-    assert max(maps[4:]) < 1.3 * max(maps[:4])
+    # Of sizes that no model has, two are kept beside the last.
+    assert max(maps[3:]) < 1.1 * maps[2]

@@ -349,12 +349,14 @@ def test_pieces_of_any_resolutions_are_joined():
 @given(
     st.integers(1, 32_767),
     st.sampled_from([1, 4, 7, 12, 24, 96]),
-    st.integers(1, 40),
+    st.integers(1, 10),
     st.booleans(),
 )
 def test_every_resolution_is_read_and_written(ticks_per_quarter, fs, quarters, is_late):
     """A file of each, long ones among them, comes back as the same roll from the second time on."""
-    begin = 2_000 * quarters * ticks_per_quarter if is_late else 0
+    # A delta time has at most 28 bits.
+    quarters = min(2_000 * quarters, (2**28 - 1) // ticks_per_quarter) if is_late else 0
+    begin = quarters * ticks_per_quarter
     notes = [(begin, begin + ticks_per_quarter, 60, 70)]
     notes.append((begin + 2 * ticks_per_quarter, begin + 3 * ticks_per_quarter, 62, 71))
     tempi = [
@@ -368,9 +370,7 @@ def test_every_resolution_is_read_and_written(ticks_per_quarter, fs, quarters, i
     ):
         (roll,) = encoder.transform([data])
         if encoder.grid == "beats":
-            first = 2_000 * quarters * fs if is_late else 0
-            starts = roll.notes["start"].tolist()
-            assert starts == [first, first + 2 * fs]
+            assert roll.notes["start"].tolist() == [quarters * fs, (quarters + 2) * fs]
         if len(roll) >= 10_000_000 / 1.01:
             continue
         (again,) = encoder.transform(encoder.inverse_transform([roll]))

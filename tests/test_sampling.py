@@ -261,7 +261,7 @@ def test_few_lanes_are_used_where_products_agree(monkeypatch):
     laid = {"layer": jnp.ones((6, 5)), "begin": jnp.ones((3, 3))}
     shapes = []
 
-    def products(rows, kernels, *, wrong=0.0, lane=0):
+    def products(config, rows, kernels, *, wrong=0.0, lane=0):
         shapes.extend(kernel.shape for kernel in kernels)
         found = [np.ones((len(x), 5), np.float32) for x in rows]
         # What a machine would do that adds up batches of eight in another order, in one lane.
