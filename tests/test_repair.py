@@ -121,6 +121,14 @@ def test_tracks_whose_length_is_wrong(track, wrong):
         assert found == sorted([*NOTES, (5, 50, 90, 20)])
 
 
+def test_what_follows_the_end_of_a_track_of_wrong_length_is_none_of_it():
+    data = bytearray(whole())
+    at = data.rindex(b"MTrk") + 4
+    data[at : at + 4] = (10**6).to_bytes(4, "big")
+    junk = b"\x00\x90\x3c\x40\x60\x3c\x00 and no more music"
+    assert repaired(bytes(data) + junk, "track 1: the length says 1,000,000 bytes") == NOTES
+
+
 @pytest.mark.parametrize(("says", "lost"), [(0, "0 tracks; there are 2"), (7, "7 tracks; there a")])
 def test_a_wrong_number_of_tracks(says, lost):
     data = whole()

@@ -257,12 +257,17 @@ def _repair_track(body: bytes, is_whole: bool) -> tuple[bytes, list[str]]:
     leads, status_at = (memoryview(a.data) for a in (chains.leads, chains.status_at))
     firsts: list[list[np.ndarray]] = []
     is_likely = np.zeros(0, bool)
+    is_cut = not is_whole and not body.endswith(END_OF_TRACK)
     end, broken = 3 * n, 3 * n + 1
     node = 0 if n else end
     while node != end:
         to, begin = leads[node], node // 3
         if to != broken:
-            walk.keep(begin, status_at[begin], n if to == end and is_whole else _end(body, to, n))
+            at = status_at[begin]
+            last = to // 3
+            if to == end:  # what comes after the end of a track is none of it
+                last = at + 3 if body[at : at + 3] == END_OF_TRACK else n
+            walk.keep(begin, at, last)
             node = to
             continue
         if not firsts:
@@ -285,16 +290,10 @@ def _repair_track(body: bytes, is_whole: bool) -> tuple[bytes, list[str]]:
         place = next((int(f[width][begin + 1]) for f in firsts if _is_found(f, width, begin, n)), n)
         walk.lose(begin, place)
         node = end if place == n else 3 * place + width
-        if place == n:
-            walk.close()
-    if not is_whole and not body.endswith(END_OF_TRACK):
+        is_cut |= place == n
+    if is_cut:
         walk.close()
     return bytes(walk.out) or b"\0" + END_OF_TRACK, walk.lost
-
-
-def _end(body: bytes, to: int, n: int) -> int:
-    """Where an event ends that leads to a node."""
-    return n if to == 3 * n else to // 3
 
 
 def _is_found(first: list[np.ndarray], width: int, begin: int, n: int) -> bool:
