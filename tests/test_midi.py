@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import pianolstm as pl
 import reference
 from pianolstm import TempoMap, smf
-from pianolstm.midi import build_midi
+from pianolstm.midi import _parts, build_midi
 from strategies import tempo_maps
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -883,3 +883,42 @@ def test_all_pieces_have_their_notes_and_pedal_moves():
         n_moves += int(((events.kind == smf.CONTROL) & (events.data1 == 64)).sum())
         n_notes += len(pl.read_notes(path))
     assert (len(paths), n_notes, n_moves) == (86, 231_980, 39_919)
+
+
+def first_in_first_out(events):
+    """Notes (tick, tick, pitch, velocity) by the plain rule: a release ends the oldest onset."""
+    columns = (events.tick, events.track, events.kind, events.channel, events.data1, events.data2)
+    waiting, notes = {}, []
+    for tick, track, kind, channel, pitch, velocity in zip(
+        *(c.tolist() for c in columns), strict=True
+    ):
+        key = track, channel, pitch
+        if kind == smf.NOTE_ON and velocity:
+            waiting.setdefault(key, []).append((tick, velocity))
+        elif kind in (smf.NOTE_ON, smf.NOTE_OFF) and waiting.get(key):
+            start, loudness = waiting[key].pop(0)
+            notes.append((start, tick, pitch, loudness))
+    return sorted(notes), sum(map(len, waiting.values()))
+
+
+@pytest.mark.parametrize("folder", ["piano-midi", "piano-midi-more", "expressive"])
+def test_real_files_read_by_the_plain_rule(folder):
+    """Where every onset has its release, brackets and the plain rule are one."""
+    paths = sorted((DATA / folder).rglob("*.mid"))
+    if not paths:
+        pytest.skip(f"shared/data/{folder} is not there")
+    for path in paths:
+        events = smf.read_events(path.name, path.read_bytes())
+        expected, n_left = first_in_first_out(events)
+        assert n_left == 0
+        parts, n_unreleased = _parts(events)
+        assert n_unreleased == 0
+        found = [
+            note
+            for part in parts
+            for note in zip(
+                *(getattr(part, c).tolist() for c in ("start", "end", "pitch", "velocity")),
+                strict=True,
+            )
+        ]
+        assert sorted(found) == expected
