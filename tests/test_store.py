@@ -523,6 +523,21 @@ def test_one_process_writes_at_a_time(tmp_path):
         assert_holds(store.write(paths), pieces, paths)
 
 
+def test_a_store_that_is_made_while_it_is_opened_is_opened(tmp_path, monkeypatch):
+    paths = written(tmp_path, some_rolls(2))
+    (tmp_path / "store").mkdir()
+    is_new = TokenStore._is_new
+
+    def overtaken(self):
+        found = is_new(self)
+        monkeypatch.undo()
+        TokenStore(tmp_path / "store", encoder=ENCODERS["seconds"]).write(paths)
+        return found
+
+    monkeypatch.setattr(TokenStore, "_is_new", overtaken)
+    assert len(TokenStore(tmp_path / "store")) == 2
+
+
 def test_what_another_has_written_since_is_kept(tmp_path):
     pieces = some_rolls(4)
     paths = written(tmp_path, pieces)

@@ -253,6 +253,8 @@ class TokenStore(TokenCorpus):
 
     def _encoder(self, encoder: PianoRollEncoder | None) -> PianoRollEncoder:
         """The store's own encoder, or that of a store to be made."""
+        # Looked at first: another process may be making the store, and writes the settings last.
+        is_new = not self.path.exists() or self._is_new()
         if (self.path / SETTINGS).is_file():
             own = self._read_settings()
             if encoder is not None and _encoding(encoder) != _encoding(own):
@@ -261,7 +263,7 @@ class TokenStore(TokenCorpus):
                     "choose another folder."
                 )
             return encoder or own
-        if self.path.exists() and not self._is_new():
+        if not is_new:
             raise InvalidInputError(
                 f"{self.path} holds something else; expected a TokenStore or a new, empty folder."
             )
