@@ -6,7 +6,8 @@ of the track comes just right. Nothing is guessed: what lies between is lost, an
 
 A chain of events may look whole and be out of step: in a running status, a delta time of two bytes
 begins like a status byte. So, after a break, a status is believed if its channel has been seen in
-the track before, and only where there is no such place is any other.
+the track before, and only where there is no such place is any other. Where all delta times have one
+byte, a chain out of step can't be told from one in step, and more is lost than is told.
 """
 
 from __future__ import annotations
