@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import warnings
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import pianolstm as pl
 import reference
-from pianolstm.repair import CERTAIN
+from pianolstm.repair import MAX_BYTES
 
 
 def events_of(notes):
@@ -101,9 +102,8 @@ def test_a_cut_file_gives_the_notes_before_the_cut(cut):
     at = data.index(bytes([0x90, NOTES[cut][2], NOTES[cut][3]]))
     start = NOTES[cut][0]
     found = repaired(data[: at + 2], "track 1: the length says .* bytes; there are")
-    # What sounds is released where the certain part ends: at the release before.
-    assert found == sorted([(0, NOTES[cut - 1][1], 30, 99), *NOTES[:cut]])
-    assert start > NOTES[cut - 1][1]
+    # What sounds is released where the file ends: when the note that is cut would begin.
+    assert found == sorted([(0, start, 30, 99), *NOTES[:cut]])
 
 
 @pytest.mark.parametrize("wrong", [-5, -3, 2, 9, 10**6])
@@ -223,5 +223,43 @@ def test_a_track_of_noise_takes_no_time():
     assert time.process_time() - began < 2
 
 
-def test_certainty_is_a_power_of_two():
-    assert CERTAIN & (CERTAIN - 1) == 0
+UNIT = bytes.fromhex("003c40 603c00")  # a note in running status, its delta times of one byte
+IN_STEP = bytes.fromhex("00903c40603c00") + 400 * UNIT + b"\x00\xff\x2f\x00"
+
+
+def one_track(body):
+    return b"MThd\0\0\0\6\0\0\0\1\x01\xe0MTrk" + len(body).to_bytes(4, "big") + body
+
+
+@given(st.integers(20, 380), st.integers(0, 5), st.sampled_from([0x80, 0xC1, 0xF8]))
+def test_events_out_of_step_are_not_taken_for_music(unit, byte, wrong):
+    """Legal to the end of the track, if read from a wrong byte on, they make other music."""
+    at = 7 + 6 * unit + byte
+    body = bytearray(IN_STEP)
+    body[at] = body[at] | wrong
+    data = one_track(bytes(body))
+    try:
+        pl.read_notes(data)
+    except pl.MidiError:
+        pass
+    else:
+        return  # another file, but not a broken one
+    with pytest.warns(pl.DataLossWarning) as caught:
+        notes = pl.read_notes(data, on_error="repair")
+    # A delta time that has gone wrong may take its event along, no more.
+    assert 399 <= len(notes) <= 401
+    assert set(notes.pitch.tolist()) == {60}
+    assert set(notes.velocity.tolist()) == {64}
+    (told,) = (str(warning.message) for warning in caught)
+    first, last = map(int, re.search(r"bytes ([\d,]+) to ([\d,]+)", told.replace(",", "")).groups())
+    assert at - 8 <= first <= last <= at + 8
+
+
+def test_a_broken_track_that_is_too_long_is_refused():
+    body = UNIT * (1 + MAX_BYTES // len(UNIT))
+    with pytest.raises(
+        pl.MidiError, match=r"track 0 is broken and has 2,097,15\d bytes; tracks of"
+    ):
+        pl.read_notes(one_track(body), on_error="repair")
+    # One that is whole may be longer.
+    assert len(pl.read_notes(one_track(IN_STEP[:7] + body), on_error="repair")) > 300_000
