@@ -331,19 +331,63 @@ def test_concatenate_refuses():
         PianoRoll.concatenate(ROLL)
 
 
-def test_pieces_of_any_resolutions_are_joined():
-    """1021 and 1019 ticks have no common multiple that a file can hold; 32,766 is one of 3."""
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        # 1021 and 1019 ticks have no common multiple that a file can hold. A change at a quarter
+        # note needs none, so 30 * 1019 ticks move nothing; with one elsewhere, 32,766 are finest.
+        (1021, TempoMap([0, 30_570, 61_140, 112_140], [900, 700, 900, 700], 30_570)),
+        (
+            1100,
+            TempoMap(
+                [0, round(1100 * 32_766 / 1021), 65_532, 65_532 + round(1700 * 32_766 / 1019)],
+                [900, 700, 900, 700],
+                32_766,
+            ),
+        ),
+    ],
+)
+def test_pieces_of_any_resolutions_are_joined(first, expected):
     far = [
         PianoRoll.from_notes(
             [0, 3], [3, 6], [60, 62], fs=3, grid="beats", tempo_map=TempoMap([0, n], [900, 700], r)
         )
-        for n, r in ((1021, 1021), (1700, 1019))
+        for n, r in ((first, 1021), (1700, 1019))
     ]
     joined = PianoRoll.concatenate(far)
     assert joined.notes["start"].tolist() == [0, 3, 6, 9]
-    assert joined.tempo_map.ticks_per_quarter == 32_766
-    second = 65_532 + round(1700 * 32_766 / 1019)
-    assert joined.tempo_map == TempoMap([0, 32_766, 65_532, second], [900, 700, 900, 700], 32_766)
+    assert joined.tempo_map == expected
+    assert joined.to_midi().resolution == expected.ticks_per_quarter
+
+
+def test_a_long_piece_is_held_as_a_file_can_hold_it():
+    """50,003 frames leave 199 ticks each; both halves' tempi change on multiples of 55."""
+    parts = [
+        PianoRoll.from_notes(
+            [0],
+            [1],
+            [60],
+            n_frames=n,
+            fs=1,
+            grid="beats",
+            tempo_map=TempoMap([0, at], [500, 600], r),
+        )
+        for n, at, r in ((1, 0, 1), (1, 0, 1), (50_001, 330, 220))
+    ]
+    joined = PianoRoll.concatenate(parts)
+    assert joined.tempo_map.ticks_per_quarter == 198
+    assert joined.tempo_map.ticks.tolist() == [0, 2 * 198, 2 * 198 + 297]
+    encoder = pl.PianoRollEncoder(fs=1, grid="beats")
+    assert encoder.transform([joined.to_midi()]) == [joined]
+
+
+def test_the_longest_file():
+    longest = PianoRoll.from_notes([0], [9_999_999], [60], fs=1, grid="beats")
+    assert longest.to_midi().resolution == 1
+    for grid in ("beats", "seconds"):
+        roll = PianoRoll.from_notes([0], [10_000_000], [60], fs=1, grid=grid)
+        with pytest.raises(pl.InvalidInputError, match=r"takes fewer than 10,000,000.*roll\[a:b\]"):
+            roll.to_midi()
 
 
 @given(
@@ -381,6 +425,13 @@ def test_every_resolution_is_read_and_written(ticks_per_quarter, fs, quarters, i
         assert (
             PianoRoll.concatenate([roll, again])[: len(roll)].notes.tolist() == roll.notes.tolist()
         )
+
+
+@pytest.mark.parametrize("fs", [np.array(4), np.int16(4), np.float32(4.0), np.array(4.0)])
+def test_numbers_of_numpy_as_fs(fs):
+    roll = PianoRoll.from_notes([0], [3], [60], fs=fs)
+    assert type(roll.fs) is int
+    assert roll == PianoRoll.from_notes([0], [3], [60], fs=4)
 
 
 @pytest.mark.parametrize("index", [3, slice(0, 8, 2), (slice(0, 2), 60), slice(None, None, -1)])

@@ -200,6 +200,13 @@ def test_known_files_and_duplicates_are_passed_over(tmp_path):
     assert [path.stat().st_size for path in sorted(store.path.iterdir())] == sizes
 
 
+def test_what_can_be_no_path_is_refused(tmp_path):
+    store = TokenStore(tmp_path / "store")
+    with pytest.raises(pl.InvalidInputError, match=r"'a\\x00b.mid' can't be the path of a file"):
+        store.write(["a\0b.mid"])
+    assert not store.path.exists()
+
+
 def test_a_new_store_is_empty_until_written(tmp_path):
     store = TokenStore(tmp_path / "store")
     assert not (tmp_path / "store").exists()

@@ -10,6 +10,7 @@ read as notes of a piano.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 from collections.abc import Sequence
@@ -149,6 +150,10 @@ class TempoMap:
         """The same tempi at another resolution; ticks are rounded where they must be."""
         ticks = np.rint(self.ticks * (ticks_per_quarter / self.ticks_per_quarter))
         return TempoMap(ticks, self.microseconds, ticks_per_quarter)
+
+    def coarsest_resolution(self) -> int:
+        """Fewest ticks per quarter note at which every change stays where it is."""
+        return self.ticks_per_quarter // math.gcd(self.ticks_per_quarter, *self.ticks.tolist())
 
     def from_tick(self, tick: int) -> TempoMap:
         """The map as heard from `tick` on, which becomes tick 0."""
@@ -379,8 +384,7 @@ def read_with_losses(
         moves, offs = tuple(moves.T), tuple(offs.T[:2])
         last_marker = max((p.last_marker for p in parts), default=0.0)
     else:
-        name, data = _bytes_of(source)
-        events, losses = _read_events(name, data, repair=repair)
+        name, events, losses = _read_events(source, repair=repair)
         (parts, n_unreleased), tempo_map = _parts(events), _tempo_map(events)
         is_pedal, is_off = (
             (events.kind == smf.CONTROL) & (events.data1 == c) for c in (SUSTAIN, ALL_SOUND_OFF)
@@ -477,7 +481,7 @@ def describe_midi(source: MidiSource) -> MidiDescription:
         tempo_map = _pretty_midi_tempo_map(source)
         to_seconds = np.asarray
     else:
-        name, events = _read_source(source)
+        name, events, _ = _read_events(source, repair=False)
         (parts, _), tempo_map = _parts(events), _tempo_map(events)
         to_seconds = tempo_map.to_seconds
     described = []
@@ -573,11 +577,11 @@ def build_midi(
     import mido
     import pretty_midi
 
-    if end_tick > MAX_TICKS:
+    if end_tick >= MAX_TICKS:
         raise InvalidInputError(
             f"The piece is too long for one MIDI file: {end_tick:,} ticks at "
-            f"{tempo_map.ticks_per_quarter} to the quarter note, pretty_midi takes at most "
-            f"{MAX_TICKS:,}. Write it in parts, as roll[a:b]."
+            f"{tempo_map.ticks_per_quarter} to the quarter note, pretty_midi takes fewer "
+            f"than {MAX_TICKS:,}. Write it in parts, as roll[a:b]."
         )
     # PrettyMIDI has no public way to take a tempo map, but it reads one from a mido.MidiFile.
     file = mido.MidiFile(type=1, ticks_per_beat=tempo_map.ticks_per_quarter)
@@ -662,9 +666,9 @@ class _Part:
 
     def counts_as_drums(self, drums: Drums | None) -> bool:
         """Whether it is left out, as `read_notes` says."""
-        return (
-            self.is_drum if drums == "channel" else (drums and self.program in PERCUSSIVE) or False
-        )
+        if drums == "program":
+            return self.program in PERCUSSIVE
+        return drums == "channel" and self.is_drum
 
 
 COLUMNS = ("start", "end", "pitch", "velocity")
@@ -711,20 +715,16 @@ def _bytes_of(source: Any) -> tuple[str, bytes]:
         raise MidiError(f"{name!r}: can't be read: {error}.") from None
 
 
-def _read_source(source: Any) -> tuple[str, smf.Events]:
+def _read_events(source: Any, *, repair: bool) -> tuple[str, smf.Events, list[str]]:
+    """Name and events of a file, and what was lost where it is broken and to be repaired."""
     name, data = _bytes_of(source)
-    return name, smf.read_events(name, data)
-
-
-def _read_events(name: str, data: bytes, *, repair: bool) -> tuple[smf.Events, list[str]]:
-    """The events of a file, and what was lost where it is broken and to be repaired."""
     try:
-        return smf.read_events(name, data), []
+        return name, smf.read_events(name, data), []
     except MidiError:
         if not repair:
             raise
     kind, division, tracks, losses = repair_chunks(name, data)
-    return smf.events_of(name, kind, division, tracks), losses
+    return name, smf.events_of(name, kind, division, tracks), losses
 
 
 def _tempo_map(events: smf.Events) -> TempoMap:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from pianolstm import midi, plotting
+from pianolstm.checks import plain
 from pianolstm.exceptions import DataLossWarning, InvalidInputError
 from pianolstm.midi import MAX_TICKS, MAX_TICKS_PER_QUARTER, TempoMap
 
@@ -97,10 +98,12 @@ class PianoRoll:
         tempo_map: TempoMap | None = None,
     ) -> None:
         check_fs(fs, grid)
+        fs = plain(fs)
         canonical = _canonical(np.asarray(notes, dtype=NOTE), int(n_frames))
         canonical.setflags(write=False)
         if grid == "beats":
-            tempo_map = _aligned(tempo_map or TempoMap.constant(), int(fs))
+            tempo_map = tempo_map or TempoMap.constant()
+            tempo_map = tempo_map.at_resolution(_resolution([tempo_map], int(fs), int(n_frames)))
             tempo_map = tempo_map.until_tick(round(n_frames * tempo_map.ticks_per_quarter / fs))
         elif tempo_map is not None:
             raise InvalidInputError(
@@ -312,7 +315,7 @@ class PianoRoll:
             whole["end"] = np.maximum.reduceat(notes["end"], heads)
         tempo_map = first.tempo_map
         if tempo_map is not None:
-            tempo_map = _joined_tempo_map(rolls, offsets[:-1].tolist())
+            tempo_map = _joined_tempo_map(rolls, offsets.tolist())
         return cls(whole, int(offsets[-1]), first.fs, first.grid, tempo_map)
 
     @property
@@ -487,7 +490,6 @@ class PianoRoll:
             tempo_map = self.tempo_map
             if tempo is not None:
                 tempo_map = _constant_tempo(tempo, tempo_map.ticks_per_quarter)
-            tempo_map = _coarse_enough(tempo_map, int(self.fs), self.n_frames)
             ticks_per_frame = tempo_map.ticks_per_quarter / self.fs
         return midi.build_midi(
             np.rint(notes["start"] * ticks_per_frame).astype(np.int64),
@@ -662,8 +664,8 @@ def check_fs(fs: Any, grid: Any) -> None:
     """Raise `InvalidInputError` unless `fs` and `grid` make a grid."""
     if grid not in ("seconds", "beats"):
         raise InvalidInputError(f'grid must be "seconds" or "beats"; got {grid!r}.')
-    is_number = isinstance(fs, (int, float, np.integer, np.floating)) and not isinstance(fs, bool)
-    if not is_number or not 0 < fs < 1e6:
+    fs = plain(fs)
+    if not isinstance(fs, (int, float)) or isinstance(fs, bool) or not 0 < fs < 1e6:
         raise InvalidInputError(f"fs must be a number of frames above 0 and below 1e6; got {fs!r}.")
     if grid == "beats" and fs != int(fs):
         raise InvalidInputError(
@@ -748,47 +750,35 @@ def _constant_tempo(tempo: float, ticks_per_quarter: int) -> TempoMap:
     return TempoMap.constant(microseconds, ticks_per_quarter)
 
 
-def _aligned(tempo_map: TempoMap, fs: int) -> TempoMap:
-    """The map at a resolution where each frame begins on a tick.
+def _resolution(maps: Sequence[TempoMap], fs: int, n_frames: int) -> int:
+    """Ticks per quarter note for a piece of these tempi, at which its frames begin on ticks.
 
-    Exact if a MIDI file can hold the common multiple; else tempo changes move, once, by less than
-    a tick.
+    The common multiple, if a MIDI file of this many frames can hold it; else the finest at which no
+    tempo change moves; else the finest, where changes move, once, by less than a tick.
     """
-    resolution = math.lcm(tempo_map.ticks_per_quarter, fs)
-    if resolution > MAX_TICKS_PER_QUARTER:
-        resolution = fs * -(-tempo_map.ticks_per_quarter // fs)
-    if resolution > MAX_TICKS_PER_QUARTER:
-        resolution = _finest(fs)
-    return tempo_map.at_resolution(resolution)
-
-
-def _finest(fs: int) -> int:
-    """The finest resolution that a MIDI file can hold and where frames begin on ticks."""
     if fs > MAX_TICKS_PER_QUARTER:
         raise InvalidInputError(
             f"fs={fs} frames per quarter note are finer than a MIDI file can tell: it holds at "
             f"most {MAX_TICKS_PER_QUARTER} ticks per quarter note; choose a smaller fs."
         )
-    return fs * (MAX_TICKS_PER_QUARTER // fs)
-
-
-def _coarse_enough(tempo_map: TempoMap, fs: int, n_frames: int) -> TempoMap:
-    """The map, at a coarser resolution if it has more ticks than pretty_midi takes."""
-    ticks_per_frame = tempo_map.ticks_per_quarter // fs
-    most = max(1, (MAX_TICKS - 1) // max(n_frames, 1))
-    return tempo_map if ticks_per_frame <= most else tempo_map.at_resolution(fs * most)
+    most = min(MAX_TICKS_PER_QUARTER, fs * max(1, (MAX_TICKS - 1) // max(n_frames, 1)))
+    common = math.lcm(fs, *(m.ticks_per_quarter for m in maps))
+    if common <= most:
+        return common
+    unmoved = math.lcm(fs, *(m.coarsest_resolution() for m in maps))
+    step = unmoved if unmoved <= most else fs
+    return step * (most // step)
 
 
 def _joined_tempo_map(rolls: Sequence[PianoRoll], offsets: Sequence[int]) -> TempoMap:
-    """Tempi one after the other; exact if a MIDI file can hold the common multiple of the ticks."""
+    """Tempi one after the other; `offsets` are where the rolls begin, and the end."""
     maps = [roll.tempo_map for roll in rolls if roll.tempo_map is not None]
-    resolution = math.lcm(*(m.ticks_per_quarter for m in maps))
-    if resolution > MAX_TICKS_PER_QUARTER:
-        resolution = _finest(int(rolls[0].fs))
+    fs = int(rolls[0].fs)
+    resolution = _resolution(maps, fs, offsets[-1])
     ticks, tempi = [], []
-    for tempo_map, offset in zip(maps, offsets, strict=True):
+    for tempo_map, offset in zip(maps, offsets, strict=False):
         tempo_map = tempo_map.at_resolution(resolution)
-        ticks.append(tempo_map.ticks + round(offset * resolution / rolls[0].fs))
+        ticks.append(tempo_map.ticks + offset * (resolution // fs))
         tempi.append(tempo_map.microseconds)
     return TempoMap(np.concatenate(ticks), np.concatenate(tempi), resolution)
 

@@ -347,11 +347,10 @@ class TokenStore(TokenCorpus):
         self.tokens = [tokens[a:b] for a, b in itertools.pairwise(ends)]
         self.chords = _mapped(self.path / CHORDS, "<u8", (n_chords, N_WORDS))
 
-    def _lines(self) -> Iterator[bytes]:
+    def _lines(self) -> list[bytes]:
         """Lines of the pieces; the last may be torn by a kill."""
-        if (self.path / PIECES).is_file():
-            with open(self.path / PIECES, "rb") as file:
-                yield from file
+        path = self.path / PIECES
+        return path.read_bytes().splitlines(keepends=True) if path.is_file() else []
 
 
 def _mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -371,7 +370,10 @@ def _name(source: Any) -> str:
             f"Expected paths of MIDI files, by which the store knows what it has; got "
             f"{type(source).__name__}."
         )
-    return os.path.realpath(fspath(source))
+    try:
+        return os.path.realpath(fspath(source))
+    except ValueError as error:
+        raise InvalidInputError(f"{source!r} can't be the path of a file: {error}.") from None
 
 
 def _parameters(encoder: PianoRollEncoder) -> dict[str, Any]:

@@ -78,7 +78,9 @@ def primes_of(writer: Writer, prime: Any, n_pieces: int | None) -> list[PianoRol
         raise _wrong_count("prime", len(primes), n_pieces)
     is_list, grid = isinstance(prime, (list, tuple)), {"fs": writer.fs, "grid": writer.grid}
     primes = read_files(primes if is_list else primes[:1], **grid)
-    given = [i for i, p in enumerate(primes) if p is not None and (not _is_sized(p) or len(p))]
+    given = [
+        i for i, p in enumerate(primes) if p is not None and (not hasattr(p, "__len__") or len(p))
+    ]
     if not given:
         return [None] * n
     rolls = as_rolls([primes[i] for i in given], "prime", **grid)
@@ -88,10 +90,6 @@ def primes_of(writer: Writer, prime: Any, n_pieces: int | None) -> list[PianoRol
     for i, roll in zip(given, rolls, strict=False):
         found[i] = roll
     return found
-
-
-def _is_sized(prime: Any) -> bool:
-    return hasattr(prime, "__len__")
 
 
 def keys_of(random_state: Any, n_pieces: int | None) -> np.ndarray:
