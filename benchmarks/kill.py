@@ -22,7 +22,7 @@ model = pl.SequenceGenerator(
     checkpoint_dir=sys.argv[1], checkpoint_minutes=0.02,
 ).fit(pieces)
 digest = hashlib.sha256()
-for leaf in jax.tree.leaves((model._state.params, model._state.average, model._state.opt_state)):
+for leaf in jax.tree.leaves((model._model.state.params, model._model.state.average, model._model.state.opt_state)):
     digest.update(np.asarray(leaf).tobytes())
 print(digest.hexdigest(), model.history_["val_loss"])
 """

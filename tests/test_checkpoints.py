@@ -49,7 +49,7 @@ def model(folder, **changes):
 
 def assert_same(one, other):
     leaves = [
-        jax.tree.leaves((m._state.params, m._state.average, m._state.opt_state))
+        jax.tree.leaves((m._model.state.params, m._model.state.average, m._model.state.opt_state))
         for m in (one, other)
     ]
     for a, b in zip(*leaves, strict=True):
@@ -171,7 +171,7 @@ def test_a_seed_drawn_by_a_killed_fit_is_used_again(tmp_path, pieces):
     with pytest.raises(Killed):
         model(tmp_path, random_state=None, callbacks=[Kill(20)]).fit(pieces)
     again = model(tmp_path, random_state=None).fit(pieces)
-    seeded = pl.SequenceGenerator(**{**SETTINGS, "random_state": again._seed}).fit(pieces)
+    seeded = pl.SequenceGenerator(**{**SETTINGS, "random_state": again._model.seed}).fit(pieces)
     assert_same(again, seeded)
 
 

@@ -24,7 +24,7 @@ np.savez(
     sys.argv[1],
     n_devices=jax.device_count(),
     music=np.asarray(music),
-    bias=model._params["bias"],
+    bias=model._model.params["bias"],
     **{key: model.history_[key] for key in ("epoch", "loss", "val_loss", "accuracy")},
 )
 """
@@ -59,7 +59,7 @@ def test_eight_devices_learn_what_one_learns(tmp_path):
         assert found["n_devices"] == 8
         for key in ("epoch", "loss", "val_loss", "accuracy"):
             np.testing.assert_allclose(found[key], model.history_[key], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found["bias"], model._params["bias"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found["bias"], model._model.params["bias"], rtol=1e-4, atol=1e-5)
         assert np.array_equal(found["music"], model.generate(30, random_state=1))
 
 

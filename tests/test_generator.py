@@ -242,7 +242,7 @@ class TestLearning:
             model.partial_fit(rolls)
         vocabulary, before = model.tokenizer_.vocabulary_, model.score(rolls)
         assert model.tokenizer_.coverage(pieces) < 0.5
-        model._extend(TokenCorpus.of(pieces))
+        model.extend(pieces)
         assert np.array_equal(model.tokenizer_.vocabulary_[: len(vocabulary)], vocabulary)
         assert model.tokenizer_.coverage(pieces) == 1
         # The new chords take a little of the probability, and nothing else has changed.
@@ -421,14 +421,18 @@ class TestScoring:
         corpus = training.Corpus(
             [tokens], chords, np.append(rows, -1), np.arange(len(chords)), tokenizer.vocabulary_
         )
-        spelled = fitted._bernoulli.log_likelihood(unknown, chords[tokens[-2:-1]])
+        spelled = fitted._model.bernoulli.log_likelihood(unknown, chords[tokens[-2:-1]])
         total += np.exp(self._last(fitted, corpus) - spelled[0])
         assert total == pytest.approx(1, abs=1e-5)
 
     @staticmethod
     def _last(model, corpus):
         found = training.evaluate(
-            model._config(), model._params, model._vocabulary, corpus, model._bernoulli
+            model._model.config,
+            model._model.params,
+            model._model.vocabulary,
+            corpus,
+            model._model.bernoulli,
         )
         return found[0].log_p[-1]
 
@@ -902,7 +906,7 @@ def test_extending_by_a_long_chord_reaches_the_writer(pieces):
     longer = pl.PianoRoll.from_notes([0], [500], [60], fs=pieces[0].fs, grid=pieces[0].grid)
     model.extend([longer])
     assert model.tokenizer_.n_tokens_ == n
-    assert model._writer().usual_hold == model._longest_hold == 500
+    assert model._writer().usual_hold == model._model.longest_hold == 500
     assert model._writer().digest != before
 
 

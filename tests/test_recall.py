@@ -288,11 +288,11 @@ def test_probabilities_have_what_is_recalled(model, rolls):
     plain = copy.deepcopy(model).set_params(recall=False).predict_proba([rolls[1]])[0]
     share = np.clip((p - plain) / (1 - plain), 0, 1).max(1)
     corpus = model._seen([rolls[1]])
-    expected, _ = model._recall.of(corpus, corpus.tokens[0], spell=True)
+    expected, _ = model._model.recall.of(corpus, corpus.tokens[0], spell=True)
     np.testing.assert_allclose(share, expected, atol=1e-5)
 
 
 def test_more_pieces_add_to_what_is_counted(model, rolls):
     more = copy.deepcopy(model).partial_fit(rolls[:2])
-    expected = (model._recall + Recall.fit(model._seen(rolls[:2]))).counts
-    assert np.array_equal(more._recall.counts, expected)
+    expected = (model._model.recall + Recall.fit(model._seen(rolls[:2]))).counts
+    assert np.array_equal(more._model.recall.counts, expected)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -27,37 +26,23 @@ from pianolstm import writing
 from pianolstm._nn import networks
 from pianolstm._nn.checkpoints import Checkpoint
 from pianolstm._nn.corpus import (
-    END,
-    HOLD,
-    OTHER,
     Corpus,
-    PitchBernoulli,
-    n_rows,
-    padded_vocabulary,
 )
 from pianolstm._nn.devices import agreed, is_first_process, on_one
 from pianolstm._nn.evaluation import evaluate, probabilities
 from pianolstm._nn.host import as_host, guest
-from pianolstm._nn.keys import seed_key
 from pianolstm._nn.lanes import Writer
 from pianolstm._nn.model_files import (
-    fill_leaves,
-    named_leaves,
     read_model,
-    with_nan,
-    without_nan,
     write_model,
 )
-from pianolstm._nn.programs import hold
-from pianolstm._nn.recall import Recall
 from pianolstm._nn.training import (
     OPTIMIZERS,
-    Epochs,
+    LossNotFiniteError,
     OptimizerFactory,
     Progress,
     Settings,
     Trainer,
-    TrainState,
 )
 from pianolstm.callbacks import Callback, ProgressBar
 from pianolstm.checks import RandomState, as_seed, check_bool, check_number, plain, plain_params
@@ -65,7 +50,7 @@ from pianolstm.constraints import Constraint
 from pianolstm.encoder import read_files
 from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.infilling import infill
-from pianolstm.midi import TempoMap
+from pianolstm.model import Model
 from pianolstm.rolls import Grid, PianoRoll
 from pianolstm.streams import Stream, begin_stream, resume_stream
 from pianolstm.tokens import ChordTokenizer, Pieces, TokenCorpus, as_corpus
@@ -201,6 +186,15 @@ class SequenceGenerator(BaseEstimator):
     True
     """
 
+    tokenizer_: ChordTokenizer
+    history_: dict[str, list[float]]
+    best_epoch_: float
+    n_parameters_: int
+    fs_: float
+    grid_: Grid
+    held_out_: list[int]
+    _model: Model
+
     def __init__(
         self,
         *,
@@ -283,21 +277,25 @@ class SequenceGenerator(BaseEstimator):
             If the loss is no longer finite; the best model before that is kept.
         """
         began = time.monotonic()
-        self._check()
-        checkpoint = self._checkpoint()
-        if self.random_state is None and checkpoint is not None and checkpoint.seed is not None:
-            seed = checkpoint.seed
-        else:
-            seed = agreed(as_seed(self.random_state))
-        corpus = _not_empty(as_corpus(X))
-        train, held_out, self.held_out_ = self._split(corpus, X_val, seed)
-        if self.warm_start and hasattr(self, "tokenizer_"):
-            self._extend(train)
-            self._recall += Recall.fit(self._corpus(train))
-            self._epochs.best_loss = float("inf")
-        else:
-            self._prepare(train, seed)
-        self._train(train, held_out, seed, began, plain(self.max_epochs), checkpoint)
+
+        def prepare() -> Task:
+            self._check()
+            checkpoint = self._checkpoint()
+            if self.random_state is None and checkpoint is not None and checkpoint.seed is not None:
+                seed = checkpoint.seed
+            else:
+                seed = agreed(as_seed(self.random_state))
+            corpus = _not_empty(as_corpus(X))
+            train, held_out, numbers = self._split(corpus, X_val, seed)
+            if self.warm_start and self._is_fitted():
+                _check_grid(corpus, self._model.fs, self._model.grid, "the model goes on from")
+                model = self._extended(train).with_counts_of(train)
+            else:
+                model = self._untrained(train, seed)
+            model = replace(model, held_out=tuple(numbers))
+            return Task(model, train, held_out, seed, plain(self.max_epochs), checkpoint)
+
+        self._learn(prepare, began)
         return self
 
     @guest
@@ -319,18 +317,18 @@ class SequenceGenerator(BaseEstimator):
             Itself.
         """
         began = time.monotonic()
-        self._check()
-        if not hasattr(self, "tokenizer_"):
-            seed = agreed(as_seed(self.random_state))
-            corpus = _not_empty(as_corpus(X))
-            self.held_out_ = []
-            self._prepare(corpus, seed)
-        else:
-            seed = self._seed
-            corpus = _not_empty(self._read(X))
-            self._extend(corpus)
-            self._recall += Recall.fit(self._corpus(corpus))
-        self._train(corpus, None, seed, began, 1, None)
+
+        def prepare() -> Task:
+            self._check()
+            if self._is_fitted():
+                corpus = _not_empty(self._read(X))
+                model = self._extended(corpus).with_counts_of(corpus)
+            else:
+                corpus = _not_empty(as_corpus(X))
+                model = self._untrained(corpus, agreed(as_seed(self.random_state)))
+            return Task(model, corpus, None, model.seed, 1, None)
+
+        self._learn(prepare, began)
         return self
 
     @guest
@@ -604,13 +602,13 @@ class SequenceGenerator(BaseEstimator):
         InvalidInputError
             If the pieces are on another grid, or the tokenizer is a frozen one.
         """
-        check_is_fitted(self, "tokenizer_")
+        check_is_fitted(self)
         if isinstance(self.tokenizer, FrozenEstimator):
             raise InvalidInputError(
                 "The tokenizer is frozen, so its vocabulary stays as it is; fit the model with "
                 "another to extend it."
             )
-        self._extend(_not_empty(self._read(X)))
+        self._hold(self._extended(_not_empty(self._read(X))))
         return self
 
     @guest
@@ -730,8 +728,10 @@ class SequenceGenerator(BaseEstimator):
         InvalidInputError
             If a piece is empty or on another grid.
         """
-        corpus = self._seen(X)
-        return probabilities(self._config(), self._params, self._vocabulary, corpus, self._recall)
+        model, corpus = self._model, self._seen(X)
+        return probabilities(
+            self._config_of(model), model.params, model.vocabulary, corpus, model.recall
+        )
 
     @guest
     def save(self, path: str | PathLike[str]) -> None:
@@ -746,8 +746,8 @@ class SequenceGenerator(BaseEstimator):
         path : path
             Where to; the suffix ``.safetensors`` is customary.
         """
-        check_is_fitted(self, "tokenizer_")
-        write_model(path, *self._model_file(self._state, self._epochs.best_epoch))
+        check_is_fitted(self)
+        write_model(path, *self._contents(self._model))
 
     @classmethod
     @guest
@@ -770,41 +770,20 @@ class SequenceGenerator(BaseEstimator):
             If there is no such file, or it is no model, cut short, or of another version.
         """
         arrays, header = read_model(path)
+        model = Model.of_contents(path, arrays, header)
+        tokenizer: Any = None
+        if header["tokenizer_is_frozen"]:
+            tokenizer = FrozenEstimator(model.tokenizer)
+        elif header["tokenizer"] != ChordTokenizer().get_params():
+            tokenizer = clone(model.tokenizer)
         try:
-            tokenizer = ChordTokenizer(**header["tokenizer"])
-            model = cls(**header["settings"])
-            model._network = model._shape()
-            tokenizer.vocabulary_ = arrays["vocabulary"]
-            tokenizer.counts_ = arrays["counts"]
-            tokenizer.n_tokens_ = len(tokenizer.vocabulary_)
-            tokenizer._seen, tokenizer._seen_counts = tokenizer.vocabulary_, tokenizer.counts_
-            tokenizer.fs_, tokenizer.grid_ = header["fs"], header["grid"]
-            model.tokenizer = FrozenEstimator(tokenizer) if header["tokenizer_is_frozen"] else None
-            if (
-                not header["tokenizer_is_frozen"]
-                and header["tokenizer"] != ChordTokenizer().get_params()
-            ):
-                model.tokenizer = ChordTokenizer(**header["tokenizer"])
-            model.tokenizer_ = tokenizer
-            model.fs_, model.grid_ = header["fs"], header["grid"]
-            model._microseconds = header["microseconds_per_quarter"]
-            model._seed = header["seed"]
-            model._longest_hold = header["longest_hold"]
-            model._bernoulli = PitchBernoulli(arrays["pitch_sounding"], header["pitch_again"])
-            model._recall = Recall(arrays["recalled"])
-            model._epochs = Epochs(with_nan(header["history"]), header["best_epoch"])
-            model.history_ = model._epochs.history
-            model.best_epoch_, model.held_out_ = header["best_epoch"], header["held_out"]
-            epoch = header["epoch"]
-        except (KeyError, TypeError) as error:
+            estimator = cls(**header["settings"], tokenizer=tokenizer)
+        except TypeError as error:
             raise ModelFileError(
-                f"{fspath(path)}: the header is not that of a pianolstm model ({error})."
+                f"{fspath(path)}: the settings are not those of a SequenceGenerator ({error})."
             ) from None
-        expected = jax.eval_shape(model._initial_params)
-        named = {k.removeprefix("params."): v for k, v in arrays.items()}
-        params = jax.device_put(fill_leaves(expected, named, fspath(path)))
-        model._set_state(TrainState(params, params, epoch=epoch))
-        return model
+        estimator._hold(model)
+        return estimator
 
     def _check(self) -> None:
         given = self._given()
@@ -924,180 +903,191 @@ class SequenceGenerator(BaseEstimator):
         )
         return train, held_out, [0]
 
-    def _prepare(self, train: TokenCorpus, seed: int) -> None:
-        """Fit the vocabulary and draw the initial parameters."""
-        self._network = self._shape()
-        if isinstance(self.tokenizer, FrozenEstimator):
-            self.tokenizer_ = self.tokenizer.estimator
-            check_is_fitted(self.tokenizer_, "vocabulary_")
-        else:
-            base = ChordTokenizer() if self.tokenizer is None else self.tokenizer
-            self.tokenizer_ = ChordTokenizer(**base.get_params()).fit(train)
-        self.fs_ = train.fs
-        self.grid_: Grid = train.grid
-        tempi = [int(m.microseconds[0]) for m in train.tempo_maps if m is not None]
-        self._microseconds = statistics.median_low(tempi) if tempi else None
-        self._seed = seed
-        corpus = self._corpus(train)
-        self._bernoulli = PitchBernoulli.fit(corpus)
-        self._recall = Recall.fit(corpus)
-        self._longest_hold = corpus.longest_hold()
-        params = self._initial_params(corpus)
-        self._set_state(TrainState(params, params))
-        self._epochs = Epochs()
-        self.history_ = self._epochs.history
+    def _is_fitted(self) -> bool:
+        return "_model" in self.__dict__
 
-    def _extend(self, train: TokenCorpus) -> None:
-        """Add the chords of more pieces to the vocabulary; what was learned stays."""
-        self._check_shape()
-        if isinstance(self.tokenizer, FrozenEstimator):
-            return
-        n_old = self.tokenizer_.n_tokens_
-        n_new = self.tokenizer_.partial_fit(train).n_tokens_
-        self._longest_hold = max(self._longest_hold, self._corpus(train).longest_hold())
-        if n_new == n_old:
-            return
-        state, rows_before, rows = self._state, n_rows(n_old), n_rows(n_new)
-        rarest = float(np.min(np.asarray(state.params["bias"])[:n_old]))
-        self._set_state(
-            TrainState(
-                networks.grow(state.params, n_old, n_new, rows_before, rows, rarest),
-                networks.grow(state.average, n_old, n_new, rows_before, rows, rarest),
-                networks.grow(state.opt_state, n_old, n_new, rows_before, rows, 0.0),
-                state.epoch,
-                state.n_steps,
-            )
+    __sklearn_is_fitted__ = _is_fitted
+
+    def _hold(self, model: Model) -> None:
+        """Be fitted as this model is; at once, whatever interrupts."""
+        self.__dict__.update(
+            _model=model,
+            tokenizer_=model.tokenizer,
+            history_=model.history,
+            best_epoch_=model.best_epoch,
+            n_parameters_=networks.n_parameters(model.params),
+            fs_=model.fs,
+            grid_=model.grid,
+            held_out_=list(model.held_out),
         )
 
-    def _train(
-        self,
-        train: TokenCorpus,
-        held_out: TokenCorpus | None,
-        seed: int,
-        began: float,
-        max_epochs: int,
-        checkpoint: Checkpoint | None,
+    def _return_to(self, before: dict[str, Any]) -> None:
+        """Be as a copy of the attributes says."""
+        for name in [name for name in self.__dict__ if name not in before]:
+            del self.__dict__[name]
+        self.__dict__.update(before)
+
+    def _untrained(self, train: TokenCorpus, seed: int) -> Model:
+        """Fit the vocabulary and draw the initial parameters."""
+        if isinstance(self.tokenizer, FrozenEstimator):
+            tokenizer = self.tokenizer.estimator
+            _check_grid(train, tokenizer.fs_, tokenizer.grid_, "the tokenizer was fitted on")
+        else:
+            base = ChordTokenizer() if self.tokenizer is None else self.tokenizer
+            tokenizer = ChordTokenizer(**base.get_params()).fit(train)
+        return Model.untrained(self._config(), tokenizer, train, seed)
+
+    def _extended(self, pieces: TokenCorpus) -> Model:
+        """The model with the chords of more pieces, unless the tokenizer is frozen."""
+        self._check_shape()
+        if isinstance(self.tokenizer, FrozenEstimator):
+            return self._model
+        return self._model.with_chords_of(pieces)
+
+    def _learn(self, prepare: Callable[[], Task], began: float) -> None:
+        """Train; the estimator holds the model of each epoch, and the best one in the end.
+
+        What fails leaves the estimator as it was, but for Ctrl-C and a loss that is not finite,
+        where the best model so far is kept if there is one.
+        """
+        before, task, trainer = dict(self.__dict__), None, None
+        callbacks = [*self.callbacks] if isinstance(self.callbacks, (list, tuple)) else []
+        if plain(self.verbose) and is_first_process():
+            callbacks.append(ProgressBar())
+
+        def call(method: str, *args: Any) -> list[Any]:
+            with as_host():
+                return [getattr(callback, method)(self, *args) for callback in callbacks]
+
+        try:
+            task = prepare()
+            trainer = self._trainer(task, began)
+            trainer.train(partial(self._show, task.model), call)
+            self._keep(task, trainer.best())
+            call("on_fit_end")
+        except LossNotFiniteError:
+            assert task is not None and trainer is not None
+            self._keep(task, trainer.best())
+            raise
+        except KeyboardInterrupt:
+            self._interrupted(before, task, trainer)
+            call("on_fit_end")
+        except BaseException:
+            self._return_to(before)
+            raise
+
+    def _interrupted(
+        self, before: dict[str, Any], task: Task | None, trainer: Trainer | None
     ) -> None:
-        given = self._given()
-        is_shown = given.verbose and is_first_process()
-        callbacks = [*self.callbacks, *([ProgressBar()] if is_shown else [])]
-        state = self._state.with_moments(self._config(), self._optimizer())
-        progress = Progress(state, replace(state), self._epochs)
+        """Keep the best model so far, with a warning; raise where there is none."""
+        kept = "the model is as it was"
+        if task is not None and trainer is not None and trainer.has_learned(task.model.epoch):
+            best = trainer.best(is_interrupted=True)
+            self._hold(task.model.after(best.best, best.history, best.best_epoch))
+            kept = f"the best model so far (epoch {best.best_epoch}) is kept and can be used"
+        else:
+            self._return_to(before)
+            if "_model" not in before:
+                raise  # noqa: PLE0704 (what `_learn` has caught)
+        epoch = 0 if trainer is None else trainer.progress.state.epoch
+        warnings.warn(
+            f"Training was interrupted in epoch {epoch + 1}; {kept}.",
+            ConvergenceWarning,
+            stacklevel=5,  # past `guest`, to who called fit
+        )
+
+    def _show(self, model: Model, progress: Progress) -> None:
+        """Hold the model that training has come to, before callbacks look at it."""
+        state = progress.state
+        average = on_one(state.average)
+        epoch = progress.history["epoch"][-1]
+        shown = replace(model.after(state, progress.history, epoch), params=average)
+        self._hold(shown)
+
+    def _keep(self, task: Task, progress: Progress) -> None:
+        """Hold what training has ended with; its checkpoint is no more to go on from."""
+        self._hold(task.model.after(progress.best, progress.history, progress.best_epoch))
+        if task.checkpoint is not None and is_first_process():
+            self._save_checkpoint(task, progress, finished=True)
+
+    def _trainer(self, task: Task, began: float) -> Trainer:
+        given, model = self._given(), task.model
+        config, checkpoint = self._config_of(model), task.checkpoint
+        state = model.train_state.with_moments(config, self._optimizer())
+        progress = Progress(state, state, model.history, model.best_epoch)
+        save: Callable[[Progress], None] | None = None
+        if checkpoint is not None:
+            checkpoint.fingerprint = self._fingerprint(task)
+            progress = checkpoint.resume(progress)
+            save = partial(self._save_checkpoint, task)
+        held_out = task.held_out
         patience = given.n_iter_no_change if given.early_stopping and held_out is not None else None
         settings = Settings(
             batch_size=self._batch_size(),
             optimizer=self._optimizer(),
             learning_rate=self._rate_at,
             clip_norm=given.clip_norm,
-            last_epoch=state.epoch + max_epochs,
+            last_epoch=state.epoch + task.max_epochs,
             n_iter_no_change=patience,
             deadline=None if given.time_budget is None else began + given.time_budget,
-            seed=seed,
+            seed=task.seed,
             augment=given.augment,
             checkpoint_minutes=None if checkpoint is None else given.checkpoint_minutes,
         )
-        save: Callable[[Progress], None] | None = None
-        if checkpoint is not None:
-            checkpoint.fingerprint = self._fingerprint(seed, train, held_out)
-            progress = checkpoint.resume(progress)
-            self._epochs = progress.epochs
-            self.history_ = self._epochs.history
-            save = partial(self._save_checkpoint, checkpoint)
-
-        trainer = Trainer(
-            self._config(),
+        return Trainer(
+            config,
             progress,
-            self._vocabulary,
-            self._corpus(train),
-            None if held_out is None else Corpus.of(self.tokenizer_.vocabulary_, held_out),
-            self._bernoulli,
-            self._recall,
+            model.vocabulary,
+            model.corpus(task.train),
+            None if held_out is None else Corpus.of(model.tokenizer.vocabulary_, held_out),
+            model.bernoulli,
+            model.recall,
             settings,
             save,
         )
-        try:
-            interrupted = trainer.train(self, callbacks)
-        finally:
-            epoch = progress.state.epoch
-            self.best_epoch_ = self._epochs.best_epoch
-            best = progress.best
-            params, average, opt_state = on_one((best.params, best.average, best.opt_state))
-            self._set_state(TrainState(params, average, opt_state, epoch, best.n_steps))
-        if checkpoint is not None and not interrupted and is_first_process():
-            self._save_checkpoint(checkpoint, progress, finished=True)
-        with as_host():
-            for callback in callbacks:
-                callback.on_fit_end(self)
-        if interrupted:
-            warnings.warn(
-                f"Training was interrupted in epoch {epoch + 1}; the best model so far (epoch "
-                f"{self.best_epoch_}) is kept and can be used.",
-                ConvergenceWarning,
-                stacklevel=4,  # past `guest`, to who called fit
-            )
 
-    def _save_checkpoint(
-        self, checkpoint: Checkpoint, progress: Progress, *, finished: bool = False
-    ) -> None:
-        model = self._model_file(progress.best, progress.epochs.best_epoch)
-        checkpoint.write(progress, *model, finished=finished)
+    def _save_checkpoint(self, task: Task, progress: Progress, *, finished: bool = False) -> None:
+        assert task.checkpoint is not None
+        best = task.model.after(progress.best, progress.history, progress.best_epoch)
+        task.checkpoint.write(progress, *self._contents(best), finished=finished)
 
     def _checkpoint(self) -> Checkpoint | None:
         return None if self.checkpoint_dir is None else Checkpoint(Path(self.checkpoint_dir))
 
-    def _fingerprint(self, seed: int, train: TokenCorpus, held_out: TokenCorpus | None) -> str:
+    def _fingerprint(self, task: Task) -> str:
         """A number of all that decides what training comes to."""
-        settings = self._settings()
+        model, settings = task.model, self._settings(task.model)
         del settings["verbose"], settings["time_budget"]
-        settings |= {"seed": seed, "tokenizer": plain_params(self.tokenizer_)}
+        settings |= {"seed": task.seed, "tokenizer": plain_params(model.tokenizer)}
         if callable(self.optimizer):
             settings["optimizer"] = pickle.dumps(self.optimizer).hex()
         if callable(self.learning_rate):
             settings["learning_rate"] = [self._rate_at(step) for step in SCHEDULE_STEPS]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        digest.update(self.tokenizer_.vocabulary_.tobytes())
-        for leaf in jax.tree.leaves(self._state.params):  # those of a warm start among them
+        digest.update(model.tokenizer.vocabulary_.tobytes())
+        for leaf in jax.tree.leaves(model.train_state.params):  # those of a warm start among them
             digest.update(np.asarray(leaf).tobytes())
-        for corpus in (train, held_out):
+        for corpus in (task.train, task.held_out):
             if corpus is not None:
                 digest.update(np.ascontiguousarray(corpus.chords).tobytes())
                 for tokens in corpus.tokens:
                     digest.update(np.ascontiguousarray(tokens).tobytes())
         return digest.hexdigest()
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, model: Model) -> dict[str, Any]:
         """Parameters as JSON holds them; without code, and without what belongs to this machine."""
-        settings = plain_params(self) | self._network
+        settings = plain_params(self) | _shape(model.config)
         for name in ("tokenizer", "callbacks", "checkpoint_dir", "checkpoint_minutes"):
             del settings[name]
         if not isinstance(settings["random_state"], int):
             settings["random_state"] = None
         return {name: value for name, value in settings.items() if not callable(value)}
 
-    def _model_file(
-        self, state: TrainState, best_epoch: float
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Arrays and header of a model."""
-        header = {
-            "settings": self._settings(),
-            "tokenizer": plain_params(self.tokenizer_),
-            "tokenizer_is_frozen": isinstance(self.tokenizer, FrozenEstimator),
-            "history": without_nan(self._epochs.history),
-            "best_epoch": best_epoch,
-            "held_out": self.held_out_,
-            "fs": self.fs_,
-            "grid": self.grid_,
-            "microseconds_per_quarter": self._microseconds,
-            "seed": self._seed,
-            "epoch": state.epoch,
-            "pitch_again": self._bernoulli.again,
-            "longest_hold": self._longest_hold,
-        }
-        arrays = {f"params.{k}": np.asarray(v) for k, v in named_leaves(state.average).items()}
-        arrays["vocabulary"] = self.tokenizer_.vocabulary_
-        arrays["counts"] = self.tokenizer_.counts_
-        arrays["pitch_sounding"] = self._bernoulli.sounding
-        arrays["recalled"] = self._recall.counts
+    def _contents(self, model: Model) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and header of a file: the model's, and the settings."""
+        arrays, header = model.contents()
+        header["settings"] = self._settings(model)
+        header["tokenizer_is_frozen"] = isinstance(self.tokenizer, FrozenEstimator)
         return arrays, header
 
     def _optimizer(self) -> OptimizerFactory:
@@ -1135,27 +1125,23 @@ class SequenceGenerator(BaseEstimator):
             return 64 if given.arch == "bilstm" else 16
         return given.batch_size
 
-    def _corpus(self, train: TokenCorpus) -> Corpus:
-        return Corpus.of(self.tokenizer_.vocabulary_, self.tokenizer_.known(train))
-
     def _config(self) -> networks.NetworkConfig:
-        settings: Any = {"window_size": int(self.window_size)} | self._network
-        n = n_rows(self.tokenizer_.n_tokens_)
-        return networks.NetworkConfig(
-            n_rows=n, dropout=float(self.dropout), recall=bool(self.recall), **settings
-        )
-
-    def _shape(self) -> dict[str, Any]:
-        """Settings that the network is made by; those of a fitted model are `_network`."""
+        """The network that the parameters ask for, without its vocabulary."""
         given = self._given()
-        names = ["arch", "units", "embedding", "spell"]
-        if given.arch == "bilstm":
-            names.append("window_size")
-        return {name: getattr(given, name) for name in names}
+        names = networks.NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
+        settings: Any = {name: getattr(given, name) for name in names}
+        return networks.NetworkConfig(n_rows=0, **settings)
+
+    def _config_of(self, model: Model) -> networks.NetworkConfig:
+        """A model's network, with the settings that may change after it was fitted."""
+        changed: Any = {"dropout": float(self.dropout), "recall": bool(self.recall)}
+        if model.config.is_causal:
+            changed["window_size"] = int(self.window_size)
+        return replace(model.config, **changed)
 
     def _check_shape(self) -> None:
         """Raise where settings have become those of another network."""
-        for name, value in self._network.items():
+        for name, value in _shape(self._model.config).items():
             if getattr(self, name) != value:
                 raise InvalidInputError(
                     f"What was learned goes on with {name}={value!r}; got "
@@ -1163,43 +1149,24 @@ class SequenceGenerator(BaseEstimator):
                     "(warm_start=False)."
                 )
 
-    def _initial_params(self, corpus: Corpus | None = None) -> networks.Params:
-        """Parameters before training, the biases from the chords' shares of the frames."""
-        config, n_tokens = self._config(), self.tokenizer_.n_tokens_
-        bias = np.zeros(config.n_rows, np.float32)
-        if corpus is not None:
-            frames = np.zeros(n_tokens + 1)  # the last counts chords outside the vocabulary
-            np.add.at(frames, corpus.rows, corpus.counts())
-            n = frames.sum()
-            bias[:n_tokens] = np.log((frames[:-1] + 0.5) / (n + 0.5 * (n_tokens + 1)))
-            bias[END], bias[OTHER] = np.log([1 / n, (frames[-1] + 0.5) / n])
-            bias[HOLD] = 0  # where it is possible at all, it is about as likely as not
-        return networks.initialise(config, seed_key(self._seed), bias)
-
-    def _set_state(self, state: TrainState) -> None:
-        self._state = state
-        self._params = state.average
-        self._vocabulary = jax.device_put(padded_vocabulary(self.tokenizer_.vocabulary_))
-        self._size = hold(self._config().size)
-        self.n_parameters_ = networks.n_parameters(state.params)
-
     def _writer(self) -> Writer:
         """The model as it is now, ready to write; made once."""
-        check_is_fitted(self, "tokenizer_")
-        key = self._config(), self._longest_hold, self._recall.shares.tobytes()
-        made_by, writer = self.__dict__.get("_writer_", (None, None))
-        if writer is None or made_by != key or writer.params is not self._params:
+        check_is_fitted(self)
+        model = self._model
+        config = self._config_of(model)
+        made_by, made_for, writer = self.__dict__.get("_writer_", (None, None, None))
+        if writer is None or made_by is not model or made_for != config:
             writer = Writer(
-                self._config(),
-                self._params,
-                self.tokenizer_.vocabulary_,
-                self._longest_hold,
-                fs=self.fs_,
-                grid=self.grid_,
-                tempo_map=self._tempo_map(),
-                shares=self._recall.shares,
+                config,
+                model.params,
+                model.tokenizer.vocabulary_,
+                model.longest_hold,
+                fs=model.fs,
+                grid=model.grid,
+                tempo_map=model.tempo_map,
+                shares=model.recall.shares,
             )
-            self.__dict__["_writer_"] = key, writer
+            self.__dict__["_writer_"] = model, config, writer
         return writer
 
     def __getstate__(self) -> dict[str, Any]:
@@ -1207,24 +1174,28 @@ class SequenceGenerator(BaseEstimator):
         state: Any = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_writer_"}
 
-    def _tempo_map(self) -> TempoMap | None:
-        return None if self._microseconds is None else TempoMap.constant(self._microseconds)
-
     def _read(self, X: Any) -> TokenCorpus:
         """Pieces on the model's grid; MIDI files are read on it."""
-        X = read_files(X, self.fs_, self.grid_)
-        return as_corpus(X, fs=self.fs_, grid=self.grid_)
+        model = self._model
+        X = read_files(X, model.fs, model.grid)
+        return as_corpus(X, fs=model.fs, grid=model.grid)
 
     def _seen(self, X: Pieces) -> Corpus:
         """Pieces through the vocabulary."""
-        check_is_fitted(self, "tokenizer_")
+        check_is_fitted(self)
         tokens = _not_empty(self._read(X))
-        return Corpus.of(self.tokenizer_.vocabulary_, tokens)
+        return Corpus.of(self._model.tokenizer.vocabulary_, tokens)
 
     def _log_likelihoods(self, X: Pieces | Corpus) -> list[np.ndarray]:
         corpus = X if isinstance(X, Corpus) else self._seen(X)
+        model = self._model
         pieces = evaluate(
-            self._config(), self._params, self._vocabulary, corpus, self._bernoulli, self._recall
+            self._config_of(model),
+            model.params,
+            model.vocabulary,
+            corpus,
+            model.bernoulli,
+            model.recall,
         )
         return [piece.log_p for piece in pieces]
 
@@ -1241,9 +1212,48 @@ class SequenceGenerator(BaseEstimator):
                     f'X[{silent[0]}] has no notes to take the mean of; use per="frame".'
                 )
         elif per == "second":
-            counts /= self.fs_
+            counts /= self._model.fs
         log_p = self._log_likelihoods(corpus)
         return scale * np.array([piece.sum() for piece in log_p]), counts
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train: a model, pieces, and for how long.
+
+    Attributes
+    ----------
+    model : Model
+        Where to start from.
+    train, held_out : TokenCorpus
+    seed : int
+    max_epochs : int
+    checkpoint : Checkpoint or None
+    """
+
+    model: Model
+    train: TokenCorpus
+    held_out: TokenCorpus | None
+    seed: int
+    max_epochs: int
+    checkpoint: Checkpoint | None
+
+
+def _shape(config: networks.NetworkConfig) -> dict[str, Any]:
+    """Settings that the network is made by: those that stay as long as it is not made anew."""
+    names = ["arch", "units", "embedding", "spell"]
+    if not config.is_causal:
+        names.append("window_size")
+    return {name: getattr(config, name) for name in names}
+
+
+def _check_grid(corpus: TokenCorpus, fs: float, grid: Grid, what: str) -> None:
+    """Raise where pieces are on another grid than what was fitted."""
+    if (corpus.fs, corpus.grid) != (fs, grid):
+        raise InvalidInputError(
+            f"X has fs={corpus.fs} on the grid of {corpus.grid}, but {what} fs={fs} on the grid of "
+            f"{grid}. Encode the pieces on that grid, or fit from the start."
+        )
 
 
 def _described(value: Any) -> str:

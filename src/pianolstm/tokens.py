@@ -178,6 +178,9 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
         Frames of each chord in the corpus.
     n_tokens_ : int
         Size of the vocabulary.
+    seen_, seen_counts_ : ndarray of uint64, shape (n, 4), and of int64, shape (n,)
+        All chords of the corpus, those outside the vocabulary too, and their frames:
+        `partial_fit` goes on from them.
 
     See Also
     --------
@@ -222,7 +225,7 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
         ChordTokenizer
             Itself.
         """
-        for name in ("_seen", "_seen_counts", "vocabulary_"):
+        for name in ("seen_", "seen_counts_", "vocabulary_"):
             self.__dict__.pop(name, None)
         return self.partial_fit(X)
 
@@ -246,22 +249,22 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
         counts = corpus.counts()
         chords, counts = corpus.chords[counts > 0], counts[counts > 0]
         if fitted:
-            chords = np.concatenate([self._seen, chords])
-            counts = np.concatenate([self._seen_counts, counts])
+            chords = np.concatenate([self.seen_, chords])
+            counts = np.concatenate([self.seen_counts_, counts])
             known = self.vocabulary_
         else:
             known = np.zeros((1, N_WORDS), np.uint64)  # the rest
-        self._seen, inverse = unique_chords(chords)
-        self._seen_counts = np.bincount(inverse, weights=counts).astype(np.int64)
-        row = find(known, self._seen)
-        candidates = np.flatnonzero((row < 0) & (self._seen_counts >= self.min_count))
-        by_count = candidates[np.argsort(-self._seen_counts[candidates], kind="stable")]
+        self.seen_, inverse = unique_chords(chords)
+        self.seen_counts_ = np.bincount(inverse, weights=counts).astype(np.int64)
+        row = find(known, self.seen_)
+        candidates = np.flatnonzero((row < 0) & (self.seen_counts_ >= self.min_count))
+        by_count = candidates[np.argsort(-self.seen_counts_[candidates], kind="stable")]
         if self.max_tokens is not None:
             by_count = by_count[: max(0, self.max_tokens - len(known))]
-        self.vocabulary_ = np.concatenate([known, self._seen[by_count]])
+        self.vocabulary_ = np.concatenate([known, self.seen_[by_count]])
         self.n_tokens_ = len(self.vocabulary_)
-        self.counts_ = np.append(np.zeros(len(known), np.int64), self._seen_counts[by_count])
-        self.counts_[row[row >= 0]] = self._seen_counts[row >= 0]
+        self.counts_ = np.append(np.zeros(len(known), np.int64), self.seen_counts_[by_count])
+        self.counts_[row[row >= 0]] = self.seen_counts_[row >= 0]
         self.fs_ = corpus.fs
         self.grid_: Grid = corpus.grid
         return self

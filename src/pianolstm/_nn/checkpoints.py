@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from pianolstm._nn.model_files import read_model, with_nan, write_model
-from pianolstm._nn.training import Epochs, Progress, TrainState
+from pianolstm._nn.training import Progress, TrainState
 from pianolstm.exceptions import InvalidInputError
 
 NAME = "checkpoint.safetensors"
@@ -69,13 +69,16 @@ class Checkpoint:
             best = self._state(
                 "best", progress.state, found["best_state_epoch"], found["best_state_n_steps"]
             )
-        epochs = Epochs(
+        self._arrays = {}
+        return Progress(
+            state,
+            best,
             with_nan(self._header["history"]),
             self._header["best_epoch"],
             float("inf") if found["best_loss"] is None else found["best_loss"],
+            found["step"],
+            np.array(found["totals"]),
         )
-        self._arrays = {}
-        return Progress(state, replace(best), epochs, found["step"], np.array(found["totals"]))
 
     def write(
         self,
@@ -85,14 +88,18 @@ class Checkpoint:
         *,
         finished: bool,
     ) -> None:
-        """Keep the progress, beside the best model so far, in place of what was kept before."""
+        """Keep the progress, beside the best model so far, in place of what was kept before.
+
+        Where that can't be written, as on a full disk, a `RuntimeWarning` says so: training is
+        worth more than what is kept of it. What was kept before stays.
+        """
         best_is_state = progress.best.params is progress.state.params
         arrays = dict(arrays)
         if not finished:
             arrays |= _flat("state", progress.state)
             if not best_is_state:
                 arrays |= _flat("best", progress.best)
-        best_loss = progress.epochs.best_loss
+        best_loss = progress.best_loss
         training = {
             "fingerprint": self.fingerprint,
             "finished": finished,
@@ -105,8 +112,16 @@ class Checkpoint:
             "best_state_epoch": progress.best.epoch,
             "best_state_n_steps": progress.best.n_steps,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_model(self.path, arrays, {**header, "training": training})
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_model(self.path, arrays, {**header, "training": training})
+        except OSError as error:
+            warnings.warn(
+                f"The checkpoint {self.path} can't be written ({error}); training goes on, and "
+                "what was kept before stays. Make room, or choose another checkpoint_dir.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _state(self, name: str, like: TrainState, epoch: int, n_steps: int) -> TrainState:
         tree = like.params, like.average, like.opt_state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -25,13 +25,11 @@ from pianolstm._nn.devices import (
     shared_out,
 )
 from pianolstm._nn.evaluation import evaluate
-from pianolstm._nn.host import as_host
 from pianolstm._nn.keys import seed_key
 from pianolstm._nn.losses import softmax_loss
 from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
 from pianolstm._nn.programs import LARGE_PROGRAM, program
 from pianolstm._nn.recall import Recall
-from pianolstm.callbacks import Callback
 from pianolstm.exceptions import PianoLSTMError
 from pianolstm.windows import WindowBatch, WindowDataset
 
@@ -78,9 +76,9 @@ class _Compiling:
 _compiling = _Compiling()
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainState:
-    """What a step changes: parameters, their running average, the optimiser's moments.
+    """What a step makes anew: parameters, their running average, the optimiser's moments.
 
     The moments are None until training begins: a model that only writes needs none.
     """
@@ -114,18 +112,16 @@ class Settings:
     checkpoint_minutes: float | None = None
 
 
-@dataclass
-class Epochs:
-    """Outcome of `train`: the history, and the best state."""
-
-    history: dict[str, list[float]] = field(
-        default_factory=lambda: {key: [] for key in HISTORY_KEYS}
-    )
-    best_epoch: float = 0
-    best_loss: float = np.inf
+History: TypeAlias = dict[str, list[float]]
+"""A column for each of `HISTORY_KEYS`, a row for each epoch."""
 
 
-@dataclass
+def new_history() -> History:
+    """The history before training."""
+    return {key: [] for key in HISTORY_KEYS}
+
+
+@dataclass(frozen=True)
 class Progress:
     """All that training has come to; what a checkpoint holds.
 
@@ -133,7 +129,9 @@ class Progress:
     ----------
     state, best : TrainState
         Where it is, and where the loss on the pieces held out was lowest.
-    epochs : Epochs
+    history : History
+    best_epoch, best_loss : float
+        The epoch of `best`, and its loss.
     step : int
         Steps of the epoch in progress that are done.
     totals : ndarray of float64, shape (3,)
@@ -142,9 +140,30 @@ class Progress:
 
     state: TrainState
     best: TrainState
-    epochs: Epochs
+    history: History = field(default_factory=new_history)
+    best_epoch: float = 0
+    best_loss: float = np.inf
     step: int = 0
     totals: np.ndarray = field(default_factory=lambda: np.zeros(3))
+
+    def moved(self, move: Callable[[Any], Any]) -> Progress:
+        """The same with all arrays on other devices."""
+
+        def of(state: TrainState) -> TrainState:
+            params, average, moments = move((state.params, state.average, state.opt_state))
+            return replace(state, params=params, average=average, opt_state=moments)
+
+        state = of(self.state)
+        best = state if self.best is self.state else of(self.best)
+        return replace(self, state=state, best=best)
+
+
+Call: TypeAlias = Callable[..., list[Any]]
+"""Calls all callbacks' method of this name, with further arguments; gives what they return."""
+
+
+class LossNotFiniteError(PianoLSTMError):
+    """The loss became infinite or NaN: training can't go on."""
 
 
 class Trainer:
@@ -154,7 +173,7 @@ class Trainer:
     ----------
     config : NetworkConfig
     progress : Progress
-        Where to start from; it is updated.
+        Where to start from.
     vocabulary : Array of uint32, shape (n_rows, 8)
         Bits of the rows of the softmax.
     corpus : Corpus
@@ -168,6 +187,11 @@ class Trainer:
     settings : Settings
     save : callable, default=None
         Called with the progress after each epoch, and every `checkpoint_minutes` within one.
+
+    Attributes
+    ----------
+    progress : Progress
+        What training has come to, at any moment: it is replaced as a whole.
     """
 
     def __init__(
@@ -182,13 +206,10 @@ class Trainer:
         settings: Settings,
         save: Callable[[Progress], None] | None = None,
     ) -> None:
-        self.config, self.progress, self.settings = config, progress, settings
-        self.save = save
+        self.config, self.settings, self.save = config, settings, save
         self.vocabulary = on_all(vocabulary)
         self.bernoulli, self.recall = bernoulli, recall
-        for state in (progress.state, progress.best):
-            arrays = on_all((state.params, state.average, state.opt_state))
-            state.params, state.average, state.opt_state = arrays
+        self._first = self.progress = progress.moved(on_all)
         self.corpus, self.held_out = corpus, held_out
         # The Bi-LSTM reads a window for each target: an eighth of a window apart.
         self.target_stride = max(1, config.window_size // 8)
@@ -205,68 +226,73 @@ class Trainer:
         # Typical cost of a training frame outside the vocabulary, beside being one.
         self.unknown_cost = self._unknown_cost()
 
-    def train(self, model: Any, callbacks: Sequence[Callback]) -> bool:
-        """Train until a limit, early stopping, a callback or Ctrl-C; `progress` has the outcome.
+    def has_learned(self, epoch: int) -> bool:
+        """Whether there is something to keep that was not there before, after so many epochs."""
+        state = self.progress.state
+        return state.epoch > epoch or (state.epoch == 0 and state.n_steps > 0)
 
-        Returns
-        -------
-        bool
-            True if Ctrl-C ended it.
+    def best(self, *, is_interrupted: bool = False) -> Progress:
+        """What to keep of what training has come to, on one device."""
+        progress = self.progress
+        best = progress.best
+        if is_interrupted and progress.state.epoch == 0:
+            # No epoch was finished: what was learned so far beats nothing.
+            best = progress.state
+        return replace(progress, best=replace(best, epoch=progress.state.epoch)).moved(on_one)
+
+    def train(self, show: Callable[[Progress], None], call: Call) -> None:
+        """Train until a limit, early stopping or a callback; `progress` has the outcome.
+
+        Parameters
+        ----------
+        show : callable
+            Called with the progress before callbacks are.
+        call : Call
 
         Raises
         ------
-        PianoLSTMError
-            If the loss is no longer finite.
+        LossNotFiniteError
         """
-        began, settings, progress = time.monotonic(), self.settings, self.progress
-        epochs = progress.epochs
+        began, settings = time.monotonic(), self.settings
         self._saved = began
-        try:
-            if not epochs.history["epoch"]:
-                self._record(0, self._untrained_loss(), float("nan"), began)
-            elif self.held_out is not None and np.isinf(epochs.best_loss):
-                # It goes on from another fit, whose losses may be of other pieces.
-                epochs.best_loss, _ = self.validate()
-                epochs.best_epoch = progress.state.epoch
-            with as_host():
-                for callback in callbacks:
-                    callback.on_fit_begin(model)
-            while progress.state.epoch < settings.last_epoch and not self._is_stalled():
-                epoch_began = time.monotonic()
-                loss, accuracy, share = self._epoch(model, callbacks)
-                if share == 0:  # no time for a single step
-                    break
-                epoch = progress.state.epoch + (1 if share == 1 else round(share, 3))
-                is_best = self._record(epoch, loss, accuracy, epoch_began)
-                progress.state.epoch += 1
-                progress.step, progress.totals = 0, np.zeros(3)
-                if is_best:
-                    progress.best = replace(progress.state)
-                self._checkpoint()
-                with as_host():
-                    stop = [callback.on_epoch_end(model) for callback in callbacks]
-                if any(stop) or share < 1:
-                    break
-        except KeyboardInterrupt:
-            if len(epochs.history["epoch"]) <= 1:
-                # No epoch was finished: what was learned so far beats nothing.
-                progress.best = replace(progress.state)
-            return True
-        return False
+        if not self.progress.history["epoch"]:
+            self.progress = self._recorded(0, self._untrained_loss(), float("nan"), began)
+        elif self.held_out is not None and np.isinf(self.progress.best_loss):
+            # It goes on from another fit, whose losses may be of other pieces.
+            loss, _ = self.validate()
+            epoch = self.progress.state.epoch
+            self.progress = replace(self.progress, best_loss=loss, best_epoch=epoch)
+        show(self.progress)
+        call("on_fit_begin")
+        while self.progress.state.epoch < settings.last_epoch and not self._is_stalled():
+            epoch_began = time.monotonic()
+            loss, accuracy, share = self._epoch(call)
+            if share == 0:  # no time for a single step
+                break
+            epoch = self.progress.state.epoch + (1 if share == 1 else round(share, 3))
+            recorded = self._recorded(epoch, loss, accuracy, epoch_began)
+            state = replace(recorded.state, epoch=recorded.state.epoch + 1)
+            best = state if recorded.best_epoch == epoch else recorded.best
+            self.progress = replace(recorded, state=state, best=best, step=0, totals=np.zeros(3))
+            self._checkpoint()
+            show(self.progress)
+            if any(call("on_epoch_end")) or share < 1:
+                break
 
     def _is_stalled(self) -> bool:
         """Whether too many epochs have gone by without a gain."""
-        patience, epochs = self.settings.n_iter_no_change, self.progress.epochs
-        return patience is not None and self.progress.state.epoch - epochs.best_epoch >= patience
+        patience, progress = self.settings.n_iter_no_change, self.progress
+        return patience is not None and progress.state.epoch - progress.best_epoch >= patience
 
     def _checkpoint(self) -> None:
         if self.save is not None and is_first_process():
             self.save(self.progress)
             self._saved = time.monotonic()
 
-    def _epoch(self, model: Any, callbacks: Sequence[Callback]) -> tuple[float, float, float]:
+    def _epoch(self, call: Call) -> tuple[float, float, float]:
         """One pass over the corpus: loss, accuracy, and the share of it that time allowed."""
-        settings, progress, state = self.settings, self.progress, self.progress.state
+        settings, first = self.settings, self.progress
+        state, totals = first.state, first.totals
         deadline, minutes = settings.deadline, settings.checkpoint_minutes
         rng = np.random.default_rng((settings.seed, state.epoch))
         reader = self._reader(rng, self.transpositions)
@@ -275,13 +301,13 @@ class Trainer:
         share = 1.0
         batches = self.dataset.batches(settings.batch_size, random_state=rng)
         # Steps that a checkpoint has are drawn again, so that the others are as they would be.
-        for step, batch in itertools.islice(enumerate(batches), progress.step, None):
+        for step, batch in itertools.islice(enumerate(batches), first.step, None):
             if deadline is not None and agreed(
                 time.monotonic() + self.validation_seconds > deadline
             ):
                 share = min(step / n_steps, 0.999)
                 break
-            state.params, state.average, state.opt_state, sums = train_step(
+            params, average, opt_state, sums = train_step(
                 self.config,
                 settings.optimizer,
                 state.params,
@@ -295,18 +321,21 @@ class Trainer:
                 np.float32(settings.learning_rate(state.n_steps)),
                 np.float32(settings.clip_norm),
             )
-            state.n_steps += 1
+            state = TrainState(params, average, opt_state, state.epoch, state.n_steps + 1)
+            # What a checkpoint would go on from changes when one is written alone.
+            self.progress = replace(self.progress, state=state)
             # The sums of the step before are read while this one runs.
             if pending is not None:
-                self._read_sums(*pending, n_steps, model, callbacks)
+                totals = totals + self._read_sums(*pending, n_steps, call)
             pending = sums, step
             if minutes is not None and agreed(time.monotonic() - self._saved > 60 * minutes):
-                self._read_sums(*pending, n_steps, model, callbacks)
-                pending, progress.step = None, step + 1
+                totals = totals + self._read_sums(*pending, n_steps, call)
+                pending = None
+                self.progress = replace(self.progress, step=step + 1, totals=totals)
                 self._checkpoint()
         if pending is not None:
-            self._read_sums(*pending, n_steps, model, callbacks)
-        loss, n_right, weight = progress.totals
+            totals = totals + self._read_sums(*pending, n_steps, call)
+        loss, n_right, weight = totals
         return loss / max(weight, 1), n_right / max(weight, 1), share
 
     def _reader(self, rng: np.random.Generator, transpositions: Transpositions | None) -> Reader:
@@ -326,26 +355,23 @@ class Trainer:
         inputs = reader.inputs(batch.inputs, batch.pieces)
         return shared_out(*inputs, np.where(is_target, rows, 0), *how, weights)
 
-    def _read_sums(
-        self, sums: Array, step: int, n_steps: int, model: Any, callbacks: Sequence[Callback]
-    ) -> None:
+    def _read_sums(self, sums: Array, step: int, n_steps: int, call: Call) -> np.ndarray:
+        """Sums of loss, right guesses and weights of a step: float64, shape (3,)."""
         values = np.asarray(sums, np.float64)
         values[0] += values[3] * self.unknown_cost
         if not np.isfinite(values[0]):
             epoch = self.progress.state.epoch + 1
-            raise PianoLSTMError(
+            raise LossNotFiniteError(
                 f"The loss became {values[0]} in step {step + 1} of epoch {epoch}; training "
-                f"stopped, and the model is that of epoch {self.progress.epochs.best_epoch:g}. Try "
+                f"stopped, and the model is that of epoch {self.progress.best_epoch:g}. Try "
                 "a smaller learning_rate."
             )
-        self.progress.totals = self.progress.totals + values[:3]
-        with as_host():
-            for callback in callbacks:
-                callback.on_batch_end(model, step, n_steps, float(values[0] / max(values[2], 1)))
+        call("on_batch_end", step, n_steps, float(values[0] / max(values[2], 1)))
+        return values[:3]
 
-    def _record(self, epoch: float, loss: float, accuracy: float, began: float) -> bool:
-        """Validate, and write a row of the history; True if it is the best so far."""
-        epochs = self.progress.epochs
+    def _recorded(self, epoch: float, loss: float, accuracy: float, began: float) -> Progress:
+        """Validate; the progress with a row more in its history."""
+        progress = self.progress
         val_loss = float("nan")
         if self.held_out is not None:
             val_loss, accuracy = self.validate()
@@ -355,16 +381,17 @@ class Trainer:
             val_loss,
             accuracy,
             time.monotonic() - began,
-            self.settings.learning_rate(max(0, self.progress.state.n_steps - 1)),
+            self.settings.learning_rate(max(0, progress.state.n_steps - 1)),
         )
-        for key, value in zip(HISTORY_KEYS, row, strict=True):
-            epochs.history[key].append(float(value))
+        history = {
+            key: [*progress.history[key], float(value)]
+            for key, value in zip(HISTORY_KEYS, row, strict=True)
+        }
         # Without pieces held out the last epoch is the best that is known.
         score = val_loss if self.held_out is not None else -epoch
-        if score < epochs.best_loss:
-            epochs.best_loss, epochs.best_epoch = score, epoch
-            return True
-        return False
+        if score < progress.best_loss:
+            return replace(progress, history=history, best_loss=score, best_epoch=epoch)
+        return replace(progress, history=history)
 
     def validate(self) -> tuple[float, float]:
         """Nats per frame and accuracy on the pieces held out."""

@@ -1,0 +1,303 @@
+"""What a fitted model is: one frozen object, saved, loaded and compared as a whole."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import statistics
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from os import PathLike, fspath
+from typing import Any
+
+import jax
+import numpy as np
+
+from pianolstm._nn import networks
+from pianolstm._nn.corpus import (
+    END,
+    HOLD,
+    OTHER,
+    Corpus,
+    PitchBernoulli,
+    n_rows,
+    padded_vocabulary,
+)
+from pianolstm._nn.keys import seed_key
+from pianolstm._nn.model_files import fill_leaves, named_leaves, with_nan, without_nan
+from pianolstm._nn.networks import NetworkConfig, Params
+from pianolstm._nn.programs import Size, hold
+from pianolstm._nn.recall import Recall
+from pianolstm._nn.training import TrainState, new_history
+from pianolstm.checks import plain_params
+from pianolstm.exceptions import ModelFileError
+from pianolstm.midi import TempoMap
+from pianolstm.rolls import Grid
+from pianolstm.tokens import ChordTokenizer, TokenCorpus
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """All that a fitted model is. Nothing in it changes: learning makes another one.
+
+    Attributes
+    ----------
+    config : NetworkConfig
+        Shape of the network, and how it was last trained.
+    params : Params
+        The parameters that score and write: their running average.
+    tokenizer : ChordTokenizer
+        The vocabulary, with the counts of all chords seen.
+    bernoulli : PitchBernoulli
+        Cost of chords outside the vocabulary.
+    recall : Recall
+        How often what is recalled comes.
+    longest_hold : int
+        Most frames that a chord lasts in the training pieces before another follows.
+    fs, grid
+        Grid of the rolls.
+    microseconds : int or None
+        Of a quarter note in the training pieces, their median; None on the grid of seconds.
+    seed : int
+        Drew the pieces held out and the initial parameters.
+    held_out : tuple of int
+        Numbers of the pieces held out.
+    history : dict of str to list of float
+        See `SequenceGenerator`.
+    best_epoch : float
+        The epoch that the parameters are of.
+    epoch : int
+        Epochs of training so far.
+    state : TrainState or None
+        Where training goes on. It is not saved, nor compared: a model that was loaded goes on from
+        `params`.
+    """
+
+    config: NetworkConfig
+    params: Params
+    tokenizer: ChordTokenizer
+    bernoulli: PitchBernoulli
+    recall: Recall
+    longest_hold: int
+    fs: float
+    grid: Grid
+    microseconds: int | None
+    seed: int
+    held_out: tuple[int, ...] = ()
+    history: dict[str, list[float]] = field(default_factory=new_history)
+    best_epoch: float = 0
+    epoch: int = 0
+    state: TrainState | None = None
+
+    @classmethod
+    def untrained(
+        cls, config: NetworkConfig, tokenizer: ChordTokenizer, train: TokenCorpus, seed: int
+    ) -> Model:
+        """Initial parameters for training pieces, and all that is counted in these.
+
+        Parameters
+        ----------
+        config : NetworkConfig
+            Its `n_rows` follow from the tokenizer.
+        tokenizer : ChordTokenizer
+            Fitted.
+        train : TokenCorpus
+        seed : int
+        """
+        corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.known(train))
+        config = replace(config, n_rows=n_rows(tokenizer.n_tokens_))
+        tempi = [int(m.microseconds[0]) for m in train.tempo_maps if m is not None]
+        return cls(
+            config=config,
+            params=networks.initialise(config, seed_key(seed), _initial_bias(config, corpus)),
+            tokenizer=tokenizer,
+            bernoulli=PitchBernoulli.fit(corpus),
+            recall=Recall.fit(corpus),
+            longest_hold=corpus.longest_hold(),
+            fs=train.fs,
+            grid=train.grid,
+            microseconds=statistics.median_low(tempi) if tempi else None,
+            seed=seed,
+        )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_size", hold(self.config.size))
+
+    _size: Size = field(init=False, repr=False)
+    """Programs of this size are kept as long as a model has it."""
+
+    @cached_property
+    def vocabulary(self) -> jax.Array:
+        """Bits of the rows of the softmax: uint32, shape (n_rows, 8)."""
+        return jax.device_put(padded_vocabulary(self.tokenizer.vocabulary_))
+
+    @property
+    def tempo_map(self) -> TempoMap | None:
+        """Tempo of music that continues no prime."""
+        return None if self.microseconds is None else TempoMap.constant(self.microseconds)
+
+    @property
+    def train_state(self) -> TrainState:
+        """Where training goes on."""
+        return self.state or TrainState(self.params, self.params, epoch=self.epoch)
+
+    def corpus(self, pieces: TokenCorpus) -> Corpus:
+        """Training pieces through the vocabulary."""
+        return Corpus.of(self.tokenizer.vocabulary_, self.tokenizer.known(pieces))
+
+    def with_chords_of(self, pieces: TokenCorpus) -> Model:
+        """The model with the chords of more pieces in its vocabulary.
+
+        What was learned stays. A new chord begins as the sum of its pitches' vectors, as likely as
+        the rarest chord beside that.
+        """
+        tokenizer = copy.copy(self.tokenizer).partial_fit(pieces)
+        n_old, n_new = self.tokenizer.n_tokens_, tokenizer.n_tokens_
+        rows_before, rows = n_rows(n_old), n_rows(n_new)
+        model = replace(self, tokenizer=tokenizer).with_holds_of(pieces)
+        if n_new == n_old:
+            return model
+        old = self.train_state
+        rarest = float(np.min(np.asarray(old.params["bias"])[:n_old]))
+
+        def grown(tree: Any, bias: float) -> Any:
+            return networks.grow(tree, n_old, n_new, rows_before, rows, bias)
+
+        state = replace(
+            old,
+            params=grown(old.params, rarest),
+            average=grown(old.average, rarest),
+            opt_state=grown(old.opt_state, 0.0),
+        )
+        config = replace(self.config, n_rows=rows)
+        return replace(model, config=config, params=state.average, state=state)
+
+    def with_holds_of(self, pieces: TokenCorpus) -> Model:
+        """The model with the longest hold of more pieces."""
+        longest = self.corpus(pieces).longest_hold()
+        return replace(self, longest_hold=max(self.longest_hold, longest))
+
+    def with_counts_of(self, pieces: TokenCorpus) -> Model:
+        """The model with all that is counted in more training pieces, but for their chords."""
+        model = self.with_holds_of(pieces)
+        return replace(model, recall=self.recall + Recall.fit(self.corpus(pieces)))
+
+    def after(self, state: TrainState, history: dict[str, list[float]], best_epoch: float) -> Model:
+        """The model that training has come to."""
+        return replace(
+            self,
+            params=state.average,
+            history=history,
+            best_epoch=best_epoch,
+            epoch=state.epoch,
+            state=state,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all that is saved is the same, bit by bit."""
+        if not isinstance(other, Model):
+            return NotImplemented
+        return self.digest == other.digest
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType] (dataclass compares by identity)
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells one model from another: a number of all that is saved."""
+        arrays, header = self.contents()
+        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name])
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def contents(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and header of a model file."""
+        network = asdict(self.config)
+        del network["n_rows"]
+        header = {
+            "network": network,
+            "tokenizer": plain_params(self.tokenizer),
+            "history": without_nan(self.history),
+            "best_epoch": self.best_epoch,
+            "held_out": list(self.held_out),
+            "fs": self.fs,
+            "grid": self.grid,
+            "microseconds_per_quarter": self.microseconds,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "pitch_again": self.bernoulli.again,
+            "longest_hold": self.longest_hold,
+        }
+        arrays = {f"params.{k}": np.asarray(v) for k, v in named_leaves(self.params).items()}
+        arrays["vocabulary"] = self.tokenizer.vocabulary_
+        arrays["counts"] = self.tokenizer.counts_
+        arrays["seen"], arrays["seen_counts"] = self.tokenizer.seen_, self.tokenizer.seen_counts_
+        arrays["pitch_sounding"] = self.bernoulli.sounding
+        arrays["recalled"] = self.recall.counts
+        return arrays, header
+
+    @classmethod
+    def of_contents(
+        cls, path: str | PathLike[str], arrays: dict[str, np.ndarray], header: dict[str, Any]
+    ) -> Model:
+        """The reverse of `contents`.
+
+        Raises
+        ------
+        ModelFileError
+            If something is missing, or of another kind or shape.
+        """
+        name = fspath(path)
+        try:
+            # The first release kept the network among the estimator's settings, and no counts of
+            # chords outside the vocabulary.
+            network = header.get("network") or header["settings"]
+            fields = NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
+            config = NetworkConfig(
+                n_rows=n_rows(len(arrays["vocabulary"])), **{k: network[k] for k in fields}
+            )
+            tokenizer = ChordTokenizer(**header["tokenizer"])
+            tokenizer.vocabulary_, tokenizer.counts_ = arrays["vocabulary"], arrays["counts"]
+            tokenizer.n_tokens_ = len(tokenizer.vocabulary_)
+            tokenizer.seen_ = arrays.get("seen", tokenizer.vocabulary_)
+            tokenizer.seen_counts_ = arrays.get("seen_counts", tokenizer.counts_)
+            tokenizer.fs_, tokenizer.grid_ = header["fs"], header["grid"]
+            bias = np.zeros(config.n_rows, np.float32)
+            initial = jax.eval_shape(lambda: networks.initialise(config, seed_key(0), bias))
+            named = {k.removeprefix("params."): v for k, v in arrays.items()}
+            return cls(
+                config=config,
+                params=jax.device_put(fill_leaves(initial, named, name)),
+                tokenizer=tokenizer,
+                bernoulli=PitchBernoulli(arrays["pitch_sounding"], header["pitch_again"]),
+                recall=Recall(arrays["recalled"]),
+                longest_hold=header["longest_hold"],
+                fs=header["fs"],
+                grid=header["grid"],
+                microseconds=header["microseconds_per_quarter"],
+                seed=header["seed"],
+                held_out=tuple(header["held_out"]),
+                history=with_nan(header["history"]),
+                best_epoch=header["best_epoch"],
+                epoch=header["epoch"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ModelFileError(
+                f"{name}: the header is not that of a pianolstm model ({error})."
+            ) from None
+
+
+def _initial_bias(config: NetworkConfig, corpus: Corpus) -> np.ndarray:
+    """Logits of the chords from their shares of the frames: float32, shape (n_rows,)."""
+    n_tokens = corpus.n_tokens
+    frames = np.zeros(n_tokens + 1)  # the last counts chords outside the vocabulary
+    np.add.at(frames, corpus.rows, corpus.counts())
+    n = frames.sum()
+    bias = np.zeros(config.n_rows, np.float32)
+    bias[:n_tokens] = np.log((frames[:-1] + 0.5) / (n + 0.5 * (n_tokens + 1)))
+    bias[END], bias[OTHER] = np.log([1 / n, (frames[-1] + 0.5) / n])
+    bias[HOLD] = 0  # where it is possible at all, it is about as likely as not
+    return bias

@@ -1,0 +1,316 @@
+"""What a fitted model is, and who holds it: a call that fails changes nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import tempfile
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
+
+import pianolstm as pl
+from pianolstm.model import Model
+
+PACKAGE = str(Path(pl.__file__).parent)
+
+
+def melody(n_frames, first, step, *, fs=4):
+    """Notes of two frames each, up by a step modulo an octave."""
+    starts = np.arange(0, n_frames, 2)
+    pitches = 60 + (first + step * np.arange(len(starts))) % 12
+    return pl.PianoRoll.from_notes(starts, starts + 2, pitches, fs=fs)
+
+
+PIECES = [melody(20 + 4 * i, i, 1 + i) for i in range(6)]
+
+
+def small(**changed):
+    base = {
+        "units": 4,
+        "embedding": 4,
+        "window_size": 8,
+        "batch_size": 4,
+        "max_epochs": 1,
+        "dropout": 0.0,
+        "spell": False,
+        "random_state": 5,
+    }
+    return pl.SequenceGenerator(**base | changed)
+
+
+@contextmanager
+def failing(at, error):
+    """Raise at the n-th call of a function of the library."""
+    n_calls = 0
+
+    def on_event(frame, event, _):
+        nonlocal n_calls
+        if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
+            n_calls += 1
+            if n_calls == at:
+                sys.setprofile(None)
+                raise error
+
+    sys.setprofile(on_event)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def state_of(estimator):
+    """All that later calls depend on, as values."""
+    model = estimator.__dict__.get("_model")
+    if model is None:
+        return None
+    timeless = {name: column for name, column in model.history.items() if name != "seconds"}
+    leaves = [] if model.state is None else jax.tree.leaves(vars(model.state))
+    digest = replace(model, history=timeless).digest
+    return [digest, model.train_state.epoch, *(np.asarray(leaf).tobytes() for leaf in leaves)]
+
+
+def public(estimator):
+    names = [name for name in vars(estimator) if name.endswith("_") and name != "_writer_"]
+    return {name: repr(getattr(estimator, name)) for name in names if name != "history_"}
+
+
+def through_a_file(estimator):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        estimator.save(path)
+        return pl.SequenceGenerator.load(path)
+
+
+CALLS = {
+    "fit": lambda e: e.fit(PIECES[:3]),
+    "fit without validation": lambda e: e.set_params(early_stopping=False).fit(PIECES[2:4]),
+    "partial_fit": lambda e: e.partial_fit(PIECES[3:5]),
+    "extend": lambda e: e.extend(PIECES[5:]),
+    "goes on": lambda e: e.set_params(warm_start=True),
+    "begins anew": lambda e: e.set_params(warm_start=False),
+    "wider": lambda e: e.set_params(embedding=6),
+    "as wide": lambda e: e.set_params(embedding=4),
+    "another grid": lambda e: e.partial_fit([melody(20, 0, 1, fs=5)]),
+    "save and load": through_a_file,
+}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(CALLS)), st.none() | st.integers(1, 1600)),
+        min_size=2,
+        max_size=7,
+    )
+)
+def test_calls_that_fail_leave_what_those_before_them_made(calls):
+    """In any order, failures between: the model is that of the calls that succeeded."""
+    tried, reference = small(), small()
+    for name, at in calls:
+        call, before = CALLS[name], dict(tried.__dict__)
+        try:
+            with failing(at, MemoryError()):
+                after = call(tried)
+        except (MemoryError, pl.InvalidInputError, NotFittedError) as error:
+            if not isinstance(error, MemoryError):
+                with pytest.raises(type(error)):
+                    call(reference)
+            assert tried.__dict__.get("_model") is before.get("_model")
+            tried.set_params(**reference.get_params())  # set_params is no one call
+            continue
+        tried, reference = after, call(reference)
+    assert tried.get_params() == reference.get_params()
+    assert state_of(tried) == state_of(reference)
+    assert public(tried) == public(reference)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(["fit", "partial_fit", "extend"]), st.booleans(), st.integers(1, 1600))
+def test_ctrl_c_at_any_moment_leaves_a_whole_model(name, is_fitted, at):
+    model = small(max_epochs=3)
+    if is_fitted:
+        model.fit(PIECES[:3])
+    before = model.__dict__.get("_model")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            with failing(at, KeyboardInterrupt()):
+                CALLS[name](model)
+    except KeyboardInterrupt:
+        assert model.__dict__.get("_model") is before
+    except NotFittedError:
+        assert name == "extend" and not is_fitted
+    if not hasattr(model, "tokenizer_"):
+        return
+    again = through_a_file(model)
+    assert again._model == model._model
+    assert model.tokenizer_ is model._model.tokenizer
+    assert model.generate(4, random_state=1) == again.generate(4, random_state=1)
+    assert np.isfinite(model.score(PIECES))
+
+
+def test_ctrl_c_before_the_first_step_keeps_the_model_with_a_warning():
+    model = small().fit(PIECES[:3])
+    before = model._model
+    message = "interrupted in epoch 1; the model is as it was"
+    with pytest.warns(ConvergenceWarning, match=message), failing(20, KeyboardInterrupt()):
+        model.fit(PIECES[3:])
+    assert model._model is before
+    nothing = small()
+    with pytest.raises(KeyboardInterrupt), failing(20, KeyboardInterrupt()):
+        nothing.fit(PIECES[3:])
+    assert not hasattr(nothing, "tokenizer_")
+
+
+def test_callbacks_see_the_model_of_the_epoch(tmp_path):
+    held_out, seen = PIECES[3:5], []
+
+    class Look(pl.callbacks.Callback):
+        def on_fit_begin(self, model):
+            self.on_epoch_end(model)
+
+        def on_epoch_end(self, model):
+            path = tmp_path / f"{len(seen)}.safetensors"
+            model.save(path)
+            seen.append((model.score(held_out), model.generate(8, random_state=0), path))
+            epoch = len(seen) - 1
+            assert model.history_["epoch"] == list(range(epoch + 1))
+            assert model.best_epoch_ == epoch
+
+    model = small(max_epochs=4, learning_rate=0.05, callbacks=[Look()])
+    model.fit(PIECES[:3], X_val=held_out)
+    losses = [-score for score, *_ in seen]
+    assert losses == pytest.approx(model.history_["val_loss"], rel=1e-6)
+    assert len({round(loss, 6) for loss in losses}) == 5
+    for score, music, path in seen:
+        loaded = pl.SequenceGenerator.load(path)
+        assert loaded.score(held_out) == score
+        assert loaded.generate(8, random_state=0) == music
+    best = int(np.argmin(losses))
+    assert model.best_epoch_ == best
+    assert model.generate(8, random_state=0) == seen[best][1]
+
+
+def test_a_callback_that_raises_leaves_the_model_as_it_was():
+    class Raise(pl.callbacks.Callback):
+        def on_epoch_end(self, model):
+            raise RuntimeError("no more")
+
+    model = small(callbacks=[Raise()])
+    with pytest.raises(RuntimeError, match="no more"):
+        model.fit(PIECES[:3])
+    assert not hasattr(model, "history_")
+    model.set_params(callbacks=[]).fit(PIECES[:3])
+    before = model._model
+    with pytest.raises(RuntimeError, match="no more"):
+        model.set_params(callbacks=[Raise()]).fit(PIECES[3:])
+    assert model._model is before
+
+
+def test_a_refused_checkpoint_costs_nothing(tmp_path):
+    class Stop(pl.callbacks.Callback):
+        def on_epoch_end(self, model):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        small(checkpoint_dir=tmp_path, max_epochs=3, callbacks=[Stop()]).fit(PIECES[:3])
+    model = small(max_epochs=2, learning_rate=0.01).fit(PIECES[:3])
+    before = model._model
+    with pytest.raises(pl.InvalidInputError, match="is the checkpoint of another fit"):
+        model.set_params(checkpoint_dir=tmp_path).fit(PIECES[:3])
+    assert model._model is before
+    assert len(model.history_["epoch"]) == 3
+
+
+def test_a_full_disk_is_a_warning_and_training_goes_on(tmp_path, monkeypatch):
+    n_written, replace_file = 0, os.replace
+
+    def full(source, target):
+        nonlocal n_written
+        n_written += 1
+        if n_written in (2, 3):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    model = small(checkpoint_dir=tmp_path, max_epochs=3)
+    with pytest.warns(RuntimeWarning, match="can't be written.*No space left.*training goes on"):
+        model.fit(PIECES[:3])
+    assert model.history_["epoch"] == [0, 1, 2, 3]
+    plain = small(max_epochs=3).fit(PIECES[:3])
+    assert plain.generate(8, random_state=0) == model.generate(8, random_state=0)
+    assert os.listdir(tmp_path) == ["checkpoint.safetensors"]
+    assert n_written == 4  # the last says that the fit has ended
+    found = pl.SequenceGenerator.load(tmp_path / "checkpoint.safetensors")
+    assert found.generate(8, random_state=0) == model.generate(8, random_state=0)
+
+
+def test_chords_too_rare_for_the_vocabulary_are_saved():
+    model = small(tokenizer=pl.ChordTokenizer(min_count=4)).fit(PIECES[:3])
+    loaded = through_a_file(model)
+    assert len(model.tokenizer_.seen_) > model.tokenizer_.n_tokens_
+    n_before = model.tokenizer_.n_tokens_
+    assert loaded.extend(PIECES[3:])._model == model.extend(PIECES[3:])._model
+    assert model.tokenizer_.n_tokens_ > n_before
+
+
+def test_files_of_the_first_release_are_read(tmp_path):
+    """They have no counts of rare chords, and the network among the settings."""
+    path = tmp_path / "old.safetensors"
+    model = small(tokenizer=pl.ChordTokenizer(min_count=4)).fit(PIECES[:3])
+    model.save(path)
+    arrays = load_file(path)
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    metadata = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]
+    header = json.loads(metadata["header"])
+    del header["network"], arrays["seen"], arrays["seen_counts"]
+    save_file(arrays, path, {**metadata, "header": json.dumps(header)})
+    old = pl.SequenceGenerator.load(path)
+    assert old.generate(8, random_state=0) == model.generate(8, random_state=0)
+    assert np.array_equal(old.tokenizer_.seen_, model.tokenizer_.vocabulary_)
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_another_grid_is_refused(is_frozen):
+    other = [melody(20, 0, 1, fs=5)] * 2
+    tokenizer = FrozenEstimator(pl.ChordTokenizer().fit(PIECES)) if is_frozen else None
+    model = small(tokenizer=tokenizer, warm_start=True).fit(PIECES[:3])
+    before = model._model
+    with pytest.raises(pl.InvalidInputError, match=r"X has fs=5.*the model goes on from fs=4"):
+        model.fit(other)
+    assert model._model is before
+    if is_frozen:
+        with pytest.raises(pl.InvalidInputError, match="the tokenizer was fitted on fs=4"):
+            small(tokenizer=tokenizer).fit(other)
+
+
+def test_models_are_compared_by_what_is_saved():
+    model = small().fit(PIECES[:3])._model
+    assert model == replace(model, state=None)
+    assert model != replace(model, longest_hold=model.longest_hold + 1)
+    assert model != replace(model, params={**model.params, "bias": model.params["bias"] + 1})
+    assert model != "a model"
+    with pytest.raises(AttributeError):
+        model.seed = 3
+
+
+def test_an_extension_leaves_the_model_before_as_it_was():
+    model = small().fit(PIECES[:3])
+    before, digest = model._model, model._model.digest
+    model.extend(PIECES[3:])
+    assert isinstance(before, Model)
+    assert replace(before).digest == digest  # made anew: nothing in it has changed
+    assert model._model != before
