@@ -22,7 +22,8 @@ model = pl.SequenceGenerator(
     checkpoint_dir=sys.argv[1], checkpoint_minutes=0.02,
 ).fit(pieces)
 digest = hashlib.sha256()
-for leaf in jax.tree.leaves((model._model.state.params, model._model.state.average, model._model.state.opt_state)):
+state = model._model.state
+for leaf in jax.tree.leaves((state.params, state.average, state.opt_state)):
     digest.update(np.asarray(leaf).tobytes())
 print(digest.hexdigest(), model.history_["val_loss"])
 """

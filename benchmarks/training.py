@@ -32,13 +32,15 @@ import optax
 from flax import nnx
 
 from common import arguments, publish
-from pianolstm._nn.corpus import SKIPPED, n_rows, spelled
-from pianolstm._nn.devices import on_all, over_devices, shared_out
-from pianolstm._nn.losses import Output, Targets, softmax_loss
-from pianolstm._nn.lstm import LSTMLayer
-from pianolstm._nn.networks import NetworkConfig, initialise
-from pianolstm._nn.spelling import NEVER
-from pianolstm._nn.training import TrainState, optimizer, train_step
+from pianolstm._learning.devices import on_all, over_devices, shared_out
+from pianolstm._learning.training import optimizer, train_step
+from pianolstm._model.inputs import SKIPPED, spelled
+from pianolstm._model.losses import Output, Targets, softmax_loss
+from pianolstm._model.lstm import LSTMLayer
+from pianolstm._model.networks import NetworkConfig, initialise
+from pianolstm._model.note_decoder import NEVER
+from pianolstm.model import TrainState
+from pianolstm.vocabulary import n_rows
 
 BATCH, TIME, TOKENS, EMBEDDING, UNITS = 64, 200, 4300, 128, 256
 TARGETS = BATCH * TIME

@@ -18,7 +18,7 @@ PACKAGE = Path(pianolstm.__file__).parent
 ORDER = [
     {"exceptions"},
     {"plotting", "checks"},
-    {"smf"},
+    {"smf", "tempo", "chords"},
     {"repair"},
     {"midi"},
     {"rolls"},
@@ -27,7 +27,11 @@ ORDER = [
     {"store"},
     {"windows"},
     {"constraints", "callbacks"},
-    {"_nn"},
+    {"vocabulary"},
+    {"_jax"},
+    {"_model"},
+    {"model"},
+    {"_learning", "_decoding"},
     {"writing"},
     {"streams", "infilling"},
     {"generator"},
@@ -96,10 +100,10 @@ def test_the_reader_of_imports_reads_all_kinds(tmp_path):
         "if TYPE_CHECKING:\n    from pianolstm import generator\n"
         "else:\n    from pianolstm.exceptions import MidiError\n"
         "def f():\n    from .tokens import encode\n    from . import windows\n"
-        "    from ._nn import corpus\n"
+        "    from ._model import networks\n"
     )
     assert imports(path, "datasets") == {
-        *("midi", "plotting", "rolls", "exceptions", "tokens", "windows", "_nn.corpus")
+        *("midi", "plotting", "rolls", "exceptions", "tokens", "windows", "_model.networks")
     }
     assert imports(path, "scoring.distribution") >= {"midi", "rolls"}
     path.write_text("from ..tokens import encode\nfrom . import distribution\n")
@@ -119,11 +123,20 @@ def test_the_order_names_the_modules_that_there_are():
     assert set(RANK) == {top(module) for module in MODULES}
 
 
-def test_scoring_is_useful_without_the_generator():
+def test_scoring_is_useful_without_networks():
     scoring = [module for module in MODULES if top(module) == "scoring"]
     assert "scoring.distribution" in scoring
     for module in scoring:
-        assert "generator" not in imports(MODULES[module], module)
+        rooms = {top(other) for other in imports(MODULES[module], module)}
+        assert not rooms & {"_jax", "_model", "model", "_learning", "_decoding", "generator"}
+
+
+def test_learning_and_decoding_do_not_know_each_other():
+    for room, other in (("_learning", "_decoding"), ("_decoding", "_learning")):
+        modules = [module for module in MODULES if top(module) == room]
+        assert len(modules) > 3
+        for module in modules:
+            assert other not in {top(name) for name in imports(MODULES[module], module)}
 
 
 def test_no_module_imports_itself_in_a_circle():
@@ -182,7 +195,8 @@ def test_encoder_tokenizer_windows_and_scorer_never_load_jax():
 
 
 def test_nothing_but_what_runs_networks_loads_jax():
-    run_networks = ("_nn", "writing", "streams", "infilling", "generator")
+    rooms = ("_jax", "_model", "model", "_learning", "_decoding")
+    run_networks = (*rooms, "writing", "streams", "infilling", "generator")
     modules = [m for m in MODULES if top(m) not in run_networks]
     loaded = loaded_by("".join(f"import pianolstm.{module}\n" for module in modules))
     assert {f"pianolstm.{module}" for module in modules} <= loaded

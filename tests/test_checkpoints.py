@@ -14,8 +14,8 @@ import optax
 import pytest
 
 import pianolstm as pl
-from pianolstm._nn import networks
-from pianolstm._nn.training import TrainState
+from pianolstm._model import networks
+from pianolstm.model import TrainState
 
 SETTINGS = {
     "units": 8,

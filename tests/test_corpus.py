@@ -11,17 +11,11 @@ from hypothesis import strategies as st
 
 import reference
 from pianolstm import ChordTokenizer, PianoRoll
-from pianolstm._nn.corpus import (
-    Corpus,
-    PitchBernoulli,
-    Reader,
-    Transpositions,
-    as_words,
-    n_rows,
-    padded_vocabulary,
-    transpose_chords,
-)
+from pianolstm._learning.augmentation import Transpositions
+from pianolstm._model.inputs import Reader, Transposed
+from pianolstm.chords import as_words, transpose_chords
 from pianolstm.tokens import TokenCorpus
+from pianolstm.vocabulary import Corpus, PitchBernoulli, n_rows, padded_vocabulary
 from pianolstm.windows import PAD, START
 from strategies import rolls
 
@@ -140,9 +134,8 @@ def test_targets_that_are_spelled_by_hand():
 
 def test_transposed_targets_are_spelled():
     corpus, rows = make(), n_rows(3)
-    transpositions = Transpositions(corpus, 2)
-    transpositions.draw = lambda rng: np.array([2, 0, -2])
-    reader = Reader(corpus, (), transpositions, spell=True)
+    transposed = Transposed(Transpositions(corpus, 2).rows, np.array([2, 0, -2]))
+    reader = Reader(corpus, (), transposed, spell=True)
     before, ids = np.array([[START, 2], [5, 5]]), np.array([[2, 4], [5, 2]])
     targets, may_hold, symbols = reader.targets(ids, before, np.array([0, 1]))
     assert targets.tolist() == [[rows - 1, rows - 1], [1, 2]]
@@ -176,7 +169,7 @@ def test_pieces_are_transposed_within_the_range_of_the_corpus():
     transpositions = Transpositions(make(pieces), 4)
     assert transpositions.lowest.tolist() == [-4, -4, -4, 0]
     assert transpositions.highest.tolist() == [4, 4, 0, 4]
-    drawn = np.array([transpositions.draw(np.random.default_rng(i)) for i in range(200)])
+    drawn = np.array([transpositions.draw(np.random.default_rng(i)).steps for i in range(200)])
     assert [np.unique(column).tolist() for column in drawn.T] == [
         list(range(-4, 5)),
         list(range(-4, 5)),  # of rests
@@ -188,9 +181,8 @@ def test_pieces_are_transposed_within_the_range_of_the_corpus():
 def test_a_reader_of_transposed_pieces_by_hand():
     vocabulary = np.array([chord(), chord(60), chord(60, 64), chord(62), chord(58, 62)])
     corpus, rows = make(vocabulary=vocabulary), n_rows(5)
-    transpositions = Transpositions(corpus, 2)
-    transpositions.draw = lambda rng: np.array([2, 0, -2])
-    reader = Reader(corpus, np.array([5]), transpositions)
+    transposed = Transposed(Transpositions(corpus, 2).rows, np.array([2, 0, -2]))
+    reader = Reader(corpus, np.array([5]), transposed)
     batch, pieces = np.array([[START, 5], [5, 2], [2, 1], [0, PAD]]), np.array([0, 1, 2, 0])
     ids, words = reader.inputs(batch, pieces)
     # 60 up by 2 is 62; 60 itself is hidden; 60 and 64 down by 2 are known; the rest stays a rest.

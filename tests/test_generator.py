@@ -17,7 +17,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 
 import pianolstm as pl
-from pianolstm._nn import training
+from pianolstm._learning import training
 from pianolstm.tokens import TokenCorpus
 
 ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pianolstm as pl
-from pianolstm._nn.host import SETTINGS, as_guest, as_host, guest
+from pianolstm._jax.host import SETTINGS, as_guest, as_host, guest
 
 HOSTS = [
     ("jax_enable_x64", True),

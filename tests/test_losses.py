@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pianolstm._nn import losses
+from pianolstm._model import losses
 
 N, VOCABULARY, WIDTH = 11, 9, 4
 HOLD_ROW, END_ROW, OTHER_ROW = 6, 7, 8

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pianolstm._nn import lstm
-from pianolstm._nn.lstm import LSTMLayer
+from pianolstm._model import lstm
+from pianolstm._model.lstm import LSTMLayer
 
 BATCH, TIME, FEATURES, UNITS = 3, 8, 5, 4
 TOLERANCE = 1e-5

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pianolstm._nn import networks, training
-from pianolstm._nn.corpus import LAST, SKIPPED, Corpus, PitchBernoulli, padded_vocabulary
-from pianolstm._nn.evaluation import evaluate
-from pianolstm._nn.networks import ARCHITECTURES, NetworkConfig, bind, initialise
+from pianolstm._learning import training
+from pianolstm._model import networks
+from pianolstm._model.inputs import LAST, SKIPPED
+from pianolstm._model.likelihood import evaluate
+from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
+from pianolstm.vocabulary import Corpus, PitchBernoulli, padded_vocabulary
 from pianolstm.windows import PAD, START
 
 TIME, BATCH = 12, 2  # more frames than the convolution sees, and twice the pool

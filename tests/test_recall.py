@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 import pianolstm as pl
 import reference
 from pianolstm import constraints
-from pianolstm._nn import recall
-from pianolstm._nn.corpus import Corpus, as_words
-from pianolstm._nn.lanes import Draw, Group, Piece, Writer, chords_of, write_all
-from pianolstm._nn.recall import LENGTHS, Recall, find_sources
-from pianolstm._nn.scene import spread
-from pianolstm._nn.stepping import LANES
+from pianolstm._decoding.batches import Draw, Group, Piece, Writer, chords_of, write_all
+from pianolstm._decoding.state import spread
+from pianolstm._decoding.stepping import LANES
+from pianolstm._model import recall
+from pianolstm._model.recall import LENGTHS, Recall, find_sources
+from pianolstm.chords import as_words
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
+from pianolstm.vocabulary import Corpus
 from test_spelling import KNOWN, PASTS, agrees, chord, drawn_after, frames_after, log_p, make
 
 CHORDS = np.array([chord(), chord([60]), chord([60, 64]), chord([60], [64]), chord([61])])

@@ -13,16 +13,19 @@ from hypothesis import strategies as st
 from jax.extend.random import threefry_2x32
 from scipy import stats
 
-from pianolstm._nn import lanes, picking, sampling, scene, stepping
-from pianolstm._nn.corpus import held_on
-from pianolstm._nn.keys import fold, key_of, seed_key
-from pianolstm._nn.lanes import Draw, Group, Piece, Writer, write_all
-from pianolstm._nn.networks import ARCHITECTURES, NetworkConfig, bind, initialise
-from pianolstm._nn.spelling import NEVER
-from pianolstm._nn.stepping import FEW, LANES, adds_up_alike
+from pianolstm._decoding import batches as lanes
+from pianolstm._decoding import random_numbers as picking
+from pianolstm._decoding import sampling, stepping
+from pianolstm._decoding import state as scene
+from pianolstm._decoding.batches import Draw, Group, Piece, Writer, write_all
+from pianolstm._decoding.random_numbers import fold, key_of
+from pianolstm._decoding.stepping import FEW, LANES, adds_up_alike
+from pianolstm._jax.keys import seed_key
+from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
+from pianolstm._model.note_decoder import NEVER
+from pianolstm.chords import find, held_on
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError
-from pianolstm.tokens import find
 from pianolstm.windows import START
 
 N_TOKENS = 30

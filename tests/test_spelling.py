@@ -16,17 +16,21 @@ from scipy import stats
 import pianolstm as pl
 import reference
 from pianolstm import constraints
-from pianolstm._nn import sampling, scene, spelling
-from pianolstm._nn.corpus import LAST, SKIPPED, Corpus, as_words, padded_vocabulary, spelled
-from pianolstm._nn.evaluation import evaluate
-from pianolstm._nn.lanes import Draw, Group, Piece, Writer, chords_of, write_all
-from pianolstm._nn.networks import NetworkConfig, bind, initialise, unpack_words
-from pianolstm._nn.note_by_note import N_NUMBERS, Asked, asked_of, keeps, spell_out
-from pianolstm._nn.recall import recalled
-from pianolstm._nn.spelling import NEVER, Speller
-from pianolstm._nn.stepping import LANES
+from pianolstm._decoding import sampling
+from pianolstm._decoding import state as scene
+from pianolstm._decoding.batches import Draw, Group, Piece, Writer, chords_of, write_all
+from pianolstm._decoding.history import recalled
+from pianolstm._decoding.notes import N_NUMBERS, Asked, asked_of, keeps, spell_out
+from pianolstm._decoding.stepping import LANES
+from pianolstm._model import note_decoder as spelling
+from pianolstm._model.inputs import LAST, SKIPPED, spelled
+from pianolstm._model.likelihood import evaluate
+from pianolstm._model.networks import NetworkConfig, bind, initialise, unpack_words
+from pianolstm._model.note_decoder import NEVER, Speller
+from pianolstm.chords import as_words
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
+from pianolstm.vocabulary import Corpus, padded_vocabulary
 
 PITCHES = (60, 61, 62, 63)
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pianolstm._nn.networks import ARCHITECTURES, NetworkConfig, bind, initialise
-from pianolstm._nn.scene import spread
-from pianolstm._nn.stepping import LANES, lay_out, step
+from pianolstm._decoding.state import spread
+from pianolstm._decoding.stepping import LANES, lay_out, step
+from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
 from pianolstm.windows import START
 
 N_TOKENS = 30

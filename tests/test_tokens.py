@@ -14,7 +14,8 @@ from sklearn.exceptions import NotFittedError
 import pianolstm as pl
 import reference
 from pianolstm import ChordSequence, ChordTokenizer, PianoRoll, TempoMap, chord_pitches
-from pianolstm.tokens import TokenCorpus, as_corpus, decode, unpack
+from pianolstm.chords import unpack
+from pianolstm.tokens import TokenCorpus, as_corpus, decode
 from strategies import rolls
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "piano-midi"

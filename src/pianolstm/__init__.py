@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pianolstm import callbacks, constraints, datasets, exceptions, plotting
+    from pianolstm.chords import chord_pitches
     from pianolstm.encoder import PianoRollEncoder
     from pianolstm.exceptions import (
         DataLossWarning,
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
         StoreError,
     )
     from pianolstm.generator import SequenceGenerator
-    from pianolstm.midi import Notes, TempoMap, describe_midi, read_notes, split_midi
+    from pianolstm.midi import Notes, describe_midi, read_notes, split_midi
     from pianolstm.rolls import PianoRoll
     from pianolstm.scoring.distribution import NoteDistributionScorer
     from pianolstm.scoring.ngrams import NgramBaseline
     from pianolstm.store import TokenStore
     from pianolstm.streams import Stream
-    from pianolstm.tokens import ChordSequence, ChordTokenizer, chord_pitches
+    from pianolstm.tempo import TempoMap
+    from pianolstm.tokens import ChordSequence, ChordTokenizer
     from pianolstm.windows import WindowDataset
 
 __version__ = "0.1.0"
@@ -48,10 +50,10 @@ _MODULE_OF = {
     "SequenceGenerator": "generator",
     "StoreError": "exceptions",
     "Stream": "streams",
-    "TempoMap": "midi",
+    "TempoMap": "tempo",
     "TokenStore": "store",
     "WindowDataset": "windows",
-    "chord_pitches": "tokens",
+    "chord_pitches": "chords",
     "describe_midi": "midi",
     "read_notes": "midi",
     "split_midi": "midi",

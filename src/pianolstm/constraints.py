@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from pianolstm.checks import check_number
+from pianolstm.chords import chord_pitches, unpack
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import N_PITCHES, Grid, PianoRoll, as_rolls
-from pianolstm.tokens import chord_pitches, unpack
 
 __all__ = [
     "MODES",

@@ -11,8 +11,8 @@ import numpy as np
 
 from pianolstm.encoder import PianoRollEncoder
 from pianolstm.exceptions import InvalidInputError, MidiError
-from pianolstm.midi import TempoMap
 from pianolstm.rolls import PianoRoll
+from pianolstm.tempo import TempoMap
 
 __all__ = ["Folder", "load_chorales", "load_folder"]
 

@@ -23,27 +23,22 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from pianolstm import writing
-from pianolstm._nn import networks
-from pianolstm._nn.checkpoints import Checkpoint
-from pianolstm._nn.corpus import (
-    Corpus,
-)
-from pianolstm._nn.devices import agreed, is_first_process, on_one
-from pianolstm._nn.evaluation import evaluate, probabilities
-from pianolstm._nn.host import as_host, guest
-from pianolstm._nn.lanes import Writer
-from pianolstm._nn.model_files import (
-    read_model,
-    write_model,
-)
-from pianolstm._nn.training import (
+from pianolstm._decoding.batches import Writer
+from pianolstm._jax.host import as_host, guest
+from pianolstm._learning.checkpoints import Checkpoint
+from pianolstm._learning.devices import agreed, is_first_process, on_one
+from pianolstm._learning.training import (
     OPTIMIZERS,
     LossNotFiniteError,
     OptimizerFactory,
     Progress,
     Settings,
     Trainer,
+    with_moments,
 )
+from pianolstm._model import networks
+from pianolstm._model.files import read_model, write_model
+from pianolstm._model.likelihood import evaluate, probabilities
 from pianolstm.callbacks import Callback, ProgressBar
 from pianolstm.checks import RandomState, as_seed, check_bool, check_number, plain, plain_params
 from pianolstm.constraints import Constraint
@@ -54,6 +49,7 @@ from pianolstm.model import Model
 from pianolstm.rolls import Grid, PianoRoll
 from pianolstm.streams import Stream, begin_stream, resume_stream
 from pianolstm.tokens import ChordTokenizer, Pieces, TokenCorpus, as_corpus
+from pianolstm.vocabulary import Corpus
 from pianolstm.windows import split_pieces
 
 MAX_TRANSPOSITION = 60
@@ -1013,7 +1009,7 @@ class SequenceGenerator(BaseEstimator):
     def _trainer(self, task: Task, began: float) -> Trainer:
         given, model = self._given(), task.model
         config, checkpoint = self._config_of(model), task.checkpoint
-        state = model.train_state.with_moments(config, self._optimizer())
+        state = with_moments(model.train_state, config, self._optimizer())
         progress = Progress(state, state, model.history, model.best_epoch)
         save: Callable[[Progress], None] | None = None
         if checkpoint is not None:

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from pianolstm._nn.keys import fold
-from pianolstm._nn.lanes import Group, Piece, Writer, check_tokens, chords_of
-from pianolstm._nn.stepping import LANES
+from pianolstm._decoding.batches import Group, Piece, Writer, check_tokens, chords_of
+from pianolstm._decoding.random_numbers import fold
+from pianolstm._decoding.stepping import LANES
 from pianolstm.checks import RandomState, check_number
 from pianolstm.constraints import with_pitches
 from pianolstm.encoder import read_files

@@ -10,7 +10,6 @@ read as notes of a piano.
 from __future__ import annotations
 
 import io
-import math
 import struct
 import warnings
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ import numpy as np
 from pianolstm import smf
 from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError
 from pianolstm.repair import repair_chunks
+from pianolstm.tempo import MAX_TICKS, TempoMap
 
 if TYPE_CHECKING:
     import mido
@@ -34,15 +34,6 @@ MidiSource: TypeAlias = (
 )
 
 Drums: TypeAlias = Literal["channel", "program"]
-
-DEFAULT_MICROSECONDS = 500_000
-"""Microseconds per quarter note where a file sets no tempo (MIDI 1.0: 120 beats a minute)."""
-
-MAX_TICKS_PER_QUARTER = 32_767
-"""The division field of a MIDI header has 15 bits."""
-
-MAX_TICKS = 10_000_000
-"""pretty_midi takes a longer file for a corrupt one."""
 
 SUSTAIN = 64
 """Controller of the sustain pedal; values from 64 on are down."""
@@ -61,129 +52,6 @@ END_OF_PIECE = 80
 
 Receivers ignore the value; other programs write 0, which MIDI names, wherever they stop playing.
 """
-
-
-class TempoMap:
-    """Tempo along a piece: whole microseconds per quarter note from exact ticks on.
-
-    The map is canonical: it starts at tick 0, its ticks ascend, and no entry repeats the tempo
-    before it. Two maps are equal if they have the same entries at the same resolution.
-
-    Parameters
-    ----------
-    ticks : array-like of int, shape (n_changes,)
-        Where each tempo begins.
-    microseconds : array-like of int, shape (n_changes,)
-        Microseconds per quarter note from there on.
-    ticks_per_quarter : int, default=480
-        Ticks in a quarter note.
-
-    Examples
-    --------
-    >>> from pianolstm import TempoMap
-    >>> tempo = TempoMap([0, 960], [500_000, 1_000_000])
-    >>> tempo.to_seconds([480, 960, 1440]).tolist()
-    [0.5, 1.0, 2.0]
-    >>> tempo.to_ticks([0.5, 2.0]).tolist()
-    [480.0, 1440.0]
-    """
-
-    __slots__ = ("_seconds", "microseconds", "ticks", "ticks_per_quarter")
-
-    def __init__(
-        self,
-        ticks: Any = (0,),
-        microseconds: Any = (DEFAULT_MICROSECONDS,),
-        ticks_per_quarter: int = 480,
-    ) -> None:
-        at = np.asarray(ticks, dtype=np.int64)
-        tempo = np.asarray(microseconds, dtype=np.int64)
-        if at.ndim != 1 or at.shape != tempo.shape or at.size == 0:
-            raise InvalidInputError(
-                "A tempo map takes two 1-D sequences of one length, ticks and microseconds, with "
-                f"at least one entry; got shapes {at.shape} and {tempo.shape}."
-            )
-        if (at < 0).any() or (tempo < 1).any() or ticks_per_quarter < 1:
-            raise InvalidInputError(
-                "Ticks must be at least 0, microseconds and ticks_per_quarter at least 1; got "
-                f"ticks from {at.min()}, microseconds from {tempo.min()}, "
-                f"ticks_per_quarter={ticks_per_quarter}."
-            )
-        order = np.argsort(at, kind="stable")
-        at, tempo = at[order], tempo[order]
-        last_at_tick = np.append(at[1:] != at[:-1], True)
-        at, tempo = at[last_at_tick], tempo[last_at_tick]
-        if at[0] > 0:
-            at, tempo = np.append(0, at), np.append(DEFAULT_MICROSECONDS, tempo)
-        changes = np.append(True, tempo[1:] != tempo[:-1])
-        self.ticks, self.microseconds = at[changes], tempo[changes]
-        self.ticks_per_quarter = int(ticks_per_quarter)
-        # Tick differences times microseconds are whole numbers: the sum is exact.
-        elapsed = np.append(0, np.cumsum(np.diff(self.ticks) * self.microseconds[:-1]))
-        self._seconds = elapsed / (1e6 * self.ticks_per_quarter)
-        for array in (self.ticks, self.microseconds, self._seconds):
-            array.setflags(write=False)
-
-    @classmethod
-    def constant(
-        cls, microseconds: int = DEFAULT_MICROSECONDS, ticks_per_quarter: int = 480
-    ) -> TempoMap:
-        """One tempo throughout, in microseconds per quarter note."""
-        return cls((0,), (microseconds,), ticks_per_quarter)
-
-    def to_seconds(self, ticks: Any) -> np.ndarray:
-        """Seconds at each tick (ticks may be fractions)."""
-        ticks = np.asarray(ticks, dtype=np.float64)
-        i = np.searchsorted(self.ticks, ticks, side="right") - 1
-        return self._seconds[i] + (ticks - self.ticks[i]) * self._seconds_per_tick()[i]
-
-    def to_ticks(self, seconds: Any) -> np.ndarray:
-        """Ticks (float64, not rounded) at each time in seconds."""
-        seconds = np.asarray(seconds, dtype=np.float64)
-        i = np.searchsorted(self._seconds, seconds, side="right") - 1
-        return self.ticks[i] + (seconds - self._seconds[i]) / self._seconds_per_tick()[i]
-
-    def _seconds_per_tick(self) -> np.ndarray:
-        return self.microseconds / (1e6 * self.ticks_per_quarter)
-
-    def at_resolution(self, ticks_per_quarter: int) -> TempoMap:
-        """The same tempi at another resolution; ticks are rounded where they must be."""
-        ticks = np.rint(self.ticks * (ticks_per_quarter / self.ticks_per_quarter))
-        return TempoMap(ticks, self.microseconds, ticks_per_quarter)
-
-    def coarsest_resolution(self) -> int:
-        """Fewest ticks per quarter note at which every change stays where it is."""
-        return self.ticks_per_quarter // math.gcd(self.ticks_per_quarter, *self.ticks.tolist())
-
-    def from_tick(self, tick: int) -> TempoMap:
-        """The map as heard from `tick` on, which becomes tick 0."""
-        return TempoMap(np.maximum(self.ticks - tick, 0), self.microseconds, self.ticks_per_quarter)
-
-    def until_tick(self, tick: int) -> TempoMap:
-        """The map without the changes at `tick` and later (the first tempo stays)."""
-        kept = (self.ticks < tick) | (self.ticks == 0)
-        return TempoMap(self.ticks[kept], self.microseconds[kept], self.ticks_per_quarter)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, TempoMap):
-            return NotImplemented
-        return (
-            self.ticks_per_quarter == other.ticks_per_quarter
-            and np.array_equal(self.ticks, other.ticks)
-            and np.array_equal(self.microseconds, other.microseconds)
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.ticks_per_quarter, self.ticks.tobytes(), self.microseconds.tobytes()))
-
-    def __repr__(self) -> str:
-        bpm = 6e7 / self.microseconds
-        tempi = f"{bpm[0]:.4g}" if bpm.size == 1 else f"{bpm.min():.4g}-{bpm.max():.4g}"
-        return (
-            f"<TempoMap {tempi} quarter notes a minute, {bpm.size} "
-            f"{'entry' if bpm.size == 1 else 'entries'}, "
-            f"{self.ticks_per_quarter} ticks per quarter>"
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,32 +9,48 @@ import statistics
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from pianolstm._nn import networks
-from pianolstm._nn.corpus import (
-    END,
-    HOLD,
-    OTHER,
-    Corpus,
-    PitchBernoulli,
-    n_rows,
-    padded_vocabulary,
-)
-from pianolstm._nn.keys import seed_key
-from pianolstm._nn.model_files import fill_leaves, named_leaves, with_nan, without_nan
-from pianolstm._nn.networks import NetworkConfig, Params
-from pianolstm._nn.programs import Size, hold
-from pianolstm._nn.recall import Recall
-from pianolstm._nn.training import TrainState, new_history
+from pianolstm._jax.keys import seed_key
+from pianolstm._jax.programs import Size, hold
+from pianolstm._model import networks
+from pianolstm._model.files import fill_leaves, named_leaves, with_nan, without_nan
+from pianolstm._model.networks import NetworkConfig, Params
+from pianolstm._model.recall import Recall
 from pianolstm.checks import plain_params
 from pianolstm.exceptions import ModelFileError
-from pianolstm.midi import TempoMap
 from pianolstm.rolls import Grid
+from pianolstm.tempo import TempoMap
 from pianolstm.tokens import ChordTokenizer, TokenCorpus
+from pianolstm.vocabulary import END, HOLD, OTHER, Corpus, PitchBernoulli, n_rows, padded_vocabulary
+
+HISTORY_KEYS = ("epoch", "loss", "val_loss", "accuracy", "seconds", "learning_rate")
+
+
+History: TypeAlias = dict[str, list[float]]
+"""A column for each of `HISTORY_KEYS`, a row for each epoch."""
+
+
+def new_history() -> History:
+    """The history before training."""
+    return {key: [] for key in HISTORY_KEYS}
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What a step makes anew: parameters, their running average, the optimiser's moments.
+
+    The moments are None until training begins: a model that only writes needs none.
+    """
+
+    params: Params
+    average: Params
+    opt_state: Any = None
+    epoch: int = 0
+    n_steps: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +101,7 @@ class Model:
     microseconds: int | None
     seed: int
     held_out: tuple[int, ...] = ()
-    history: dict[str, list[float]] = field(default_factory=new_history)
+    history: History = field(default_factory=new_history)
     best_epoch: float = 0
     epoch: int = 0
     state: TrainState | None = None
@@ -183,7 +199,7 @@ class Model:
         model = self.with_holds_of(pieces)
         return replace(model, recall=self.recall + Recall.fit(self.corpus(pieces)))
 
-    def after(self, state: TrainState, history: dict[str, list[float]], best_epoch: float) -> Model:
+    def after(self, state: TrainState, history: History, best_epoch: float) -> Model:
         """The model that training has come to."""
         return replace(
             self,

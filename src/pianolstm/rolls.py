@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -21,7 +20,14 @@ import numpy as np
 from pianolstm import midi, plotting
 from pianolstm.checks import plain
 from pianolstm.exceptions import DataLossWarning, InvalidInputError
-from pianolstm.midi import MAX_TICKS, MAX_TICKS_PER_QUARTER, TempoMap
+from pianolstm.tempo import (
+    MAX_MICROSECONDS,
+    TempoMap,
+    common_resolution,
+    constant_tempo,
+    joined,
+    seconds_grid_ticks,
+)
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -38,9 +44,6 @@ NOTE = np.dtype(
 DEFAULT_FS = 20
 DEFAULT_VELOCITY = 64
 MAX_FRAMES = 2**31 - 1
-MAX_MICROSECONDS = 2**24 - 1
-"""Slowest tempo of a MIDI file: three bytes of microseconds per quarter note."""
-
 Grid: TypeAlias = Literal["seconds", "beats"]
 
 
@@ -103,7 +106,9 @@ class PianoRoll:
         canonical.setflags(write=False)
         if grid == "beats":
             tempo_map = tempo_map or TempoMap.constant()
-            tempo_map = tempo_map.at_resolution(_resolution([tempo_map], int(fs), int(n_frames)))
+            tempo_map = tempo_map.at_resolution(
+                common_resolution([tempo_map], int(fs), int(n_frames))
+            )
             tempo_map = tempo_map.until_tick(round(n_frames * tempo_map.ticks_per_quarter / fs))
         elif tempo_map is not None:
             raise InvalidInputError(
@@ -315,7 +320,8 @@ class PianoRoll:
             whole["end"] = np.maximum.reduceat(notes["end"], heads)
         tempo_map = first.tempo_map
         if tempo_map is not None:
-            tempo_map = _joined_tempo_map(rolls, offsets.tolist())
+            maps = [roll.tempo_map for roll in rolls if roll.tempo_map is not None]
+            tempo_map = joined(maps, int(first.fs), offsets.tolist())
         return cls(whole, int(offsets[-1]), first.fs, first.grid, tempo_map)
 
     @property
@@ -485,11 +491,11 @@ class PianoRoll:
                     'A tempo belongs to grid="beats"; on grid="seconds" leave tempo out, or change '
                     "the speed with roll.stretch."
                 )
-            ticks_per_frame, tempo_map = _seconds_grid_ticks(self.fs, self.n_frames)
+            ticks_per_frame, tempo_map = seconds_grid_ticks(self.fs, self.n_frames)
         else:
             tempo_map = self.tempo_map
             if tempo is not None:
-                tempo_map = _constant_tempo(tempo, tempo_map.ticks_per_quarter)
+                tempo_map = constant_tempo(tempo, tempo_map.ticks_per_quarter)
             ticks_per_frame = tempo_map.ticks_per_quarter / self.fs
         return midi.build_midi(
             np.rint(notes["start"] * ticks_per_frame).astype(np.int64),
@@ -737,68 +743,3 @@ def _canonical(notes: np.ndarray, n_frames: int) -> np.ndarray:
     canonical["pitch"], canonical["velocity"] = pitch[by_start], velocity[by_start]
     canonical["tied"] = tied[by_start] & (canonical["start"] == 0)
     return canonical
-
-
-def _constant_tempo(tempo: float, ticks_per_quarter: int) -> TempoMap:
-    is_number = isinstance(tempo, (int, float, np.integer, np.floating))
-    microseconds = round(6e7 / tempo) if is_number and 0 < tempo < np.inf else 0
-    if not 1 <= microseconds <= MAX_MICROSECONDS:
-        raise InvalidInputError(
-            f"tempo must be a number of quarter notes a minute, {6e7 / MAX_MICROSECONDS:.3g} to "
-            f"6e7; got {tempo!r}."
-        )
-    return TempoMap.constant(microseconds, ticks_per_quarter)
-
-
-def _resolution(maps: Sequence[TempoMap], fs: int, n_frames: int) -> int:
-    """Ticks per quarter note for a piece of these tempi, at which its frames begin on ticks.
-
-    The common multiple, if a MIDI file of this many frames can hold it; else the finest at which no
-    tempo change moves; else the finest, where changes move, once, by less than a tick.
-    """
-    if fs > MAX_TICKS_PER_QUARTER:
-        raise InvalidInputError(
-            f"fs={fs} frames per quarter note are finer than a MIDI file can tell: it holds at "
-            f"most {MAX_TICKS_PER_QUARTER} ticks per quarter note; choose a smaller fs."
-        )
-    most = min(MAX_TICKS_PER_QUARTER, fs * max(1, (MAX_TICKS - 1) // max(n_frames, 1)))
-    common = math.lcm(fs, *(m.ticks_per_quarter for m in maps))
-    if common <= most:
-        return common
-    unmoved = math.lcm(fs, *(m.coarsest_resolution() for m in maps))
-    step = unmoved if unmoved <= most else fs
-    return step * (most // step)
-
-
-def _joined_tempo_map(rolls: Sequence[PianoRoll], offsets: Sequence[int]) -> TempoMap:
-    """Tempi one after the other; `offsets` are where the rolls begin, and the end."""
-    maps = [roll.tempo_map for roll in rolls if roll.tempo_map is not None]
-    fs = int(rolls[0].fs)
-    resolution = _resolution(maps, fs, offsets[-1])
-    ticks, tempi = [], []
-    for tempo_map, offset in zip(maps, offsets, strict=False):
-        tempo_map = tempo_map.at_resolution(resolution)
-        ticks.append(tempo_map.ticks + offset * (resolution // fs))
-        tempi.append(tempo_map.microseconds)
-    return TempoMap(np.concatenate(ticks), np.concatenate(tempi), resolution)
-
-
-@lru_cache(maxsize=256)
-def _seconds_grid_ticks(fs: float, n_frames: int) -> tuple[int, TempoMap]:
-    """Ticks per frame, and a constant tempo, that put each frame of 1/fs s on an exact tick.
-
-    The tempo is near 120 a minute. A MIDI tempo is a whole number of microseconds per quarter
-    note; of the resolutions that leave a piece of this length few enough ticks, the one whose
-    tempo needs the least rounding is taken (none, for most whole fs), 480 or the next if several.
-    """
-    resolution = np.arange(24, MAX_TICKS_PER_QUARTER + 1)
-    ticks_per_frame = np.maximum(1, np.rint(2 * resolution / fs))
-    microseconds = 1e6 * resolution / (fs * ticks_per_frame)
-    error = np.abs(np.rint(microseconds) / microseconds - 1)
-    fits = (ticks_per_frame * n_frames < MAX_TICKS) | (ticks_per_frame == 1)
-    error[(np.rint(microseconds) < 1) | (microseconds >= 2**24) | ~fits] = np.inf
-    least = np.flatnonzero(error <= error.min() + 1e-12)
-    usual = least[resolution[least] >= 480]
-    best = int(usual[0] if len(usual) else least[-1])
-    tempo = TempoMap.constant(round(microseconds[best]), int(resolution[best]))
-    return int(ticks_per_frame[best]), tempo

@@ -29,19 +29,12 @@ from typing import Any
 import numpy as np
 
 from pianolstm.checks import plain_params
+from pianolstm.chords import N_WORDS, chord_keys, unkeyed
 from pianolstm.encoder import PianoRollEncoder, data_loss
 from pianolstm.exceptions import DataLossWarning, InvalidInputError, MidiError, StoreError
-from pianolstm.midi import TempoMap
 from pianolstm.rolls import PianoRoll
-from pianolstm.tokens import (
-    N_WORDS,
-    ChordSequence,
-    TokenCorpus,
-    chord_keys,
-    chord_runs,
-    decode,
-    unkeyed,
-)
+from pianolstm.tempo import TempoMap
+from pianolstm.tokens import ChordSequence, TokenCorpus, chord_runs, decode
 
 FORMAT_VERSION = 1
 

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from safetensors.numpy import load, save
 
-from pianolstm._nn.host import guest
-from pianolstm._nn.lanes import Draw, Group, Piece, Writer, check_tokens, chords_of
+from pianolstm._decoding.batches import Draw, Group, Piece, Writer, check_tokens, chords_of
+from pianolstm._jax.host import guest
 from pianolstm.checks import RandomState, check_number
+from pianolstm.chords import unpack
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError, ModelFileError
-from pianolstm.midi import TempoMap
 from pianolstm.rolls import DEFAULT_VELOCITY, N_PITCHES, PianoRoll
-from pianolstm.tokens import unpack
+from pianolstm.tempo import TempoMap
 from pianolstm.writing import (
     SETTINGS,
     keys_of,

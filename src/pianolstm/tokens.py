@@ -21,11 +21,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from pianolstm.checks import check_number
+from pianolstm.chords import N_WORDS, chord_pitches, find, pack_pitches, unique_chords, unpack
 from pianolstm.exceptions import DataLossWarning, InvalidInputError
-from pianolstm.midi import TempoMap
 from pianolstm.rolls import DEFAULT_FS, DEFAULT_VELOCITY, NOTE, Grid, PianoRoll, as_rolls
+from pianolstm.tempo import TempoMap
 
-N_WORDS = 4
 REST = 0
 
 
@@ -435,34 +435,6 @@ class ChordTokenizer(TransformerMixin, BaseEstimator):
             )
 
 
-def chord_pitches(chord: np.ndarray) -> str:
-    """A chord for people to read: its pitches in ascending order, ``*`` where struck again.
-
-    Parameters
-    ----------
-    chord : ndarray of uint64, shape (4,)
-        Bits of the chord.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> import numpy as np, pianolstm as pl
-    >>> pl.chord_pitches(np.array([1 << 60, 1 << 3, 1 << 60, 0], dtype=np.uint64))
-    '60* 67'
-    """
-    sounding, struck = unpack(chord[None])[0].reshape(2, 128)
-    return " ".join(f"{p}{'*' if struck[p] else ''}" for p in np.flatnonzero(sounding | struck))
-
-
-def unpack(chords: np.ndarray) -> np.ndarray:
-    """Bits of chords as uint8 planes (n, 256): 128 pitches that sound, 128 struck again."""
-    as_bytes = np.ascontiguousarray(chords.astype("<u8", copy=False)).view(np.uint8)
-    return np.unpackbits(as_bytes, axis=-1, bitorder="little")
-
-
 def decode(vocabulary: np.ndarray, sequence: ChordSequence) -> PianoRoll:
     """The roll of one sequence of tokens over a vocabulary; velocities 64."""
     tokens = sequence.tokens
@@ -523,58 +495,8 @@ def chord_runs(roll: PianoRoll) -> tuple[np.ndarray, np.ndarray]:
 def _tied(corpus: TokenCorpus, X: Any) -> list[np.ndarray]:
     """The chord that sounds before each piece."""
     return [
-        _pack_pitches(roll.notes["pitch"][roll.notes["tied"]])
+        pack_pitches(roll.notes["pitch"][roll.notes["tied"]])
         if isinstance(roll, PianoRoll)
         else np.zeros(N_WORDS, np.uint64)
         for roll in (corpus.tokens if isinstance(X, TokenCorpus) else X)
     ]
-
-
-def _pack_pitches(pitches: np.ndarray) -> np.ndarray:
-    """Bits of the chord in which these pitches sound."""
-    plane = np.zeros(256, np.uint8)
-    plane[pitches] = 1
-    return np.packbits(plane, bitorder="little").view("<u8").astype(np.uint64)
-
-
-def chord_keys(chords: np.ndarray) -> np.ndarray:
-    """One sortable item a chord, in the order of its words as numbers."""
-    return np.ascontiguousarray(chords, dtype=">u8").view(f"S{8 * N_WORDS}").ravel()
-
-
-def unkeyed(keys: np.ndarray) -> np.ndarray:
-    """The chords of keys: uint64, shape (n, 4)."""
-    return keys.view(">u8").reshape(-1, N_WORDS).astype(np.uint64)
-
-
-def unique_chords(chords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different chords in the order of their keys, and the row of each chord in them.
-
-    Sorts 64-bit hashes, which is several times faster than sorting chords; should two chords have
-    one hash, it sorts chords.
-    """
-    hashes = np.zeros(len(chords), np.uint64)
-    for word in chords.T:
-        hashes = (hashes ^ word) * np.uint64(0x9E3779B97F4A7C15)
-        hashes ^= hashes >> np.uint64(29)
-    order = np.argsort(hashes)
-    hashes = hashes[order]
-    is_first = np.append(True, hashes[1:] != hashes[:-1])[: len(order)]
-    table = chords[order[is_first]]
-    inverse = np.empty(len(order), np.int64)
-    inverse[order] = np.cumsum(is_first) - 1
-    if not np.array_equal(table[inverse], chords):
-        keys, inverse = np.unique(chord_keys(chords), return_inverse=True)
-        return unkeyed(keys), inverse
-    order = np.argsort(chord_keys(table))
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return table[order], rank[inverse]
-
-
-def find(table: np.ndarray, chords: np.ndarray) -> np.ndarray:
-    """Row of each chord in the table, -1 where it has none: int64, shape (len(chords),)."""
-    unique, inverse = unique_chords(np.concatenate([table, chords]))
-    row = np.full(len(unique), -1, np.int64)
-    row[inverse[: len(table)]] = np.arange(len(table))
-    return row[inverse[len(table) :]]

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from pianolstm._nn.keys import fold, key_of
-from pianolstm._nn.lanes import Draw, Piece, Writer, chords_of, write_all
+from pianolstm._decoding.batches import Draw, Piece, Writer, chords_of, write_all
+from pianolstm._decoding.random_numbers import fold, key_of
 from pianolstm.checks import as_seed, check_number, plain
+from pianolstm.chords import unique_chords
 from pianolstm.constraints import limits_of
 from pianolstm.encoder import read_files
 from pianolstm.exceptions import InvalidInputError
-from pianolstm.midi import TempoMap
 from pianolstm.rolls import PianoRoll, as_rolls
-from pianolstm.tokens import ChordSequence, TokenCorpus, decode, unique_chords
+from pianolstm.tempo import TempoMap
+from pianolstm.tokens import ChordSequence, TokenCorpus, decode
 
 RECENT = 8.0
 """How far back `repetition_penalty` looks: seconds, or twice as many quarter notes."""

@@ -24,9 +24,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from pianolstm import plotting
+from pianolstm.chords import chord_pitches
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import N_PITCHES, as_rolls
-from pianolstm.tokens import ChordTokenizer, chord_pitches
+from pianolstm.tokens import ChordTokenizer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from pianolstm._nn.corpus import Corpus, PitchBernoulli
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import Grid
 from pianolstm.tokens import ChordTokenizer, Pieces, as_corpus
+from pianolstm.vocabulary import Corpus, PitchBernoulli
 
 
 class NgramBaseline(BaseEstimator):

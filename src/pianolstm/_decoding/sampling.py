@@ -1,10 +1,10 @@
 """Writing music: one function for single pieces, many, primes and streams.
 
-A block of frames is written in all lanes at once (see `pianolstm._nn.stepping`); how many frames is
-an argument of the compiled program, as are seeds, temperatures and constraints. Each lane has its
-own clock, prime and settings.
+A block of frames is written in all lanes at once (see `pianolstm._decoding.stepping`); how many
+frames is an argument of the compiled program, as are seeds, temperatures and constraints. Each lane
+has its own clock, prime and settings.
 
-For the order of axes, see `pianolstm._nn.scene`.
+For the order of axes, see `pianolstm._decoding.state`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from pianolstm._nn.corpus import END, HOLD, OTHER
-from pianolstm._nn.networks import NetworkConfig, begins_chord, unpack_words
-from pianolstm._nn.note_by_note import (
+from pianolstm._decoding.history import hear, recalled
+from pianolstm._decoding.notes import (
     LARGE,
     N_NUMBERS,
     asked_of,
@@ -28,12 +27,13 @@ from pianolstm._nn.note_by_note import (
     sharpness_of,
     spell_out,
 )
-from pianolstm._nn.picking import pick, row_at, uniform
-from pianolstm._nn.programs import LARGE_PROGRAM, program
-from pianolstm._nn.recall import hear, recalled
-from pianolstm._nn.scene import BLOCK, Drawn, Frames, Rules, Scene, State, Vocabulary, Written
-from pianolstm._nn.stepping import Laid, step
+from pianolstm._decoding.random_numbers import pick, row_at, uniform
+from pianolstm._decoding.state import BLOCK, Drawn, Frames, Rules, Scene, State, Vocabulary, Written
+from pianolstm._decoding.stepping import Laid, step
+from pianolstm._jax.programs import LARGE_PROGRAM, program
+from pianolstm._model.networks import NetworkConfig, begins_chord, unpack_words
 from pianolstm.rolls import N_PITCHES
+from pianolstm.vocabulary import END, HOLD, OTHER
 
 MOST_VAIN = 8
 """Spellings of a frame that keep not what is asked, after which there are no more."""
@@ -130,8 +130,8 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
     long, all is drawn again. After `MOST_VAIN` spellings in vain nothing more is spelled in this
     frame; where no row is left, the last of them has no more notes than are asked for.
 
-    What is recalled (see `pianolstm._nn.recall`) comes with its share, at temperature 0 where that
-    is above one half, and nowhere if it is not allowed. All else that is told here is of the
+    What is recalled (see `pianolstm._model.recall`) comes with its share, at temperature 0 where
+    that is above one half, and nowhere if it is not allowed. All else that is told here is of the
     network's part of the probability.
 
     Parameters

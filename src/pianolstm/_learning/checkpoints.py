@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from pianolstm._nn.model_files import read_model, with_nan, write_model
-from pianolstm._nn.training import Progress, TrainState
+from pianolstm._learning.training import Progress
+from pianolstm._model.files import read_model, with_nan, write_model
 from pianolstm.exceptions import InvalidInputError
+from pianolstm.model import TrainState
 
 NAME = "checkpoint.safetensors"
 

@@ -15,8 +15,10 @@ import numpy as np
 import optax
 from jax import Array
 
-from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader, Transpositions
-from pianolstm._nn.devices import (
+from pianolstm._jax.keys import seed_key
+from pianolstm._jax.programs import LARGE_PROGRAM, program
+from pianolstm._learning.augmentation import Transpositions
+from pianolstm._learning.devices import (
     agreed,
     is_first_process,
     on_all,
@@ -24,16 +26,15 @@ from pianolstm._nn.devices import (
     over_devices,
     shared_out,
 )
-from pianolstm._nn.evaluation import evaluate
-from pianolstm._nn.keys import seed_key
-from pianolstm._nn.losses import softmax_loss
-from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
-from pianolstm._nn.programs import LARGE_PROGRAM, program
-from pianolstm._nn.recall import Recall
+from pianolstm._model.inputs import Reader
+from pianolstm._model.likelihood import evaluate
+from pianolstm._model.losses import softmax_loss
+from pianolstm._model.networks import NetworkConfig, Params, bind, targets_of
+from pianolstm._model.recall import Recall
 from pianolstm.exceptions import PianoLSTMError
+from pianolstm.model import HISTORY_KEYS, History, TrainState, new_history
+from pianolstm.vocabulary import Corpus, PitchBernoulli
 from pianolstm.windows import WindowBatch, WindowDataset
-
-HISTORY_KEYS = ("epoch", "loss", "val_loss", "accuracy", "seconds", "learning_rate")
 
 HIDDEN_SHARE = 0.5
 """Share of the chords begun once that an epoch treats as unknown.
@@ -77,26 +78,6 @@ _compiling = _Compiling()
 
 
 @dataclass(frozen=True)
-class TrainState:
-    """What a step makes anew: parameters, their running average, the optimiser's moments.
-
-    The moments are None until training begins: a model that only writes needs none.
-    """
-
-    params: Params
-    average: Params
-    opt_state: Any = None
-    epoch: int = 0
-    n_steps: int = 0
-
-    def with_moments(self, config: NetworkConfig, factory: OptimizerFactory) -> TrainState:
-        """Ready for a step."""
-        if self.opt_state is not None:
-            return self
-        return replace(self, opt_state=_first_moments(config, factory, self.params))
-
-
-@dataclass(frozen=True)
 class Settings:
     """How to train; none of it is part of a compiled program. `deadline` is a monotonic time."""
 
@@ -110,15 +91,6 @@ class Settings:
     seed: int
     augment: int = 0
     checkpoint_minutes: float | None = None
-
-
-History: TypeAlias = dict[str, list[float]]
-"""A column for each of `HISTORY_KEYS`, a row for each epoch."""
-
-
-def new_history() -> History:
-    """The history before training."""
-    return {key: [] for key in HISTORY_KEYS}
 
 
 @dataclass(frozen=True)
@@ -295,7 +267,7 @@ class Trainer:
         state, totals = first.state, first.totals
         deadline, minutes = settings.deadline, settings.checkpoint_minutes
         rng = np.random.default_rng((settings.seed, state.epoch))
-        reader = self._reader(rng, self.transpositions)
+        reader = self._reader(rng, is_transposed=True)
         n_steps = self.dataset.n_batches(settings.batch_size)
         pending: tuple[Array, int] | None = None
         share = 1.0
@@ -338,12 +310,11 @@ class Trainer:
         loss, n_right, weight = totals
         return loss / max(weight, 1), n_right / max(weight, 1), share
 
-    def _reader(self, rng: np.random.Generator, transpositions: Transpositions | None) -> Reader:
+    def _reader(self, rng: np.random.Generator, *, is_transposed: bool) -> Reader:
         """Reads the corpus with some of the chords begun once hidden, and each piece transposed."""
         hidden = self.begun_once[rng.random(len(self.begun_once)) < HIDDEN_SHARE]
-        return Reader(
-            self.corpus, hidden, transpositions, rng, spell=self.config.spell, skip_held=True
-        )
+        transposed = self.transpositions.draw(rng) if is_transposed else None
+        return Reader(self.corpus, hidden, transposed, spell=self.config.spell, skip_held=True)
 
     @staticmethod
     def _arrays(reader: Reader, batch: WindowBatch) -> tuple[np.ndarray, ...]:
@@ -416,7 +387,8 @@ class Trainer:
     def _untrained_loss(self) -> float:
         """Loss of the first batch, before any step."""
         state = self.progress.state
-        reader = self._reader(np.random.default_rng((self.settings.seed, state.epoch)), None)
+        rng = np.random.default_rng((self.settings.seed, state.epoch))
+        reader = self._reader(rng, is_transposed=False)
         batch = next(self.dataset.batches(self.settings.batch_size, shuffle=False))
         sums = batch_sums(
             self.config,
@@ -528,6 +500,13 @@ def train_step(
     new = jnp.maximum(1 - AVERAGED, 9 / (11 + n_steps))  # the first steps count less
     average = jax.tree.map(lambda a, p: a + new * (p - a), average, params)
     return params, average, opt_state, sums
+
+
+def with_moments(state: TrainState, config: NetworkConfig, factory: OptimizerFactory) -> TrainState:
+    """The state, ready for a step."""
+    if state.opt_state is not None:
+        return state
+    return replace(state, opt_state=_first_moments(config, factory, state.params))
 
 
 @program(n_static=2)

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from jax import Array
 
-from pianolstm._nn.corpus import Corpus, PitchBernoulli, Reader
-from pianolstm._nn.losses import Output, log_likelihoods, logits_of
-from pianolstm._nn.networks import NetworkConfig, Params, bind, targets_of
-from pianolstm._nn.programs import program
-from pianolstm._nn.recall import Recall
+from pianolstm._jax.programs import program
+from pianolstm._model.inputs import Reader
+from pianolstm._model.losses import Output, log_likelihoods, logits_of
+from pianolstm._model.networks import NetworkConfig, Params, bind, targets_of
+from pianolstm._model.recall import Recall
+from pianolstm.vocabulary import Corpus, PitchBernoulli
 from pianolstm.windows import PAD, START
 
 LANES = (1, 4, 16)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pianolstm._nn.corpus import HOLD, OTHER
-from pianolstm._nn.spelling import NEVER
+from pianolstm._model.note_decoder import NEVER
+from pianolstm.vocabulary import HOLD, OTHER
 
 CHUNK_LOGITS = 2**22
 """Logits held at once: 16 MB, whatever the batch and the vocabulary."""

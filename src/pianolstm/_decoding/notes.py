@@ -1,8 +1,8 @@
-"""Chords drawn note by note, in lanes; see `pianolstm._nn.spelling` for their probabilities.
+"""Chords drawn note by note, in lanes; see `pianolstm._model.note_decoder` for their probabilities.
 
 Conventions
 -----------
-Lanes first, as in `pianolstm._nn.scene`.
+Lanes first, as in `pianolstm._decoding.state`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pianolstm._nn.networks import unpack_words
-from pianolstm._nn.picking import row_at
-from pianolstm._nn.stepping import Laid
+from pianolstm._decoding.random_numbers import row_at
+from pianolstm._decoding.stepping import Laid
+from pianolstm._model.networks import unpack_words
 from pianolstm.rolls import N_PITCHES
 
 LARGE = 3e38
@@ -146,7 +146,7 @@ def spell_out(
     Parameters
     ----------
     laid : dict
-        See `pianolstm._nn.stepping.lay_out`.
+        See `pianolstm._decoding.stepping.lay_out`.
     features : Array, shape (lanes, embedding)
     before : Array of bool, shape (lanes, 128)
         What sounded in the frame before.

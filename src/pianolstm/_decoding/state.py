@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pianolstm._nn.networks import NetworkConfig
-from pianolstm._nn.recall import nothing_heard
-from pianolstm._nn.stepping import Carry
+from pianolstm._decoding.history import nothing_heard
+from pianolstm._decoding.stepping import Carry
+from pianolstm._model.networks import NetworkConfig
 
 BLOCK = 64
 """Frames that one call writes at the most; Ctrl-C and deadlines act between two."""
@@ -128,7 +128,7 @@ class State(NamedTuple):
     Attributes
     ----------
     carry, features
-        Of the network, see `pianolstm._nn.stepping.step`.
+        Of the network, see `pianolstm._decoding.stepping.step`.
     clock : Array of int32, shape (lanes,)
         The next frame; frames of the prime are below 0.
     past : Array of uint32, shape (lanes, 8)
@@ -160,7 +160,7 @@ class Scene(NamedTuple):
     Attributes
     ----------
     laid : dict
-        The network, see `pianolstm._nn.stepping.lay_out`.
+        The network, see `pianolstm._decoding.stepping.lay_out`.
     vocabulary : Vocabulary
     rules : Rules
     given : Frames

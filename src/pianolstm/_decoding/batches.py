@@ -14,18 +14,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from pianolstm._nn.corpus import HOLD, as_words, held_on, padded_vocabulary
-from pianolstm._nn.host import guest
-from pianolstm._nn.networks import NetworkConfig, Params
-from pianolstm._nn.programs import hold
-from pianolstm._nn.sampling import write
-from pianolstm._nn.scene import BLOCK, Frames, Rules, State, Vocabulary, Written, begin, spread
-from pianolstm._nn.stepping import FEW, LANES, adds_up_alike, lay_out
+from pianolstm._decoding.sampling import write
+from pianolstm._decoding.state import (
+    BLOCK,
+    Frames,
+    Rules,
+    State,
+    Vocabulary,
+    Written,
+    begin,
+    spread,
+)
+from pianolstm._decoding.stepping import FEW, LANES, adds_up_alike, lay_out
+from pianolstm._jax.host import guest
+from pianolstm._jax.programs import hold
+from pianolstm._model.networks import NetworkConfig, Params
+from pianolstm.chords import as_words, find, held_on
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError
-from pianolstm.midi import TempoMap
 from pianolstm.rolls import Grid
-from pianolstm.tokens import find
+from pianolstm.tempo import TempoMap
+from pianolstm.vocabulary import HOLD, padded_vocabulary
 from pianolstm.windows import START
 
 UNLIMITED = np.iinfo(np.int32).max

@@ -5,7 +5,7 @@ softmax over the pitches above the last one and the end, given what predicts the
 been spelled of it; where the pitch sounded in the frame before, it is then drawn whether it is
 struck again. So the probabilities of all frames add up to one.
 
-For symbols, see `pianolstm._nn.corpus.spelled`.
+For symbols, see `pianolstm._model.inputs.spelled`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from pianolstm._nn.corpus import LAST
-from pianolstm._nn.lstm import from_numpy, zeros
+from pianolstm._model.inputs import LAST
+from pianolstm._model.lstm import from_numpy, zeros
 from pianolstm.rolls import N_PITCHES
 
 CHUNK = 1 << 10

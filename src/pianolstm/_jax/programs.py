@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from pianolstm._nn.host import as_guest
+from pianolstm._jax.host import as_guest
 
 MAX_WEIGHT = 120
 """Weight of the programs that are kept, small ones counting 1 each."""

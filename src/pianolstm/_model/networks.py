@@ -5,7 +5,7 @@ Conventions
 Input at step t is the chord of the frame before the one to predict. A chord is read as its id and
 its bits, eight ``uint32`` words (see `pianolstm.tokens`): the id picks the chord's own vector,
 the bits its pitches' vectors, so that a chord outside the vocabulary is heard as what it is. The
-vocabulary has `n_rows` rows: the chords, padding, and three more (see `pianolstm._nn.corpus`).
+vocabulary has `n_rows` rows: the chords, padding, and three more (see `pianolstm.vocabulary`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from pianolstm._nn.corpus import END, HOLD, OTHER
-from pianolstm._nn.losses import Output, Targets
-from pianolstm._nn.lstm import LSTMLayer, from_numpy, no_draw, zeros
-from pianolstm._nn.spelling import NEVER, Speller
+from pianolstm._model.losses import Output, Targets
+from pianolstm._model.lstm import LSTMLayer, from_numpy, no_draw, zeros
+from pianolstm._model.note_decoder import NEVER, Speller
+from pianolstm.vocabulary import END, HOLD, OTHER
 from pianolstm.windows import PAD, START
 
 Params: TypeAlias = dict[str, Any]

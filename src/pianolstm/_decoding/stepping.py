@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from pianolstm._nn.networks import (
+from pianolstm._jax.programs import program
+from pianolstm._model.networks import (
     CONV_FRAMES,
     NetworkConfig,
     Params,
@@ -29,7 +30,6 @@ from pianolstm._nn.networks import (
     bind,
     unpack_words,
 )
-from pianolstm._nn.programs import program
 from pianolstm.rolls import N_PITCHES
 from pianolstm.windows import START
 

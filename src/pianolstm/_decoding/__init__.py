@@ -1,0 +1,1 @@
+"""Writing music. Nothing here is public; use `SequenceGenerator.generate` or `stream`."""

@@ -1,0 +1,1 @@
+"""JAX as a guest in the program: settings, processes, compiled programs, keys."""

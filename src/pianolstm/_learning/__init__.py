@@ -1,0 +1,1 @@
+"""Training. Nothing here is public; use `SequenceGenerator.fit`."""

@@ -1,0 +1,1 @@
+"""What networks compute. Nothing here is public; use `SequenceGenerator`."""

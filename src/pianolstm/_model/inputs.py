@@ -1,0 +1,175 @@
+"""What a network reads and is asked for: ids, bits, rows of the softmax, notes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pianolstm.chords import N_PITCHES, N_WORDS, as_words, transpose_chords, unpack
+from pianolstm.vocabulary import END, HOLD, OTHER, Corpus, n_rows
+
+LAST = 2 * N_PITCHES
+"""The symbol after the last note."""
+
+SKIPPED = -1
+"""The first symbol of a frame that is not to be spelled."""
+
+MULTIPLE = 4
+"""Lists of symbols are as long as a multiple of this, so that few sizes are compiled."""
+
+
+class Transposed(NamedTuple):
+    """How the pieces of a corpus are transposed.
+
+    Attributes
+    ----------
+    rows : ndarray of int32, shape (2 * limit + 1, n_chords)
+        The row of each chord in the vocabulary, -1 where it is outside, from `limit` semitones down
+        to `limit` up.
+    steps : ndarray of int64, shape (n_pieces,)
+        Semitones that each piece is transposed by.
+    """
+
+    rows: np.ndarray
+    steps: np.ndarray
+
+
+class Reader:
+    """Turns ids (`START` and `PAD` among them) into a network's inputs and targets.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The table of chords.
+    hidden : ndarray of int, default=()
+        Ids treated as chords outside the vocabulary.
+    transposed : Transposed, default=None
+        How pieces are transposed; None not at all.
+    spell : bool, default=False
+        Whether chords outside the vocabulary are written, or only told to be so.
+    skip_held : bool, default=False
+        Whether chords that are held on are to be learned by their row alone. To spell them takes
+        time, and adds next to nothing to their likelihood.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        hidden: np.ndarray | tuple[()] = (),
+        transposed: Transposed | None = None,
+        *,
+        spell: bool = False,
+        skip_held: bool = False,
+    ) -> None:
+        rows = n_rows(corpus.n_tokens)
+        if transposed is None:
+            transposed = Transposed(corpus.rows[None], np.zeros(len(corpus.tokens), np.int64))
+        table = transposed.rows
+        is_hidden = np.zeros(corpus.n_tokens + 1, bool)
+        is_hidden[corpus.rows[np.asarray(hidden, np.int64)]] = True
+        outside = (table < 0) | is_hidden[table]
+        targets = np.where(outside, rows + OTHER, table)
+        if not spell:
+            # Nobody wrote a chord that only a transposition takes out of the vocabulary: it is
+            # heard, but how often such chords come is not to be learned from it.
+            targets[(table < 0) & (corpus.rows >= 0)] = -1
+        self.spell, self.skip_held, self.n_rows = spell, skip_held, rows
+        # Two more entries, so that PAD (-2) and START (-1) index the last two.
+        self._inputs = _with_ends(np.where(outside, rows, table), [-2, -1])
+        self._targets = _with_ends(targets, [rows + END])
+        self._held = np.append(corpus.held, [corpus.end] * 2)
+        self._chords = np.concatenate([corpus.chords, np.zeros((2, N_WORDS), np.uint64)])
+        self._words = as_words(self._chords)
+        ends = np.full((3, 1), [SKIPPED], np.int16)  # of the end of a piece, PAD and START
+        self._symbols = spelled(corpus.chords)
+        self._symbols = np.append(self._symbols, np.repeat(ends, self._symbols.shape[1], 1), 0)
+        self._steps, self._limit = transposed.steps, len(table) // 2
+
+    def inputs(
+        self, ids: np.ndarray, pieces: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids as the network counts them, and bits (…, 8); other chords have no id of its rows.
+
+        Parameters
+        ----------
+        ids : ndarray of int, shape (…)
+        pieces : ndarray of int, shape (len(ids),), default=None
+            The piece of each row of ids; None takes the chords as they were written.
+        """
+        bits = self._words[ids]
+        if pieces is not None:
+            steps = self._steps[pieces]
+            for step in np.unique(steps[steps != 0]):
+                same = steps == step
+                chords = transpose_chords(self._chords[ids[same]], int(step))
+                bits[same] = as_words(chords).reshape(*chords.shape[:-1], -1)
+        return self._inputs[self._row(ids, pieces), ids], bits
+
+    def targets(
+        self, ids: np.ndarray, before: np.ndarray, pieces: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is to be predicted.
+
+        Parameters
+        ----------
+        ids : ndarray of int, shape (…)
+            `Corpus.end` may be among them.
+        before : ndarray of int, shape (…)
+            The frames before them.
+        pieces : ndarray of int, default=None
+            As for `inputs`.
+
+        Returns
+        -------
+        rows : ndarray of int32, shape (…)
+            Of the softmax; -1 where there is no target.
+        may_hold : ndarray of bool, shape (…)
+            Whether the row `HOLD` is possible: what sounds, held on, is outside the vocabulary.
+        symbols : ndarray of int16, shape (…, length)
+            How it is spelled; `SKIPPED` where it is not.
+        """
+        row, held = self._row(ids, pieces), self._held[before]
+        targets = self._targets[row, ids]
+        may_hold = self.spell & (self._targets[row, held] == self.n_rows + OTHER)
+        targets = np.where(may_hold & (ids == held), self.n_rows + HOLD, targets)
+        symbols = self._symbols[ids]
+        if pieces is not None:
+            steps = self._steps[pieces].reshape(-1, *[1] * ids.ndim)
+            is_note = (symbols >= 0) & (symbols < LAST)
+            symbols = np.where(is_note, symbols + steps, symbols).astype(np.int16)
+        if self.skip_held:
+            symbols[ids == held] = SKIPPED
+        return targets.astype(np.int32), may_hold, symbols
+
+    def _row(self, ids: np.ndarray, pieces: np.ndarray | None) -> np.ndarray | int:
+        """Which row of the tables each row of ids is read from."""
+        if pieces is None:
+            return self._limit
+        return self._limit + self._steps[pieces].reshape(-1, *[1] * (ids.ndim - 1))
+
+
+def _with_ends(table: np.ndarray, ends: list[int]) -> np.ndarray:
+    columns = np.broadcast_to(ends, (len(table), len(ends)))
+    return np.concatenate([table, columns], axis=1).astype(np.int32)
+
+
+def spelled(chords: np.ndarray) -> np.ndarray:
+    """Symbols of chords: int16, shape (n, length), each list ended by at least one `LAST`.
+
+    A note is one of 256 symbols, the bits of a chord (see `pianolstm.tokens`): a pitch, or 128 more
+    where it is struck again. They ascend.
+
+    Parameters
+    ----------
+    chords : ndarray of uint64, shape (n, 4)
+    """
+    planes = unpack(chords).reshape(-1, 2, N_PITCHES).astype(bool)
+    counts = planes[:, 0].sum(1)
+    length = -(-(int(counts.max(initial=0)) + 1) // MULTIPLE) * MULTIPLE
+    symbols = np.full((len(chords), length), LAST, np.int16)
+    rows, pitches = np.nonzero(planes[:, 0])
+    firsts = np.cumsum(counts) - counts
+    again = planes[:, 1][rows, pitches]
+    symbols[rows, np.arange(len(rows)) - firsts[rows]] = pitches + N_PITCHES * again
+    return symbols

@@ -1,0 +1,121 @@
+"""What a piece has had before, recalled: music repeats itself, and networks forget.
+
+Where the last frames of a piece have come before in it, the chord that followed them then is likely
+to follow again. How likely is counted over the training pieces, by how many frames agree:
+
+    p(frame) = share · [frame is the one recalled] + (1 - share) · p(frame) by the network
+
+Of all places where the last frames have come before, one is recalled where most agree, by the
+lengths of `LENGTHS`; of those the latest. Frames agree that have the same chord for as many frames:
+else each held chord would agree with itself. (Mixing a model with what followed a like history is
+the cache of Kuhn and De Mori 1990; long matches as contexts are those of PPM*, Cleary and Teahan
+1997.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pianolstm.chords import ages
+from pianolstm.vocabulary import Corpus
+
+LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Frames that agree, the classes that are counted apart."""
+
+HALVES = {2: (1, 1), 3: (2, 1), 4: (2, 2), 6: (4, 2), 8: (4, 4)}
+HALVES |= {12: (8, 4), 16: (8, 8), 24: (16, 8), 32: (16, 16)}
+"""Each length as the sum of two shorter ones."""
+
+MEMORY = 4096
+"""Frames that are remembered."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How often what is recalled comes.
+
+    Attributes
+    ----------
+    counts : ndarray of int64, shape (2, 1 + len(LENGTHS))
+        For each class of agreement, frames of the training pieces; and those among them whose
+        chord was the one recalled. Class 0 is of frames where nothing is recalled.
+    """
+
+    counts: np.ndarray
+
+    @classmethod
+    def fit(cls, corpus: Corpus) -> Recall:
+        """Count over the pieces of a corpus."""
+        counts = np.zeros((2, 1 + len(LENGTHS)), np.int64)
+        for tokens in corpus.tokens:
+            classes, sources = find_sources(corpus, tokens)
+            came = (classes > 0) & (tokens[sources] == tokens)
+            for row, which in enumerate((classes, classes[came])):
+                counts[row] += np.bincount(which, minlength=counts.shape[1])
+        return cls(counts)
+
+    def __add__(self, other: Recall) -> Recall:
+        return Recall(self.counts + other.counts)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Probability of what is recalled, by class: float32, never 1."""
+        n, came = self.counts
+        return (came / (n + 1)).astype(np.float32)
+
+    def of(self, corpus: Corpus, tokens: np.ndarray, *, spell: bool) -> tuple[np.ndarray, ...]:
+        """Along a piece, the share of what is recalled, and its id: float64 and int, (n_frames,).
+
+        Without spelling no chord outside the vocabulary is recalled.
+        """
+        classes, sources = find_sources(corpus, tokens)
+        ids = tokens[sources]
+        shares = self.shares.astype(np.float64)[classes]
+        return np.where(spell | (corpus.rows[ids] >= 0), shares, 0), ids
+
+
+def find_sources(corpus: Corpus, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is recalled along a piece.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    tokens : ndarray of int32, shape (n,)
+        Ids of the piece's chords.
+
+    Returns
+    -------
+    classes : ndarray of int, shape (n,)
+        How many frames before each frame agree, as a number of `LENGTHS` from 1 on; 0 for none.
+    sources : ndarray of int, shape (n,)
+        The frame that is recalled, an earlier one; 0 for none.
+    """
+    n = len(tokens)
+    classes, sources = np.zeros((2, n), np.int64)
+    frames = np.stack([tokens, ages(corpus.chords[tokens])], axis=1)
+    # Contexts that end with each frame, numbered so that like ones have the same number; -1 where
+    # the piece is too young.
+    contexts = {1: _numbered(frames)}
+    for number, length in enumerate(LENGTHS, 1):
+        if length > 1:
+            first, second = HALVES[length]
+            before = np.concatenate([np.full(second, -1), contexts[first]])[:n]
+            pairs = np.stack([before, contexts[second]], axis=1)
+            contexts[length] = np.where(before < 0, -1, _numbered(pairs))
+        context = contexts[length]
+        order = np.argsort(context, kind="stable")
+        same = (context[order][1:] == context[order][:-1]) & (context[order][1:] >= 0)
+        lag = np.zeros(n, np.int64)
+        lag[order[1:]] = np.where(same, np.diff(order), 0)
+        # What follows is recalled in the next frame.
+        at = np.flatnonzero((lag[:-1] > 0) & (lag[:-1] <= MEMORY)) + 1
+        classes[at], sources[at] = number, at - lag[at - 1]
+    return classes, sources
+
+
+def _numbered(pairs: np.ndarray) -> np.ndarray:
+    """Rows of two numbers as one, the same for like rows."""
+    wide = pairs[:, 0].astype(np.int64) * (int(pairs[:, 1].max(initial=0)) + 1) + pairs[:, 1]
+    return np.unique(wide, return_inverse=True)[1].reshape(-1)

@@ -1,1 +1,0 @@
-"""Networks, their training and sampling. Nothing here is public; use `SequenceGenerator`."""

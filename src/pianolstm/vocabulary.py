@@ -1,0 +1,171 @@
+"""Token sequences as the networks take them, and what a chord outside the vocabulary costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pianolstm.chords import as_words, find, held_on, unique_chords, unpack
+from pianolstm.tokens import TokenCorpus, count_frames
+
+ROW_MULTIPLE = 256
+"""The vocabulary is padded to a multiple of this, so that few sizes are compiled."""
+
+
+CHUNK = 1 << 14
+"""Chords whose bits are unpacked at once."""
+
+HOLD, END, OTHER = -3, -2, -1
+"""The last rows of the softmax: what sounds, outside the vocabulary, is held on; the piece ends;
+any other chord outside the vocabulary."""
+
+
+def n_rows(n_tokens: int) -> int:
+    """Rows of the softmax for a vocabulary, padded.
+
+    The last three are `HOLD`, `END` and `OTHER`.
+    """
+    return -(-(n_tokens + 3) // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Pieces as tokens, seen through a vocabulary.
+
+    Attributes
+    ----------
+    tokens : sequence of ndarray of int32, shape (n_frames,)
+        One entry a piece; ids are rows of `chords`.
+    chords : ndarray of uint64, shape (n_chords, 4)
+        Bits of each id.
+    rows : ndarray of int32, shape (n_chords,)
+        The chord's number in the vocabulary, -1 where it is outside.
+    held : ndarray of int64, shape (n_chords,)
+        Id of each chord held on: the same pitches, none struck again.
+    vocabulary : ndarray of uint64, shape (n_tokens, 4)
+        Bits of the vocabulary's chords.
+    """
+
+    tokens: Sequence[np.ndarray]
+    chords: np.ndarray
+    rows: np.ndarray
+    held: np.ndarray
+    vocabulary: np.ndarray
+
+    @classmethod
+    def of(cls, vocabulary: np.ndarray, corpus: TokenCorpus) -> Corpus:
+        """See a corpus through a vocabulary."""
+        held = held_on(corpus.chords)
+        lacking = unique_chords(held[find(corpus.chords, held) < 0])[0]
+        chords = np.concatenate([corpus.chords, lacking])
+        rows = find(vocabulary, chords).astype(np.int32)
+        return cls(corpus.tokens, chords, rows, find(chords, held_on(chords)), vocabulary)
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary."""
+        return len(self.vocabulary)
+
+    @property
+    def end(self) -> int:
+        """Id that stands for the end of a piece, as a target only.
+
+        Without an end to learn, the long last chords of pieces teach that long chords never end,
+        and music freezes on them.
+        """
+        return len(self.chords)
+
+    def counts(self) -> np.ndarray:
+        """Frames of each id: int64, shape (n_chords,)."""
+        return count_frames(self.tokens, len(self.chords))
+
+    def onsets(self) -> np.ndarray:
+        """Notes of each piece, by their onsets: int64, shape (n_pieces,)."""
+        counts = []
+        for tokens in self.tokens:
+            chords = self.chords[tokens]
+            before = np.concatenate([np.zeros((1, 2), np.uint64), chords[:-1, :2]])
+            begun = (chords[:, :2] & ~before) | chords[:, 2:]
+            counts.append(int(np.bitwise_count(begun).sum()))
+        return np.array(counts, np.int64)
+
+    def longest_hold(self) -> int:
+        """Most frames that a chord lasts before another follows; last chords of pieces aside."""
+        holds, last = [], []
+        for tokens in self.tokens:
+            begins = np.flatnonzero(np.append(True, tokens[1:] != tokens[:-1]))
+            lengths = np.diff(begins, append=len(tokens))
+            holds.append(lengths[:-1])
+            last.append(lengths[-1:])
+        followed = np.concatenate(holds)
+        return int(followed.max() if len(followed) else np.concatenate(last).max())
+
+    def begun_once(self) -> np.ndarray:
+        """Ids of vocabulary chords that the corpus begins just once, in the vocabulary's order."""
+        begun = np.zeros(len(self.chords), np.int64)
+        for tokens in self.tokens:
+            changes = np.append(True, tokens[1:] != tokens[:-1])[: len(tokens)]
+            begun += np.bincount(tokens[changes], minlength=len(begun))
+        ids = np.flatnonzero((begun == 1) & (self.rows >= 0))
+        return ids[np.argsort(self.rows[ids])]
+
+
+class PitchBernoulli:
+    """Each pitch on its own: what a chord outside the vocabulary costs, given that it is one.
+
+    Every pitch sounds with its share of the training frames; a pitch that sounds in two frames in
+    a row is struck again with one common share. Counts start at one half (Krichevsky and Trofimov
+    1981), so that no chord is impossible.
+
+    Attributes
+    ----------
+    sounding : ndarray of float64, shape (128,)
+        Probability of each pitch.
+    again : float
+        Probability that a pitch that goes on is struck again.
+    """
+
+    def __init__(self, sounding: np.ndarray, again: float) -> None:
+        self.sounding = np.asarray(sounding, np.float64)
+        self.again = float(again)
+
+    @classmethod
+    def fit(cls, corpus: Corpus) -> PitchBernoulli:
+        """Count over the frames of a corpus."""
+        frames = corpus.counts()
+        sounding = np.zeros(128)
+        for a in range(0, len(frames), CHUNK):
+            part = slice(a, a + CHUNK)
+            sounding += frames[part] @ unpack(corpus.chords[part])[:, :128].astype(np.float64)
+        going_on, again = 0, 0
+        for tokens in corpus.tokens:
+            chords = corpus.chords[tokens]
+            going_on += int(np.bitwise_count(chords[1:, :2] & chords[:-1, :2]).sum())
+            again += int(np.bitwise_count(chords[1:, 2:]).sum())
+        return cls((sounding + 0.5) / (frames.sum() + 1), (again + 0.5) / (going_on + 1))
+
+    def log_likelihood(self, chords: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Nats of each chord after the chord of the frame before it.
+
+        Parameters
+        ----------
+        chords, before : ndarray of uint64, shape (n, 4)
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+        """
+        sounding = unpack(chords)[:, :128].astype(np.float64)
+        log_p = sounding @ np.log(self.sounding) + (1 - sounding) @ np.log1p(-self.sounding)
+        going_on = np.bitwise_count(chords[:, :2] & before[:, :2]).sum(1).astype(np.float64)
+        again = np.bitwise_count(chords[:, 2:]).sum(1).astype(np.float64)
+        return log_p + again * np.log(self.again) + (going_on - again) * np.log1p(-self.again)
+
+
+def padded_vocabulary(vocabulary: np.ndarray) -> np.ndarray:
+    """Bits of the rows of the softmax, uint32, shape (n_rows, 8); zeros in the padding."""
+    words = np.zeros((n_rows(len(vocabulary)), 8), np.uint32)
+    words[: len(vocabulary)] = as_words(vocabulary)
+    return words
