@@ -65,14 +65,14 @@ def ours():
 
     model, spelling = (untrained([many_chords()], spell=spell) for spell in (False, True))
     recalling = untrained([many_chords()], recall=True)
-    laid = spelling._writer().laid
+    laid = spelling._decoder().weights
     # As likely as a trained model has it; the last row is "any other chord".
     laid["bias"] = laid["bias"].at[-1].add(7.0)
     share = 1 - spelling.tokenizer_.coverage([spelling.generate(N_FRAMES, random_state=0)])
     assert 0.1 < share < 0.2, share
     a, product = jnp.ones((2048, 2048)), jit(jnp.matmul)
     layers = (EMBEDDING + UNITS) * 4 * UNITS + 2 * UNITS * 4 * UNITS
-    rows = len(model._writer().laid["bias"])
+    rows = len(model._decoder().weights["bias"])
     frame = layers + UNITS * UNITS + UNITS * EMBEDDING + EMBEDDING * (rows + 256)
     stream = model.stream(random_state=0)
 

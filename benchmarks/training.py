@@ -33,7 +33,13 @@ from flax import nnx
 
 from common import arguments, publish
 from pianolstm._learning.devices import on_all, over_devices, shared_out
-from pianolstm._learning.training import optimizer, train_step
+from pianolstm._learning.training import (
+    StepSettings,
+    TrainingBatch,
+    optimizer,
+    train_step,
+    with_moments,
+)
 from pianolstm._model.inputs import SKIPPED, spelled
 from pianolstm._model.losses import Output, Targets, softmax_loss
 from pianolstm._model.lstm import LSTMLayer
@@ -120,7 +126,7 @@ def ours_low_rank(*, spell):
     rows = n_rows(TOKENS)
     config = NetworkConfig("stacked", rows, UNITS, EMBEDDING, 0.0, TIME, spell)
     params = initialise(config, jax.random.key(0), np.zeros(rows, np.float32))
-    state = TrainState(params, params).with_moments(config, optax.adam)
+    state = with_moments(TrainState(params, params), config, optax.adam)
     rng = np.random.default_rng(0)
     words = np.zeros((rows, 8), np.uint32)
     for row in words[:TOKENS]:
@@ -138,17 +144,17 @@ def ours_low_rank(*, spell):
     vocabulary = on_all(jnp.asarray(words))
 
     def run():
+        step = StepSettings(
+            np.int32(1000), np.zeros(3, np.uint32), np.float32(1e-3), np.float32(1.0)
+        )
         *holder[:], sums = train_step(
             config,
             optax.adam,
             *holder,
-            np.int32(1000),
             vocabulary,
             np.int32(TOKENS),
-            *shared_out(*arrays),
-            np.zeros(3, np.uint32),
-            np.float32(1e-3),
-            np.float32(1.0),
+            TrainingBatch(*shared_out(*arrays)),
+            step,
         )
         sums.block_until_ready()
 

@@ -899,15 +899,15 @@ def test_what_was_learned_goes_on_with_its_network(pieces, fitted):
 def test_extending_by_a_long_chord_reaches_the_writer(pieces):
     """Though the vocabulary stays as it is."""
     model = tiny().fit(pieces)
-    before = model._writer().digest
+    before = model._decoder().digest
     roll = pl.PianoRoll.from_notes([0], [300], [60], fs=pieces[0].fs, grid=pieces[0].grid)
     model.extend([roll])
     n = model.tokenizer_.n_tokens_
     longer = pl.PianoRoll.from_notes([0], [500], [60], fs=pieces[0].fs, grid=pieces[0].grid)
     model.extend([longer])
     assert model.tokenizer_.n_tokens_ == n
-    assert model._writer().usual_hold == model._model.longest_hold == 500
-    assert model._writer().digest != before
+    assert model._decoder().usual_hold == model._model.longest_hold == 500
+    assert model._decoder().digest != before
 
 
 class TestSpelling:

@@ -272,8 +272,8 @@ def test_gradients_equal_finite_differences_in_float64(arch, spell):
 
         @jax.jit
         def loss(params):
-            batch = (vocabulary, np.int32(200), ids, bits, rows, may_hold, symbols, weights)
-            return training._sums(config, params, *batch, None)[0]
+            batch = training.TrainingBatch(ids, bits, rows, may_hold, symbols, weights)
+            return training._sums(config, params, vocabulary, np.int32(200), batch, None)[0]
 
         gradient = jax.jit(jax.grad(loss))(params)
         leaves, structure = jax.tree.flatten(params)

@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 import pianolstm as pl
 import reference
 from pianolstm import constraints
-from pianolstm._decoding.batches import Draw, Group, Piece, Writer, chords_of, write_all
-from pianolstm._decoding.state import spread
+from pianolstm._decoding.batches import (
+    Batch,
+    Decoder,
+    Request,
+    SamplingSettings,
+    chords_of,
+    write_all,
+)
+from pianolstm._decoding.state import repeat_lanes
 from pianolstm._decoding.stepping import LANES
 from pianolstm._model import recall
 from pianolstm._model.recall import LENGTHS, Recall, find_sources
@@ -116,10 +123,10 @@ def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
             hold = ids + 100
             found = recall.recalled(state)
             begins = jnp.zeros(LANES, bool)
-            state = recall.hear(state, words[ids], ids, hold, ids.astype(jnp.uint32), begins)
+            state = recall.remember(state, words[ids], ids, hold, ids.astype(jnp.uint32), begins)
             return state, found
 
-        start = spread(recall.nothing_heard(), LANES)
+        start = repeat_lanes(recall.empty_memory(), LANES)
         return jax.lax.scan(one, start, tokens)[1]
 
     found = heard(jnp.stack(pieces, axis=1))
@@ -136,11 +143,11 @@ def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
 
 def test_a_piece_that_begins_forgets():
     words = as_words(CHORDS)
-    state = spread(recall.nothing_heard(), LANES)
+    state = repeat_lanes(recall.empty_memory(), LANES)
     for t, token in enumerate([1, 4, 1, 4, 1]):
         ids = np.full(LANES, token, np.int32)
         begins = (np.arange(LANES) < 3) & (t == 4)
-        state = recall.hear(state, words[ids], ids, ids, ids.astype(np.uint32), begins)
+        state = recall.remember(state, words[ids], ids, ids, ids.astype(np.uint32), begins)
     classes, _, ids, _ = recall.recalled(state)
     assert classes.tolist() == [0] * 3 + [3] * (LANES - 3)
     assert ids[3:].tolist() == [4] * (LANES - 3)
@@ -174,9 +181,9 @@ REPEATING = [
 
 def patched(monkeypatch):
     """Writers that recall."""
-    original = Writer.__init__
+    original = Decoder.__init__
     monkeypatch.setattr(
-        Writer, "__init__", lambda self, *a, **k: original(self, *a, shares=SHARES, **k)
+        Decoder, "__init__", lambda self, *a, **k: original(self, *a, shares=SHARES, **k)
     )
 
 
@@ -195,19 +202,19 @@ def test_drawn_frames_have_the_stated_frequencies(past, monkeypatch):
 def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
     patched(monkeypatch)
     config, params = make_recalling()
-    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
     prime = np.array([*REPEATING[1], chord([60, 61]), *REPEATING[0]])
     given = writer.given(prime)
-    draw = Draw(may_end=False, is_proposed=True)
-    piece = Piece(np.array([1, 2], np.uint32), draw, limits, given, len(prime))
+    draw = SamplingSettings(may_end=False, is_proposed=True)
+    piece = Request(np.array([1, 2], np.uint32), draw, limits, given, len(prime))
     (written,) = write_all(writer, [piece], 300, is_weighed=True)
     chords = chords_of(written)
     (expected,) = mixed(config, params, [[*prime, *chords]])
     np.testing.assert_allclose(written.log_p, expected[len(prime) :], atol=1e-4)
     np.testing.assert_allclose(written.log_allowed, 0, atol=1e-4)
     # Of a prime too.
-    group = Group(writer, [piece] * LANES)
+    group = Batch(writer, [piece] * LANES)
     found = group.advance(len(prime), is_weighed=True)
     np.testing.assert_allclose(found.log_p[:, 0], expected[: len(prime)], atol=1e-4)
 
@@ -215,12 +222,18 @@ def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
 def test_nothing_is_recalled_that_is_not_allowed(monkeypatch):
     patched(monkeypatch)
     config, params = make_recalling()
-    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     rule = constraints.PitchRange(60, 62) & constraints.MaxHold(0.1) & constraints.MaxNotes(2)
     limits = limits_of(rule, KNOWN, fs=20, grid="seconds", spell=True)
     prime = np.array(REPEATING[1] * 3)
     pieces = [
-        Piece(np.array([0, key], np.uint32), Draw(), limits, writer.given(prime), len(prime))
+        Request(
+            np.array([0, key], np.uint32),
+            SamplingSettings(),
+            limits,
+            writer.given(prime),
+            len(prime),
+        )
         for key in range(16)
     ]
     for written in write_all(writer, pieces, 60):

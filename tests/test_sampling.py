@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 from jax.extend.random import threefry_2x32
 from scipy import stats
 
-from pianolstm._decoding import batches as lanes
-from pianolstm._decoding import random_numbers as picking
-from pianolstm._decoding import sampling, stepping
-from pianolstm._decoding import state as scene
-from pianolstm._decoding.batches import Draw, Group, Piece, Writer, write_all
+from pianolstm._decoding import batches, random_numbers, sampling, stepping
+from pianolstm._decoding import state as states
+from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
 from pianolstm._decoding.random_numbers import fold, key_of
-from pianolstm._decoding.stepping import FEW, LANES, adds_up_alike
+from pianolstm._decoding.stepping import FEW, LANES, rounds_alike
 from pianolstm._jax.keys import seed_key
 from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
 from pianolstm._model.note_decoder import NEVER
@@ -35,8 +33,8 @@ N_ROWS = 768
 
 def rules(**changes):
     """Rules by which all rows may be drawn but for the last two."""
-    fields = dict.fromkeys(scene.Rules._fields)
-    longest = np.full(LANES, lanes.UNLIMITED, np.int32)
+    fields = dict.fromkeys(states.SamplingParameters._fields)
+    longest = np.full(LANES, batches.UNLIMITED, np.int32)
     fields |= {
         "key": np.tile(np.array([7, 11], np.uint32), (LANES, 1)),
         "temperature": np.ones(LANES, np.float32),
@@ -55,7 +53,7 @@ def rules(**changes):
     }
     for name, value in changes.items():
         fields[name] = np.broadcast_to(value, fields[name].shape).astype(fields[name].dtype)
-    return scene.Rules(**fields)
+    return states.SamplingParameters(**fields)
 
 
 def logits_over(rows, n_tokens, seed=0):
@@ -75,15 +73,15 @@ def draw(logits, rules, clock):
         "bias": jnp.zeros(logits.shape[1]),
         "begin": (None, jnp.zeros((1, LANES))),
     }
-    begun = np.full((LANES, scene.N_BEGUN), -1, np.int32)
+    begun = np.full((LANES, states.N_BEGUN), -1, np.int32)
     past = clock, words, zeros - 1, zeros, begun, begun, None
-    state = scene.State(None, jnp.eye(LANES), *past)
-    given = scene.Frames(zeros > 0, zeros, words, zeros, words, words)
+    state = states.State(None, jnp.eye(LANES), *past)
+    given = states.ForcedFrames(zeros > 0, zeros, words, zeros, words, words)
     n_rows = logits.shape[1]
-    vocabulary = scene.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))
+    vocabulary = states.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))
     config = NetworkConfig("lstm", n_rows, 4, 4, 0.0, 8)
-    all_of = scene.Scene(laid, vocabulary, rules, given, state)
-    return sampling.draw(config, all_of, np.bool_(False)).ids
+    all_of = states.Context(laid, vocabulary, rules, given, state)
+    return sampling.sample(config, all_of, np.bool_(False)).ids
 
 
 def drawn(logits, rules, n):
@@ -100,7 +98,7 @@ def in_order(n_rows):
     def place(row):
         digits, n = [], n_rows
         while n > 1:
-            n = -(-n // picking.FOLD)
+            n = -(-n // random_numbers.FOLD)
             digits.append(row // n)
             row %= n
         return digits[::-1]
@@ -157,7 +155,7 @@ def test_pick_at_the_ends_of_the_uniform():
     possible = [row for row in in_order(N_ROWS) if weights[row] > 0]
     u = np.full(LANES, 0, np.float32)
     u[1::2] = np.nextafter(np.float32(1), 0)
-    rows = picking.pick(jnp.broadcast_to(weights, (LANES, N_ROWS)), u)
+    rows = random_numbers.sample_rows(jnp.broadcast_to(weights, (LANES, N_ROWS)), u)
     assert rows.tolist() == [possible[0], possible[-1]] * (LANES // 2)
 
 
@@ -168,7 +166,7 @@ def test_pick_is_the_inverse_of_the_running_sum(n_rows):
     order = in_order(n_rows)
     for _ in range(10):
         u = rng.random(LANES).astype(np.float32)
-        rows = np.asarray(picking.pick(jnp.asarray(weights), u))
+        rows = np.asarray(random_numbers.sample_rows(jnp.asarray(weights), u))
         for lane in range(LANES):
             sums = np.cumsum(weights[lane, order])
             passed = np.searchsorted(sums, np.float32(u[lane] * sums[-1]), side="right")
@@ -196,7 +194,9 @@ def test_the_settings_of_a_lane_are_its_own():
         clock = jnp.full(LANES, frame, jnp.int32)
         together = draw(logits, mixed, clock)
         for lane in range(LANES):
-            alone = scene.Rules(*(np.repeat(a[lane : lane + 1], LANES, axis=0) for a in mixed))
+            alone = states.SamplingParameters(
+                *(np.repeat(a[lane : lane + 1], LANES, axis=0) for a in mixed)
+            )
             assert draw(logits, alone, clock)[lane] == together[lane]
 
 
@@ -214,7 +214,7 @@ def make(arch, units=16, embedding=16, **changes):
 def writer_of(arch, usual_hold=99, **changes):
     config, params, chords = make(arch)
     params = {**params, **changes}
-    return Writer(config, params, chords, usual_hold, fs=20, grid="seconds", tempo_map=None)
+    return Decoder(config, params, chords, usual_hold, fs=20, grid="seconds", tempo_map=None)
 
 
 def piece(writer, prime_length=0, seed=9, allowed=None, limits=None, **draw):
@@ -222,7 +222,7 @@ def piece(writer, prime_length=0, seed=9, allowed=None, limits=None, **draw):
     given = writer.given(chords)
     key = np.asarray(jax.random.key_data(seed_key(seed)))
     limits = limits or Limits(np.ones(N_TOKENS, bool) if allowed is None else allowed)
-    return Piece(key, Draw(**draw), limits, given, prime_length)
+    return Request(key, SamplingSettings(**draw), limits, given, prime_length)
 
 
 def run(writer, n_frames, *args, **kwargs):
@@ -236,7 +236,7 @@ def run(writer, n_frames, *args, **kwargs):
 def test_few_lanes_write_the_bits_that_many_do(arch, recall_and_spell):
     config, params, chords = make(arch, recall=recall_and_spell, spell=recall_and_spell)
     shares = np.linspace(0, 0.9, 11, dtype=np.float32) if recall_and_spell else None
-    writer = Writer(
+    writer = Decoder(
         config, params, chords, 99, fs=20, grid="seconds", tempo_map=None, shares=shares
     )
     if (sys.platform, platform.machine()) == ("linux", "x86_64"):
@@ -245,8 +245,8 @@ def test_few_lanes_write_the_bits_that_many_do(arch, recall_and_spell):
         pytest.skip("products of few rows add up in another order here")
     settings = {}, {"top_p": 0.9}, {"temperature": 0.7}, {"top_k": 3}
     pieces = [piece(writer, 9, seed, **settings[seed % 4]) for seed in range(LANES)]
-    pairs = [Group(writer, pieces[i : i + FEW]) for i in range(0, LANES, FEW)]
-    whole = Group(writer, pieces)
+    pairs = [Batch(writer, pieces[i : i + FEW]) for i in range(0, LANES, FEW)]
+    whole = Batch(writer, pieces)
     assert (whole.n_lanes, pairs[0].n_lanes) == (LANES, FEW)
     for _ in range(3):
         expected = whole.advance(writer.block, is_weighed=True)
@@ -272,13 +272,13 @@ def test_few_lanes_are_used_where_products_agree(monkeypatch):
         return found
 
     monkeypatch.setattr(stepping, "_products", products)
-    assert adds_up_alike(config, laid)
+    assert rounds_alike(config, laid)
     assert set(shapes) == {(6, 5)}
-    assert not adds_up_alike(make("bilstm")[0], laid)
+    assert not rounds_alike(make("bilstm")[0], laid)
     for lane in (0, LANES - 1):
         monkeypatch.setattr(stepping, "_products", partial(products, wrong=1e-6, lane=lane))
-        assert not adds_up_alike(config, laid)
-    monkeypatch.setattr(lanes, "adds_up_alike", lambda config, laid: False)
+        assert not rounds_alike(config, laid)
+    monkeypatch.setattr(batches, "adds_up_alike", lambda config, laid: False)
     assert [writer_of("lstm").n_lanes(n) for n in (1, 2, 3)] == [LANES] * 3
 
 
@@ -415,7 +415,7 @@ def test_no_chord_is_held_for_too_long(arch, max_hold):
     bias = params["bias"].at[5].set(40.0).at[20].set(20.0)
 
     def write(usual_hold=99, **limits):
-        writer = Writer(
+        writer = Decoder(
             make(arch)[0],
             {**params, "bias": bias},
             chords,
@@ -562,8 +562,8 @@ def test_deadline_returns_what_is_ready():
     writer = writer_of("stacked")
     whole = write_all(writer, [piece(writer)], 500)[0].tokens
     (part,) = write_all(writer, [piece(writer)], 500, deadline=0.0)
-    assert len(part.tokens) == scene.BLOCK
-    assert part.tokens.tolist() == whole[: scene.BLOCK].tolist()
+    assert len(part.tokens) == states.BLOCK
+    assert part.tokens.tolist() == whole[: states.BLOCK].tolist()
 
 
 def test_held_on_drops_what_is_struck_again():

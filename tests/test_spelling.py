@@ -17,10 +17,23 @@ import pianolstm as pl
 import reference
 from pianolstm import constraints
 from pianolstm._decoding import sampling
-from pianolstm._decoding import state as scene
-from pianolstm._decoding.batches import Draw, Group, Piece, Writer, chords_of, write_all
+from pianolstm._decoding import state as states
+from pianolstm._decoding.batches import (
+    Batch,
+    Decoder,
+    Request,
+    SamplingSettings,
+    chords_of,
+    write_all,
+)
 from pianolstm._decoding.history import recalled
-from pianolstm._decoding.notes import N_NUMBERS, Asked, asked_of, keeps, spell_out
+from pianolstm._decoding.notes import (
+    N_NUMBERS,
+    Requirements,
+    requirements_of,
+    sample_notes,
+    satisfies,
+)
 from pianolstm._decoding.stepping import LANES
 from pianolstm._model import note_decoder as spelling
 from pianolstm._model.inputs import LAST, SKIPPED, spelled
@@ -186,26 +199,26 @@ def draw_all(config, laid, vocabulary, rules, free, state, clocks):
     def one(clock):
         timed = state._replace(clock=clock)
         heard = recalled(state.memory) if config.recall else None
-        all_of = scene.Scene(laid, vocabulary, rules, free, timed, heard)
-        return sampling.draw(config, all_of, np.bool_(False)).bits
+        all_of = states.Context(laid, vocabulary, rules, free, timed, heard)
+        return sampling.sample(config, all_of, np.bool_(False)).bits
 
     return jax.lax.map(one, clocks)
 
 
 def drawn_after(config, params, past, n, limits=None, **draw):
     """How often each frame comes first after a past: a dict of bits to counts."""
-    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits or limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
     prime = writer.given(np.array(past, np.uint64).reshape(-1, 4))
-    draw = Draw(may_end=False, **draw)
+    draw = SamplingSettings(may_end=False, **draw)
     keys = np.arange(2 * LANES, dtype=np.uint32).reshape(-1, 2)
-    group = Group(writer, [Piece(key, draw, limits, prime, len(past)) for key in keys])
+    group = Batch(writer, [Request(key, draw, limits, prime, len(past)) for key in keys])
     group.advance(len(past))
     free = jax.tree.map(lambda a: a[0], group._free)
 
     clocks = np.arange(n, dtype=np.int32).reshape(-1, LANES)
-    laid, vocabulary = writer.laid, writer.vocabulary
-    words = draw_all(writer.config, laid, vocabulary, group.rules, free, group.state, clocks)
+    laid, vocabulary = writer.weights, writer.vocabulary
+    words = draw_all(writer.config, laid, vocabulary, group.sampling, free, group.state, clocks)
     words = np.asarray(words).reshape(-1, 8).view("<u8")
     frames, counts = np.unique(words, axis=0, return_counts=True)
     return {f.astype(np.uint64).tobytes(): c for f, c in zip(frames, counts, strict=True)}
@@ -263,21 +276,21 @@ def test_frames_under_a_temperature_and_a_range(temperature, monkeypatch):
 def test_notes_at_the_ends_of_the_uniform(number):
     """A pitch that is next to impossible is not written, whatever number it gets."""
     config, params = make()
-    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
-    group = Group(writer, [Piece(np.zeros(2, np.uint32), Draw(), limits)] * LANES)
+    group = Batch(writer, [Request(np.zeros(2, np.uint32), SamplingSettings(), limits)] * LANES)
     free = jax.tree.map(lambda a: a[0], group._free)
     none = jnp.zeros((LANES, 256), bool)
 
     def u(k):
         return jnp.where(k % N_NUMBERS == 0, number, 0.5) * jnp.ones((LANES, 1))
 
-    out = spell_out(
-        writer.laid,
+    out = sample_notes(
+        writer.weights,
         group.state.features,
         none[:, :128],
-        asked_of(group.rules, free)._replace(may_rest=jnp.zeros(LANES, bool)),
-        group.rules,
+        requirements_of(group.sampling, free)._replace(may_rest=jnp.zeros(LANES, bool)),
+        group.sampling,
         jnp.ones(LANES, bool),
         (jnp.zeros(LANES, bool), none),
         u,
@@ -290,10 +303,12 @@ def test_notes_at_the_ends_of_the_uniform(number):
 def test_a_piece_does_not_end_where_a_note_must_be_struck_again():
     """Another piece would hold it on: it knows nothing of what sounded."""
     config, params = make(may_end=True)
-    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     roll = pl.PianoRoll.from_notes([0, 1], [1, 2], [60, 60], fs=20)
     limits = limits_of(constraints.Contains(roll), KNOWN, fs=20, grid="seconds", spell=True)
-    pieces = [Piece(np.array([0, key], np.uint32), Draw(), limits) for key in range(200)]
+    pieces = [
+        Request(np.array([0, key], np.uint32), SamplingSettings(), limits) for key in range(200)
+    ]
     chords = [chords_of(written)[1] for written in write_all(writer, pieces, 2)]
     assert all(60 in reference.chord_of_bits(c)[1] for c in chords)
     assert len({c.tobytes() for c in chords}) > 1
@@ -325,9 +340,9 @@ def test_top_p_with_two_routes():
 
 def test_candidates_are_drawn_as_any_other_music():
     config, params = make("stacked")
-    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits_of(constraints.PitchRange(60, 62), KNOWN, fs=20, grid="seconds", spell=True)
-    piece = Piece(np.array([3, 4], np.uint32), Draw(), limits)
+    piece = Request(np.array([3, 4], np.uint32), SamplingSettings(), limits)
     plain, weighed = (
         write_all(writer, [piece], 100, is_weighed=is_weighed)[0] for is_weighed in (False, True)
     )
@@ -341,8 +356,10 @@ def test_notes_that_must_come_have_room():
     for n, roll in zip((1, 3), rolls, strict=True):
         rule = constraints.Contains(roll) & constraints.MaxNotes(n)
         limits = limits_of(rule, KNOWN, fs=20, grid="seconds", spell=True)
-        writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
-        pieces = [Piece(np.array([0, key], np.uint32), Draw(), limits) for key in range(40)]
+        writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+        pieces = [
+            Request(np.array([0, key], np.uint32), SamplingSettings(), limits) for key in range(40)
+        ]
         for written in write_all(writer, pieces, 8):
             for c in chords_of(written):
                 assert reference.chord_of_bits(c)[0] == set(PITCHES[-n:])
@@ -354,8 +371,11 @@ def test_what_only_spelling_can_write_is_spelled(draw):
     config, params = make(may_end=True)
     roll = pl.PianoRoll.from_notes([0, 0], [2, 2], [60, 63], fs=20)
     limits = limits_of(constraints.Contains(roll), KNOWN, fs=20, grid="seconds", spell=True)
-    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
-    pieces = [Piece(np.array([0, key], np.uint32), Draw(**draw), limits) for key in range(20)]
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    pieces = [
+        Request(np.array([0, key], np.uint32), SamplingSettings(**draw), limits)
+        for key in range(20)
+    ]
     for written in write_all(writer, pieces, 2):
         for c in chords_of(written):
             assert {60, 63} <= reference.chord_of_bits(c)[0] <= set(PITCHES)
@@ -364,11 +384,11 @@ def test_what_only_spelling_can_write_is_spelled(draw):
 def test_a_penalty_acts_on_spelled_chords_too():
     config, params = make()
     limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
-    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     again = []
     for penalty in (1.0, 1e6):
-        draw = Draw(repetition_penalty=penalty, recent=20, may_end=False)
-        pieces = [Piece(np.array([0, key], np.uint32), draw, limits) for key in range(16)]
+        draw = SamplingSettings(repetition_penalty=penalty, recent=20, may_end=False)
+        pieces = [Request(np.array([0, key], np.uint32), draw, limits) for key in range(16)]
         count = 0
         for written in write_all(writer, pieces, 12):
             chords = [c.tobytes() for c in chords_of(written)]
@@ -382,11 +402,11 @@ def test_a_penalty_acts_on_spelled_chords_too():
 
 def test_a_lane_does_not_hear_the_settings_of_others():
     config, params = make("stacked")
-    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
-    one = Piece(np.array([5, 6], np.uint32), Draw(), limits)
-    other = Draw(temperature=0.5, top_k=3, top_p=0.8, repetition_penalty=2.0, recent=9)
-    others = [Piece(np.array([9, i], np.uint32), other, limits) for i in range(LANES - 1)]
+    one = Request(np.array([5, 6], np.uint32), SamplingSettings(), limits)
+    other = SamplingSettings(temperature=0.5, top_k=3, top_p=0.8, repetition_penalty=2.0, recent=9)
+    others = [Request(np.array([9, i], np.uint32), other, limits) for i in range(LANES - 1)]
     (alone,) = write_all(writer, [one], 200, is_weighed=True)
     together = write_all(writer, [one, *others], 200, is_weighed=True)[0]
     for a, b in zip(alone, together, strict=True):
@@ -410,11 +430,15 @@ def test_top_k_and_top_p_take_chords_of_the_vocabulary_first():
 def test_likelihoods_of_writing_are_those_of_scoring():
     """Of drawn chords by either route, of chords held on, and of given ones."""
     config, params = make("stacked")
-    writer = Writer(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
     prime = np.array([*PASTS[1], chord([60, 61]), *PASTS[0]])
-    piece = Piece(
-        np.array([1, 2], np.uint32), Draw(may_end=False), limits, writer.given(prime), len(prime)
+    piece = Request(
+        np.array([1, 2], np.uint32),
+        SamplingSettings(may_end=False),
+        limits,
+        writer.given(prime),
+        len(prime),
     )
     (written,) = write_all(writer, [piece], 200, is_weighed=True)
     chords = chords_of(written)
@@ -488,10 +512,10 @@ def test_whole_chords_keep_what_constraints_ask(sets, span, hand, notes):
     limits = limits_of(rule, KNOWN[:1], fs=20, grid="seconds", spell=True)
     planes = unpack_words(as_words(np.array([chord(s) for s in sets]))) > 0
     none, many = jnp.zeros((LANES, 128), bool), jnp.ones(LANES, jnp.int32)
-    asked = Asked(
+    asked = Requirements(
         jnp.broadcast_to(limits.pitches, (LANES, 128)),
         *(none,) * 3,
         *(many * n for n in (limits.max_notes, limits.span, limits.hand)),
         jnp.ones(LANES, bool),
     )
-    assert keeps(asked, planes, none).tolist() == rule.allows(sets).tolist()
+    assert satisfies(asked, planes, none).tolist() == rule.allows(sets).tolist()

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pianolstm._decoding.state import spread
-from pianolstm._decoding.stepping import LANES, lay_out, step
+from pianolstm._decoding.state import repeat_lanes
+from pianolstm._decoding.stepping import LANES, step, step_weights
 from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
 from pianolstm.windows import START
 
@@ -25,12 +25,12 @@ def test_a_step_is_the_networks(arch):
     params = jax.tree.map(
         lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params
     )
-    laid = lay_out(config, params, words, N_TOKENS)
+    laid = step_weights(config, params, words, N_TOKENS)
     network = bind(config, params)
     start = jnp.full((LANES, 1), START, jnp.int32), jnp.zeros((LANES, 1, 8), jnp.uint32)
     expected, theirs = network(*start, network.initial_carry(LANES))
     one = jax.jit(step, static_argnums=0)
-    begin = spread(laid["begin"], LANES)
+    begin = repeat_lanes(laid["begin"], LANES)
     ours, features = one(config, laid, begin, start[0][:, 0], start[1][:, 0])
     np.testing.assert_allclose(features, expected[:, 0], atol=1e-5)
     every = jax.jit(lambda ids, bits, carry: network(ids[:, None], bits[:, None], carry))

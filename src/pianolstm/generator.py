@@ -23,7 +23,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from pianolstm import writing
-from pianolstm._decoding.batches import Writer
+from pianolstm._decoding.batches import Decoder
 from pianolstm._jax.host import as_host, guest
 from pianolstm._learning.checkpoints import Checkpoint
 from pianolstm._learning.devices import agreed, is_first_process, on_one
@@ -428,7 +428,7 @@ class SequenceGenerator(BaseEstimator):
         True
         """
         return writing.generate(
-            self._writer(),
+            self._decoder(),
             n_frames,
             n_pieces=n_pieces,
             prime=prime,
@@ -486,11 +486,11 @@ class SequenceGenerator(BaseEstimator):
         All networks but the Bi-LSTM carry their state from frame to frame. The Bi-LSTM reads its
         window again at each, which costs as much as `window_size` frames of another network.
         """
-        writer = self._writer()
+        decoder = self._decoder()
         if state is not None:
-            return resume_stream(writer, state)
+            return resume_stream(decoder, state)
         return begin_stream(
-            writer,
+            decoder,
             prime,
             random_state,
             temperature=temperature,
@@ -561,7 +561,7 @@ class SequenceGenerator(BaseEstimator):
         True
         """
         return infill(
-            self._writer(),
+            self._decoder(),
             roll,
             keep,
             n_particles=n_particles,
@@ -1030,17 +1030,7 @@ class SequenceGenerator(BaseEstimator):
             augment=given.augment,
             checkpoint_minutes=None if checkpoint is None else given.checkpoint_minutes,
         )
-        return Trainer(
-            config,
-            progress,
-            model.vocabulary,
-            model.corpus(task.train),
-            None if held_out is None else Corpus.of(model.tokenizer.vocabulary_, held_out),
-            model.bernoulli,
-            model.recall,
-            settings,
-            save,
-        )
+        return Trainer(model, config, progress, task.train, held_out, settings, save)
 
     def _save_checkpoint(self, task: Task, progress: Progress, *, finished: bool = False) -> None:
         assert task.checkpoint is not None
@@ -1145,14 +1135,14 @@ class SequenceGenerator(BaseEstimator):
                     "(warm_start=False)."
                 )
 
-    def _writer(self) -> Writer:
+    def _decoder(self) -> Decoder:
         """The model as it is now, ready to write; made once."""
         check_is_fitted(self)
         model = self._model
         config = self._config_of(model)
-        made_by, made_for, writer = self.__dict__.get("_writer_", (None, None, None))
-        if writer is None or made_by is not model or made_for != config:
-            writer = Writer(
+        made_by, made_for, decoder = self.__dict__.get("_decoder_", (None, None, None))
+        if decoder is None or made_by is not model or made_for != config:
+            decoder = Decoder(
                 config,
                 model.params,
                 model.tokenizer.vocabulary_,
@@ -1162,13 +1152,13 @@ class SequenceGenerator(BaseEstimator):
                 tempo_map=model.tempo_map,
                 shares=model.recall.shares,
             )
-            self.__dict__["_writer_"] = model, config, writer
-        return writer
+            self.__dict__["_decoder_"] = model, config, decoder
+        return decoder
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickling and copying take along: not what is made anew at the next call."""
         state: Any = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_writer_"}
+        return {name: value for name, value in state.items() if name != "_decoder_"}
 
     def _read(self, X: Any) -> TokenCorpus:
         """Pieces on the model's grid; MIDI files are read on it."""

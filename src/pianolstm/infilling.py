@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pianolstm._decoding.batches import Group, Piece, Writer, check_tokens, chords_of
+from pianolstm._decoding.batches import Batch, Decoder, Request, check_tokens, chords_of
 from pianolstm._decoding.random_numbers import fold
 from pianolstm._decoding.stepping import LANES
 from pianolstm.checks import RandomState, check_number
@@ -20,14 +20,14 @@ from pianolstm.encoder import read_files
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import N_PITCHES, PianoRoll, as_rolls
 from pianolstm.tokens import ChordSequence, TokenCorpus, decode
-from pianolstm.writing import keys_of, piece_of, show_progress
+from pianolstm.writing import keys_of, request_of, show_progress
 
 LOOK = 8
 """Frames between two looks at the weights."""
 
 
 def infill(
-    writer: Writer,
+    decoder: Decoder,
     roll: Any,
     keep: Any,
     *,
@@ -37,8 +37,8 @@ def infill(
     **settings: Any,
 ) -> PianoRoll:
     """As `SequenceGenerator.infill`."""
-    (roll,) = read_files([roll], writer.fs, writer.grid)
-    (roll,) = as_rolls([roll], "roll", fs=writer.fs, grid=writer.grid)
+    (roll,) = read_files([roll], decoder.fs, decoder.grid)
+    (roll,) = as_rolls([roll], "roll", fs=decoder.fs, grid=decoder.grid)
     check_number("n_particles", n_particles, 1, None, whole=True)
     mask = _mask(keep, len(roll))
     whole = np.asarray(mask.all(axis=1))
@@ -47,31 +47,31 @@ def infill(
     n_prime = int(np.argmin(whole))  # what stands before the first frame to write
     corpus = TokenCorpus.of([roll])
     chords = corpus.chords[corpus.tokens[0]]
-    given = replace(writer.given(chords), is_given=whole)
+    forced = replace(decoder.forced(chords), is_forced=whole)
     ((key,), sounding) = keys_of(random_state, None), np.asarray(roll) > 0
-    base = piece_of(writer, None, key, **settings)
-    asked = mask & ~whole[:, None]
+    base = request_of(decoder, None, key, **settings)
+    required = mask & ~whole[:, None]
     limits = with_pitches(
         base.limits,
-        writer.chords,
-        (asked & sounding)[n_prime:],
-        (asked & ~sounding)[n_prime:],
-        spell=writer.config.spell,
+        decoder.chords,
+        (required & sounding)[n_prime:],
+        (required & ~sounding)[n_prime:],
+        spell=decoder.config.spell,
     )
-    draw = replace(base.draw, may_end=False, is_proposed=True)
+    sampling = replace(base.sampling, may_end=False, is_proposed=True)
     n_groups = -(-int(n_particles) // LANES)
-    groups = [
-        Group(
-            writer,
+    batches = [
+        Batch(
+            decoder,
             [
-                Piece(fold(key, 2**32 - 1 - g * LANES - i), draw, limits, given, n_prime)
+                Request(fold(key, 2**32 - 1 - g * LANES - i), sampling, limits, forced, n_prime)
                 for i in range(LANES)
             ],
         )
         for g in range(n_groups)
     ]
     with show_progress(len(roll), verbose) as progress:
-        written = _weighed(writer, groups, len(roll), np.random.default_rng(key), progress)
+        written = _weighed(decoder, batches, len(roll), np.random.default_rng(key), progress)
     return _joined(roll, mask, np.where(whole[:, None], chords, written))
 
 
@@ -87,7 +87,7 @@ def _mask(keep: Any, n: int) -> np.ndarray:
 
 
 def _weighed(
-    writer: Writer, groups: Sequence[Group], n: int, rng: np.random.Generator, progress: Any
+    decoder: Decoder, batches: Sequence[Batch], n: int, rng: np.random.Generator, progress: Any
 ) -> np.ndarray:
     """Chords of one particle, drawn by weight: uint64, shape (n, 4).
 
@@ -95,14 +95,14 @@ def _weighed(
     chords that a frame's kept pitches leave. Where few carry all the weight, particles are drawn
     anew by weight (systematic resampling), so that those that lead nowhere end.
     """
-    n_particles = len(groups) * LANES
+    n_particles = len(batches) * LANES
     tokens, weights = np.empty((0, n_particles), np.int32), np.zeros(n_particles)
     chords = np.empty((0, n_particles, 4), np.uint64)
     p = weights
-    with ThreadPoolExecutor(min(len(groups), os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(batches), os.cpu_count() or 1)) as pool:
         while len(tokens) < n:
-            m = min(LOOK, writer.block, n - len(tokens))
-            blocks = list(pool.map(lambda g, m=m: g.advance(m, is_weighed=True), groups))
+            m = min(LOOK, decoder.block, n - len(tokens))
+            blocks = list(pool.map(lambda g, m=m: g.advance(m, is_weighed=True), batches))
             tokens = np.concatenate([tokens, np.concatenate([b.tokens for b in blocks], axis=1)])
             new = np.concatenate([chords_of(b) for b in blocks], axis=1)
             chords = np.concatenate([chords, new])
@@ -110,31 +110,31 @@ def _weighed(
             stuck = (tokens < 0).any(axis=0)
             if stuck.all():
                 furthest = int(np.argmax(np.argmax(tokens < 0, axis=0)))
-                check_tokens(tokens[:, furthest], -groups[0].pieces[0].n_prime, "")
+                check_tokens(tokens[:, furthest], -batches[0].requests[0].n_prime, "")
             weights[stuck] = -np.inf
             p = np.exp(weights - weights.max())
             p /= p.sum()
             if len(tokens) < n and 1 / np.sum(p**2) < n_particles / 2:
                 ahead = (rng.random() + np.arange(n_particles)) / n_particles
                 kept = np.searchsorted(np.cumsum(p)[:-1], ahead)
-                _rearrange(groups, kept)
+                _rearrange(batches, kept)
                 tokens, chords, weights = tokens[:, kept], chords[:, kept], np.zeros(n_particles)
             if progress is not None:
                 progress(len(tokens))
     return chords[:, rng.choice(n_particles, p=p)]
 
 
-def _rearrange(groups: Sequence[Group], kept: np.ndarray) -> None:
+def _rearrange(batches: Sequence[Batch], kept: np.ndarray) -> None:
     """Give each lane of all groups the state of another."""
 
     def moved(*leaves: Any) -> list[Any]:
         """The parts of all groups, from those of all groups."""
         whole = np.concatenate([np.asarray(leaf) for leaf in leaves])[kept]
-        return [jax.device_put(part) for part in np.split(whole, len(groups))]
+        return [jax.device_put(part) for part in np.split(whole, len(batches))]
 
-    whole = jax.tree.map(moved, *(group.state for group in groups))
-    for g, group in enumerate(groups):
-        group.state = jax.tree.map(
+    whole = jax.tree.map(moved, *(batch.state for batch in batches))
+    for g, batch in enumerate(batches):
+        batch.state = jax.tree.map(
             lambda parts, g=g: parts[g], whole, is_leaf=lambda x: isinstance(x, list)
         )
 

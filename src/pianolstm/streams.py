@@ -11,7 +11,14 @@ import jax
 import numpy as np
 from safetensors.numpy import load, save
 
-from pianolstm._decoding.batches import Draw, Group, Piece, Writer, check_tokens, chords_of
+from pianolstm._decoding.batches import (
+    Batch,
+    Decoder,
+    Request,
+    SamplingSettings,
+    check_tokens,
+    chords_of,
+)
 from pianolstm._jax.host import guest
 from pianolstm.checks import RandomState, check_number
 from pianolstm.chords import unpack
@@ -24,8 +31,8 @@ from pianolstm.writing import (
     keys_of,
     last_chord,
     music_of,
-    piece_of,
     primes_of,
+    request_of,
     tempo_after,
 )
 
@@ -105,21 +112,21 @@ class Stream:
 
     def __init__(
         self,
-        writer: Writer,
-        group: Group,
+        decoder: Decoder,
+        batch: Batch,
         sounding: np.ndarray,
         tempo_map: TempoMap | None,
     ) -> None:
-        self._writer, self._group = writer, group
+        self._decoder, self._batch = decoder, batch
         self._sounding = sounding
         self._tempo_map = tempo_map
         beats = 1.0 if tempo_map is None else int(tempo_map.microseconds[0]) / 1e6
-        self.seconds_per_frame = (beats if writer.grid == "beats" else 1.0) / writer.fs
+        self.seconds_per_frame = (beats if decoder.grid == "beats" else 1.0) / decoder.fs
 
     @property
     def index(self) -> int:
         """Number of the next frame."""
-        return int(self._group.clock[0])
+        return int(self._batch.position[0])
 
     def __iter__(self) -> Stream:
         return self
@@ -156,7 +163,7 @@ class Stream:
         while True:
             before, chords = self._sounding, self._chords(int(n_frames))
             self._sounding = chords[-1]
-            yield music_of(self._writer, chords, before, self._tempo_map)
+            yield music_of(self._decoder, chords, before, self._tempo_map)
 
     def release(self) -> tuple[Event, ...]:
         """The releases of all that sounds, for a player that stops here."""
@@ -183,27 +190,27 @@ class Stream:
             raise InvalidInputError(
                 f"A stream has the settings {', '.join(SETTINGS)}; got {', '.join(unknown)}."
             )
-        piece = self._group.pieces[0]
-        kept = {name: getattr(piece.draw, name, None) for name in SETTINGS}
-        new = piece_of(self._writer, None, piece.key, **{**kept, **settings})
+        request = self._batch.requests[0]
+        kept = {name: getattr(request.sampling, name, None) for name in SETTINGS}
+        new = request_of(self._decoder, None, request.key, **{**kept, **settings})
         if "constraints" in settings:
             new.limits_from = self.index
         else:
-            new.limits, new.limits_from = piece.limits, piece.limits_from
-        self._group = Group(self._writer, [new], self._group.state, [self.index])
+            new.limits, new.limits_from = request.limits, request.limits_from
+        self._batch = Batch(self._decoder, [new], self._batch.state, [self.index])
 
     @property
     @guest
     def state(self) -> bytes:
         """All that the stream goes on from, for `SequenceGenerator.stream`: some 200,000 bytes."""
-        group, piece = self._group, self._group.pieces[0]
-        leaves = jax.tree.leaves(group.state)
+        batch, request = self._batch, self._batch.requests[0]
+        leaves = jax.tree.leaves(batch.state)
         # Of the first lane, the only one with music.
         arrays = {f"state.{i}": np.asarray(leaf)[:1].copy() for i, leaf in enumerate(leaves)}
-        skipped = self.index - piece.limits_from
-        limits = piece.limits
+        skipped = self.index - request.limits_from
+        limits = request.limits
         arrays |= {
-            "key": np.ascontiguousarray(piece.key),
+            "key": np.ascontiguousarray(request.key),
             "sounding": np.ascontiguousarray(self._sounding),
             "allowed": np.packbits(limits.allowed),
             "pitches": limits.pitches,
@@ -213,9 +220,9 @@ class Stream:
         tempo = self._tempo_map
         header = {
             "version": STATE_VERSION,
-            "model": self._writer.digest,
+            "model": self._decoder.digest,
             "index": self.index,
-            "draw": asdict(piece.draw),
+            "draw": asdict(request.sampling),
             "limits": {name: getattr(limits, name) for name in LIMITS},
             "tempo": None
             if tempo is None
@@ -226,9 +233,9 @@ class Stream:
     @guest
     def fork(self) -> Stream:
         """Another stream that goes on from here, by itself."""
-        piece = self._group.pieces[0]
-        group = Group(self._writer, [piece], self._group.state, [self.index])
-        return Stream(self._writer, group, self._sounding, self._tempo_map)
+        request = self._batch.requests[0]
+        batch = Batch(self._decoder, [request], self._batch.state, [self.index])
+        return Stream(self._decoder, batch, self._sounding, self._tempo_map)
 
     __copy__ = fork
 
@@ -237,27 +244,29 @@ class Stream:
         """The next chords: uint64, shape (n, 4)."""
         chords = []
         while n:
-            now = min(n, self._writer.block)
+            now = min(n, self._decoder.block)
             index = self.index
-            written = self._group.advance(now)
+            written = self._batch.advance(now)
             check_tokens(written.tokens[:, 0], index, "")
             chords.append(chords_of(written)[:, 0])
             n -= now
         return np.concatenate(chords)
 
 
-def begin_stream(writer: Writer, prime: Any, random_state: RandomState, **settings: Any) -> Stream:
+def begin_stream(
+    decoder: Decoder, prime: Any, random_state: RandomState, **settings: Any
+) -> Stream:
     """A stream after a prime, which is read at once."""
-    (key,), (roll,) = keys_of(random_state, None), primes_of(writer, prime, None)
-    piece = piece_of(writer, roll, key, **settings)
-    group = Group(writer, [piece])
-    while group.clock[0] < 0:
-        group.advance(int(min(writer.block, -group.clock[0])))
+    (key,), (roll,) = keys_of(random_state, None), primes_of(decoder, prime, None)
+    request = request_of(decoder, roll, key, **settings)
+    batch = Batch(decoder, [request])
+    while batch.position[0] < 0:
+        batch.advance(int(min(decoder.block, -batch.position[0])))
     sounding = np.zeros(4, np.uint64) if roll is None else last_chord(roll)
-    return Stream(writer, group, sounding, tempo_after(writer, roll))
+    return Stream(decoder, batch, sounding, tempo_after(decoder, roll))
 
 
-def resume_stream(writer: Writer, state: bytes) -> Stream:
+def resume_stream(decoder: Decoder, state: bytes) -> Stream:
     """A stream that goes on from the state of another."""
     try:
         length = int.from_bytes(state[:8], "little")
@@ -267,29 +276,29 @@ def resume_stream(writer: Writer, state: bytes) -> Stream:
         raise ModelFileError(
             f"state is not that of a stream ({error}); expected the bytes of Stream.state."
         ) from None
-    if header["version"] != STATE_VERSION or header["model"] != writer.digest:
+    if header["version"] != STATE_VERSION or header["model"] != decoder.digest:
         raise ModelFileError(
             "state is of a stream of another model or release; resume it with the model that "
             "wrote it."
         )
-    leaves, structure = jax.tree.flatten(writer.start)
+    leaves, structure = jax.tree.flatten(decoder.start)
     leaves = [arrays[f"state.{i}"] for i in range(len(leaves))]
     lane = jax.tree.unflatten(structure, leaves)
     limits = Limits(
-        np.unpackbits(arrays["allowed"], count=len(writer.chords)).astype(bool),
+        np.unpackbits(arrays["allowed"], count=len(decoder.chords)).astype(bool),
         arrays["required"],
         arrays["forbidden"],
         pitches=arrays["pitches"],
         **header["limits"],
     )
-    draw = Draw(**header["draw"])
+    sampling = SamplingSettings(**header["draw"])
     index = header["index"]
-    piece = Piece(arrays["key"], draw, limits, limits_from=index)
-    group = Group(writer, [piece], lane, [index])
+    request = Request(arrays["key"], sampling, limits, limits_from=index)
+    batch = Batch(decoder, [request], lane, [index])
     tempo = header["tempo"]
     return Stream(
-        writer,
-        group,
+        decoder,
+        batch,
         arrays["sounding"],
         None if tempo is None else TempoMap.constant(*tempo),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pianolstm._decoding.batches import Draw, Piece, Writer, chords_of, write_all
+from pianolstm._decoding.batches import Decoder, Request, SamplingSettings, chords_of, write_all
 from pianolstm._decoding.random_numbers import fold, key_of
 from pianolstm.checks import as_seed, check_number, plain
 from pianolstm.chords import unique_chords
@@ -28,8 +28,8 @@ SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "constraints"
 """What may differ from piece to piece, and change while a stream runs."""
 
 
-def piece_of(
-    writer: Writer,
+def request_of(
+    decoder: Decoder,
     prime: PianoRoll | None,
     key: np.ndarray,
     *,
@@ -38,7 +38,7 @@ def piece_of(
     top_p: Any,
     repetition_penalty: Any,
     constraints: Any,
-) -> Piece:
+) -> Request:
     """A piece to write from settings as users give them.
 
     Raises
@@ -55,29 +55,29 @@ def piece_of(
             raise InvalidInputError("top_p must be above 0; for the most likely chord, top_k=1.")
     check_number("repetition_penalty", repetition_penalty, 1, None)
     limits = limits_of(
-        constraints, writer.chords, fs=writer.fs, grid=writer.grid, spell=writer.config.spell
+        constraints, decoder.chords, fs=decoder.fs, grid=decoder.grid, spell=decoder.config.spell
     )
-    draw = Draw(
+    sampling = SamplingSettings(
         temperature=float(temperature),
         top_k=None if top_k is None else int(top_k),
         top_p=None if top_p is None else float(top_p),
         repetition_penalty=float(repetition_penalty),
-        recent=round(RECENT * writer.fs * (2 if writer.grid == "beats" else 1)),
+        recent=round(RECENT * decoder.fs * (2 if decoder.grid == "beats" else 1)),
     )
     if prime is None:
-        return Piece(key, draw, limits)
+        return Request(key, sampling, limits)
     corpus = TokenCorpus.of([prime])
-    given = writer.given(corpus.chords[corpus.tokens[0]])
-    return Piece(key, draw, limits, given, len(prime))
+    given = decoder.forced(corpus.chords[corpus.tokens[0]])
+    return Request(key, sampling, limits, given, len(prime))
 
 
-def primes_of(writer: Writer, prime: Any, n_pieces: int | None) -> list[PianoRoll | None]:
+def primes_of(decoder: Decoder, prime: Any, n_pieces: int | None) -> list[PianoRoll | None]:
     """The prime of each piece; None where there is none, or where it has no frames."""
     n = 1 if n_pieces is None else n_pieces
     primes = list(prime) if isinstance(prime, (list, tuple)) else [prime] * n
     if len(primes) != n or (n_pieces is None and isinstance(prime, (list, tuple))):
         raise _wrong_count("prime", len(primes), n_pieces)
-    is_list, grid = isinstance(prime, (list, tuple)), {"fs": writer.fs, "grid": writer.grid}
+    is_list, grid = isinstance(prime, (list, tuple)), {"fs": decoder.fs, "grid": decoder.grid}
     primes = read_files(primes if is_list else primes[:1], **grid)
     given = [
         i for i, p in enumerate(primes) if p is not None and (not hasattr(p, "__len__") or len(p))
@@ -117,7 +117,7 @@ def _wrong_count(name: str, got: int, n_pieces: int | None) -> InvalidInputError
 
 
 def generate(
-    writer: Writer,
+    decoder: Decoder,
     n_frames: int,
     *,
     n_pieces: int | None,
@@ -140,7 +140,7 @@ def generate(
     n_frames, n_candidates = plain(n_frames), plain(n_candidates)
     n_pieces = plain(n_pieces)
     n = 1 if n_pieces is None else n_pieces
-    primes = primes_of(writer, prime, n_pieces)
+    primes = primes_of(decoder, prime, n_pieces)
     settings = {name: plain(value) for name, value in settings.items()}
     each = {name: [value] * n for name, value in settings.items()}
     for name, value in settings.items():
@@ -149,21 +149,21 @@ def generate(
                 raise _wrong_count(name, len(value), n_pieces)
             each[name] = list(value)
     keys = keys_of(random_state, n_pieces)
-    pieces = []
+    requests = []
     for i in range(n):
-        piece = piece_of(writer, primes[i], keys[i], **{k: v[i] for k, v in each.items()})
+        request = request_of(decoder, primes[i], keys[i], **{k: v[i] for k, v in each.items()})
         if n_pieces is not None:
-            piece.name = f" of piece {i}"
-        pieces.append(piece)
+            request.name = f" of piece {i}"
+        requests.append(request)
         # Keys of candidates are far from those of frames, which count from 0.
-        pieces += [
-            replace(piece, key=fold(piece.key, 2**32 - c)) for c in range(1, int(n_candidates))
+        requests += [
+            replace(request, key=fold(request.key, 2**32 - c)) for c in range(1, int(n_candidates))
         ]
-    total = sum(piece.n_prime + n_frames for piece in pieces)
+    total = sum(request.n_prime + n_frames for request in requests)
     with show_progress(total, verbose) as progress:
         written = write_all(
-            writer,
-            pieces,
+            decoder,
+            requests,
             int(n_frames),
             deadline=None if deadline is None else began + deadline,
             is_weighed=n_candidates > 1,
@@ -174,30 +174,34 @@ def generate(
         candidates = written[i * n_candidates : (i + 1) * n_candidates]
         # A deadline may have left some shorter than others.
         best = max(candidates, key=lambda w: float(w.log_p.mean()) if len(w.tokens) else -np.inf)
-        rolls.append(roll_of(writer, chords_of(best), primes[i], return_prime=return_prime))
+        rolls.append(roll_of(decoder, chords_of(best), primes[i], return_prime=return_prime))
     return rolls[0] if n_pieces is None else rolls
 
 
 def roll_of(
-    writer: Writer, chords: np.ndarray, prime: PianoRoll | None, *, return_prime: bool = False
+    decoder: Decoder, chords: np.ndarray, prime: PianoRoll | None, *, return_prime: bool = False
 ) -> PianoRoll:
     """The music of chords after a prime, in the prime's last tempo."""
-    before, tempo_map = np.zeros(4, np.uint64), writer.tempo_map
+    before, tempo_map = np.zeros(4, np.uint64), decoder.tempo_map
     if prime is not None:
-        before, tempo_map = last_chord(prime), tempo_after(writer, prime)
-    music = music_of(writer, chords, before, tempo_map)
+        before, tempo_map = last_chord(prime), tempo_after(decoder, prime)
+    music = music_of(decoder, chords, before, tempo_map)
     if return_prime and prime is not None:
         return PianoRoll.concatenate([prime, music])
     return music
 
 
 def music_of(
-    writer: Writer, chords: np.ndarray, before: np.ndarray, tempo_map: TempoMap | None
+    decoder: Decoder, chords: np.ndarray, before: np.ndarray, tempo_map: TempoMap | None
 ) -> PianoRoll:
     """The music of chords, uint64 of shape (n, 4), after the chord before them."""
     table, tokens = unique_chords(chords)
     sequence = ChordSequence(
-        tokens.astype(np.int32), fs=writer.fs, grid=writer.grid, tempo_map=tempo_map, before=before
+        tokens.astype(np.int32),
+        fs=decoder.fs,
+        grid=decoder.grid,
+        tempo_map=tempo_map,
+        before=before,
     )
     return decode(table, sequence)
 
@@ -208,10 +212,10 @@ def last_chord(roll: PianoRoll) -> np.ndarray:
     return corpus.chords[corpus.tokens[0][-1]]
 
 
-def tempo_after(writer: Writer, prime: PianoRoll | None) -> TempoMap | None:
+def tempo_after(decoder: Decoder, prime: PianoRoll | None) -> TempoMap | None:
     """The tempo in which music goes on."""
     if prime is None or prime.tempo_map is None:
-        return writer.tempo_map
+        return decoder.tempo_map
     return TempoMap.constant(
         int(prime.tempo_map.microseconds[-1]), prime.tempo_map.ticks_per_quarter
     )

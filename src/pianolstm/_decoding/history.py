@@ -17,7 +17,7 @@ class Memory(NamedTuple):
 
     Attributes
     ----------
-    heard : Array of uint32, shape (lanes, 2 * MEMORY)
+    signatures : Array of uint32, shape (lanes, 2 * MEMORY)
         Numbers that tell frames from one another, 0 for none; the ring twice, so that all of it
         stands in a row from any place on.
     agree : Array of int32, shape (lanes, MEMORY)
@@ -35,7 +35,7 @@ class Memory(NamedTuple):
         How many pieces have ended.
     """
 
-    heard: Any
+    signatures: Any
     agree: Any
     frames: Any
     newest: Any
@@ -44,7 +44,7 @@ class Memory(NamedTuple):
     piece: Any
 
 
-def nothing_heard() -> Memory:
+def empty_memory() -> Memory:
     """The beginning of a piece, in one lane."""
     return Memory(
         np.zeros((1, 2 * MEMORY), np.uint32),
@@ -57,7 +57,7 @@ def nothing_heard() -> Memory:
     )
 
 
-def hear(
+def remember(
     memory: Memory, bits: Array, ids: Array, hold: Array, number: Array, begins: Array
 ) -> Memory:
     """Remember a frame in every lane.
@@ -85,13 +85,13 @@ def hear(
     sign = (sign * 2) | 1
     n = memory.agree.shape[1]
     place = (memory.newest[0] + 1) % n
-    window = lax.dynamic_slice_in_dim(memory.heard, place, n, 1)
+    window = lax.dynamic_slice_in_dim(memory.signatures, place, n, 1)
     agree = jnp.where(window == sign[:, None], jnp.minimum(memory.agree, LENGTHS[-1] - 1) + 1, 0)
-    heard = lax.dynamic_update_index_in_dim(memory.heard, sign, place, 1)
+    signatures = lax.dynamic_update_index_in_dim(memory.signatures, sign, place, 1)
     rows = jnp.stack([ids, hold], axis=1).astype(jnp.uint32)
     frame = jnp.concatenate([bits, rows], axis=1)
     return Memory(
-        lax.dynamic_update_index_in_dim(heard, sign, place + n, 1),
+        lax.dynamic_update_index_in_dim(signatures, sign, place + n, 1),
         agree.astype(memory.agree.dtype),
         lax.dynamic_update_index_in_dim(memory.frames, frame, place, 1),
         jnp.full_like(memory.newest, place),

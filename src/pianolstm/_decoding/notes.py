@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from pianolstm._decoding.random_numbers import row_at
-from pianolstm._decoding.stepping import Laid
+from pianolstm._decoding.stepping import StepWeights
 from pianolstm._model.networks import unpack_words
 from pianolstm.rolls import N_PITCHES
 
@@ -32,7 +32,7 @@ Uniform = Callable[[Array], Array]
 """Numbers in [0, 1), (lanes, k), of the draws with k numbers."""
 
 
-class Asked(NamedTuple):
+class Requirements(NamedTuple):
     """What a chord has to keep; planes (lanes, 128) of bool, others (lanes,).
 
     Attributes
@@ -57,49 +57,53 @@ class Asked(NamedTuple):
     may_rest: Array
 
 
-def sharpness_of(rules: Any) -> Array:
+def sharpness_of(sampling: Any) -> Array:
     """What logits are multiplied by, (lanes, 1); at temperature 0 all but the highest go under."""
-    return jnp.minimum(1 / rules.temperature, STEEP)[:, None]
+    return jnp.minimum(1 / sampling.temperature, STEEP)[:, None]
 
 
-def asked_of(rules: Any, given: Any) -> Asked:
+def requirements_of(sampling: Any, forced: Any) -> Requirements:
     """What the rules of each lane, and its frame, ask of a chord."""
-    required, forbidden = unpack_words(given.required) > 0, unpack_words(given.forbidden) > 0
-    return Asked(
-        (unpack_words(rules.pitches) > 0) & ~forbidden[:, :N_PITCHES],
+    required, forbidden = unpack_words(forced.required) > 0, unpack_words(forced.forbidden) > 0
+    return Requirements(
+        (unpack_words(sampling.pitches) > 0) & ~forbidden[:, :N_PITCHES],
         required[:, :N_PITCHES],
         required[:, N_PITCHES:],
         forbidden[:, N_PITCHES:],
-        rules.max_notes,
-        rules.span,
-        rules.hand,
-        rules.may_rest,
+        sampling.max_notes,
+        sampling.span,
+        sampling.hand,
+        sampling.may_rest,
     )
 
 
-def keeps(asked: Asked, planes: Array, before: Array) -> Array:
+def satisfies(requirements: Requirements, planes: Array, before: Array) -> Array:
     """Whether chords keep what is asked: bool, (lanes,).
 
     Parameters
     ----------
-    asked : Asked
+    requirements : Requirements
     planes : Array of bool, shape (lanes, 256)
     before : Array of bool, shape (lanes, 128)
         What sounded in the frame before.
     """
     sounding, struck = planes[:, :N_PITCHES], planes[:, N_PITCHES:]
     pitch = jnp.arange(N_PITCHES)
-    wrong = (sounding & ~asked.allowed) | (asked.required & ~sounding)
-    wrong |= (asked.struck & before & ~struck) | (asked.unstruck & struck)
+    wrong = (sounding & ~requirements.allowed) | (requirements.required & ~sounding)
+    wrong |= (requirements.struck & before & ~struck) | (requirements.unstruck & struck)
     # The left hand takes from below all that it can; the right hand has to take the others.
     lowest = jnp.min(jnp.where(sounding, pitch, N_PITCHES), axis=1, keepdims=True)
     n_below = sounding.astype(jnp.float32) @ (pitch[:, None] <= pitch).astype(jnp.float32)
-    left = (pitch <= lowest + asked.span[:, None]) & (n_below <= asked.hand[:, None])
+    left = (pitch <= lowest + requirements.span[:, None]) & (n_below <= requirements.hand[:, None])
     right = sounding & ~left
     ends = jnp.max(jnp.where(right, jnp.stack([pitch, -pitch])[:, None], -N_PITCHES), axis=2)
     n, n_right, n_wrong = jnp.sum(jnp.stack([sounding, right, wrong]), axis=2)
-    fits = (n <= asked.max_notes) & (asked.may_rest | (n > 0)) & (n_right <= asked.hand)
-    return fits & (ends[0] + ends[1] <= asked.span) & (n_wrong == 0)
+    fits = (
+        (n <= requirements.max_notes)
+        & (requirements.may_rest | (n > 0))
+        & (n_right <= requirements.hand)
+    )
+    return fits & (ends[0] + ends[1] <= requirements.span) & (n_wrong == 0)
 
 
 class Spelling(NamedTuple):
@@ -131,30 +135,30 @@ class Spelling(NamedTuple):
     nats: Array
 
 
-def spell_out(
-    laid: Laid,
+def sample_notes(
+    weights: StepWeights,
     features: Array,
     before: Array,
-    asked: Asked,
-    rules: Any,
+    requirements: Requirements,
+    sampling: Any,
     is_open: Array,
-    given: tuple[Array, Array],
+    forced: tuple[Array, Array],
     u: Uniform,
 ) -> Spelling:
     """Draw a chord in each open lane, of notes that keep what is asked; or weigh a given one.
 
     Parameters
     ----------
-    laid : dict
-        See `pianolstm._decoding.stepping.lay_out`.
+    weights : dict
+        See `pianolstm._decoding.stepping.step_weights`.
     features : Array, shape (lanes, embedding)
     before : Array of bool, shape (lanes, 128)
         What sounded in the frame before.
-    asked : Asked
-    rules : Rules
+    requirements : Requirements
+    sampling : SamplingParameters
         Temperature, top_k and top_p hold for each note.
     is_open : Array of bool, shape (lanes,)
-    given : tuple of Array of bool, shapes (lanes,) and (lanes, 256)
+    forced : tuple of Array of bool, shapes (lanes,) and (lanes, 256)
         Where a chord is given, and which.
     u : callable
         Gives numbers in [0, 1); those from 0 to 129 · `N_NUMBERS` are asked for.
@@ -163,52 +167,52 @@ def spell_out(
     -------
     Spelling
     """
-    is_given, planes = given
+    is_forced, planes = forced
     n_lanes = len(is_open)
-    kernel, bias = laid["speller"]["read"]
+    kernel, bias = weights["speller"]["read"]
     start = Spelling(
         jnp.int32(0),
         is_open,
         jnp.zeros(n_lanes, bool),
         jnp.zeros((n_lanes, 2 * N_PITCHES), bool),
         jnp.full(n_lanes, -1),
-        features @ kernel + bias + before.astype(jnp.float32) @ laid["speller"]["before"],
+        features @ kernel + bias + before.astype(jnp.float32) @ weights["speller"]["before"],
         jnp.zeros((2, n_lanes)),
     )
     symbols = jnp.arange(N_PITCHES + 1)
-    sharpness = sharpness_of(rules)
-    is_cut = (rules.top_k <= N_PITCHES) | (rules.top_p < 1)
+    sharpness = sharpness_of(sampling)
+    is_cut = (sampling.top_k <= N_PITCHES) | (sampling.top_p < 1)
     is_next = _with_end(planes[:, :N_PITCHES], True)
     # What is known of a pitch, in one number, so that one look finds it all.
-    facts = planes[:, N_PITCHES:] + 2 * before + 4 * asked.struck + 8 * asked.unstruck
+    facts = planes[:, N_PITCHES:] + 2 * before + 4 * requirements.struck + 8 * requirements.unstruck
     facts = _with_end(facts.astype(jnp.int32), 0)
 
     def note(so_far: Spelling) -> Spelling:
-        kernel, bias = laid["speller"]["write"]
+        kernel, bias = weights["speller"]["write"]
         written = jax.nn.relu(so_far.hidden) @ kernel + bias
         logits = written[:, : N_PITCHES + 1]
         above = symbols > so_far.last[:, None]
-        ok = above & _allowed(asked, so_far)
+        ok = above & _allowed(requirements, so_far)
         top, top_ok = (jnp.max(jnp.where(now, logits, -jnp.inf), axis=1) for now in (above, ok))
         past, left = logits - top[:, None], (logits - top_ok[:, None]) * sharpness
         parts = (above, past), (above, past * sharpness), (ok, left)
         past = jnp.concatenate([jnp.where(now, x, -jnp.inf) for now, x in parts])
-        weights = jnp.exp(lax.optimization_barrier(past))  # or each use makes code of its own
-        p = weights[2 * n_lanes :]
+        odds = jnp.exp(lax.optimization_barrier(past))  # or each use makes code of its own
+        p = odds[2 * n_lanes :]
 
         def cut() -> Array:
             likelier = p[:, None] > p[:, :, None]
             share = jnp.sum(likelier * p[:, None], axis=2)
             n = jnp.sum(likelier, axis=2)
             total = jnp.sum(p, axis=1)
-            is_kept = (n < rules.top_k[:, None]) & (share < (rules.top_p * total)[:, None])
+            is_kept = (n < sampling.top_k[:, None]) & (share < (sampling.top_p * total)[:, None])
             return jnp.where(is_kept | (n == 0) | ~is_cut[:, None], p, 0)
 
         kept = lax.cond(jnp.any(is_cut), cut, lambda: p)
         # All running sums by one product; what is added of weight 0 changes none.
         exact = lax.Precision.HIGHEST
         sums = jnp.matmul(
-            jnp.concatenate([weights, kept]), laid["speller"]["sums"], precision=exact
+            jnp.concatenate([odds, kept]), weights["speller"]["sums"], precision=exact
         )
         *sums, running = sums[:, : N_PITCHES + 1].reshape(4, n_lanes, -1)
         plain, sharp, total = jnp.log(jnp.stack([x[:, -1] for x in sums]))
@@ -216,18 +220,20 @@ def spell_out(
         drawn = jnp.sum(running <= (u_note * running[:, -1])[:, None], axis=1)
         # Rounding may leave the target at the last sum.
         drawn = jnp.minimum(drawn, jnp.max(jnp.where(kept > 0, symbols, 0), axis=1))
-        told = jnp.min(jnp.where(is_next & above, symbols, N_PITCHES), axis=1)
-        symbol = jnp.where(is_given, told, drawn)
+        forced_symbol = jnp.min(jnp.where(is_next & above, symbols, N_PITCHES), axis=1)
+        symbol = jnp.where(is_forced, forced_symbol, drawn)
         again, fact = row_at(written, symbol + N_PITCHES + 1), row_at(facts, symbol)
         log_p = row_at(written, symbol) - top - plain
         log_allowed = total - sharp + (top_ok - top) * sharpness[:, 0]
         # Whether it is struck again, where it sounded.
-        is_told, sounded, must, must_not = ((fact >> i) & 1 > 0 for i in range(4))
+        is_forced_strike, sounded, must, must_not = ((fact >> i) & 1 > 0 for i in range(4))
         p_again = jax.nn.sigmoid(again * sharpness[:, 0])
-        is_sure = (rules.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= rules.top_p)
+        is_sure = (sampling.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= sampling.top_p)
         is_struck = u_again < jnp.where(is_sure, jnp.round(p_again), p_again)
-        is_struck = ((is_struck | must) & ~must_not & sounded & ~is_given) | (is_told & is_given)
-        is_stuck = ~is_given & (top_ok == -jnp.inf)
+        is_struck = ((is_struck | must) & ~must_not & sounded & ~is_forced) | (
+            is_forced_strike & is_forced
+        )
+        is_stuck = ~is_forced & (top_ok == -jnp.inf)
         is_note = (symbol < N_PITCHES) & ~is_stuck
         can = sounded & is_note
         signed = jnp.where(is_struck, again, -again)
@@ -236,7 +242,7 @@ def spell_out(
         log_allowed += jnp.where(is_asked, jax.nn.log_sigmoid(signed * sharpness[:, 0]), 0)
         goes_on = so_far.is_open & is_note
         new = (symbols[:-1] == symbol[:, None]) & goes_on[:, None]
-        vector = laid["speller"]["spelled"][symbol % N_PITCHES + N_PITCHES * is_struck]
+        vector = weights["speller"]["spelled"][symbol % N_PITCHES + N_PITCHES * is_struck]
         return Spelling(
             so_far.n + 1,
             goes_on,
@@ -250,15 +256,15 @@ def spell_out(
     return lax.while_loop(lambda spelling: jnp.any(spelling.is_open), note, start)
 
 
-def _allowed(asked: Asked, so_far: Spelling) -> Array:
+def _allowed(requirements: Requirements, so_far: Spelling) -> Array:
     """Pitches that may come next, and the end: bool, (lanes, 129)."""
     symbols = jnp.arange(N_PITCHES + 1)
-    to_come = asked.required & (symbols[:-1] > so_far.last[:, None])
+    to_come = requirements.required & (symbols[:-1] > so_far.last[:, None])
     lowest = jnp.min(jnp.where(to_come, symbols[:-1], N_PITCHES), axis=1)
     # Others leave room for those that must come.
-    room = asked.max_notes - so_far.n - jnp.sum(to_come, axis=1)
-    pitches = asked.allowed & (asked.required | (room > 0)[:, None])
-    may_end = (so_far.n > 0) | asked.may_rest
+    room = requirements.max_notes - so_far.n - jnp.sum(to_come, axis=1)
+    pitches = requirements.allowed & (requirements.required | (room > 0)[:, None])
+    may_end = (so_far.n > 0) | requirements.may_rest
     ok = _with_end(pitches, False) | ((symbols == N_PITCHES) & may_end[:, None])
     return ok & (symbols <= lowest[:, None])
 

@@ -54,16 +54,16 @@ def threefry(key: Any, key_: Any, a: Any, b: Any) -> tuple[Any, Any]:
     return a, b
 
 
-def uniform(key: Array, clock: Array, number: Array) -> Array:
+def uniform(key: Array, position: Array, number: Array) -> Array:
     """Numbers in [0, 1) of each key, frame and number (k,): (lanes, k), 24 bits of each."""
     shape = len(key), len(number)
-    counts = (jnp.broadcast_to(a.astype(jnp.uint32), shape) for a in (clock[:, None], number))
+    counts = (jnp.broadcast_to(a.astype(jnp.uint32), shape) for a in (position[:, None], number))
     bits, _ = threefry(key[:, :1], key[:, 1:], *counts)
     bits = lax.optimization_barrier(bits)  # or each use makes code of its own
     return (bits >> 8).astype(jnp.float32) * 2.0**-24
 
 
-def pick(weights: Array, u: Array) -> Array:
+def sample_rows(weights: Array, u: Array) -> Array:
     """Rows with probabilities in proportion to their weights, by the inverse of the running sum.
 
     Weights are added up sixteen by sixteen, and their sums again; then the sum that passes the

@@ -17,25 +17,34 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from pianolstm._decoding.history import hear, recalled
+from pianolstm._decoding.history import recalled, remember
 from pianolstm._decoding.notes import (
     LARGE,
     N_NUMBERS,
-    asked_of,
-    keeps,
     packed,
+    requirements_of,
+    sample_notes,
+    satisfies,
     sharpness_of,
-    spell_out,
 )
-from pianolstm._decoding.random_numbers import pick, row_at, uniform
-from pianolstm._decoding.state import BLOCK, Drawn, Frames, Rules, Scene, State, Vocabulary, Written
-from pianolstm._decoding.stepping import Laid, step
+from pianolstm._decoding.random_numbers import row_at, sample_rows, uniform
+from pianolstm._decoding.state import (
+    BLOCK,
+    Context,
+    ForcedFrames,
+    Sample,
+    SamplingParameters,
+    State,
+    Vocabulary,
+    Written,
+)
+from pianolstm._decoding.stepping import StepWeights, step
 from pianolstm._jax.programs import LARGE_PROGRAM, program
 from pianolstm._model.networks import NetworkConfig, begins_chord, unpack_words
 from pianolstm.rolls import N_PITCHES
 from pianolstm.vocabulary import END, HOLD, OTHER
 
-MOST_VAIN = 8
+MAX_REJECTED = 8
 """Spellings of a frame that keep not what is asked, after which there are no more."""
 
 SYMBOLS = 3 + (N_PITCHES + 1) * N_NUMBERS
@@ -43,12 +52,12 @@ SYMBOLS = 3 + (N_PITCHES + 1) * N_NUMBERS
 
 
 @program(weight=LARGE_PROGRAM)
-def write(
+def write_block(
     config: NetworkConfig,
-    laid: Laid,
+    weights: StepWeights,
     vocabulary: Vocabulary,
-    rules: Rules,
-    frames: Frames,
+    sampling: SamplingParameters,
+    frames: ForcedFrames,
     state: State,
     n: Array,
     is_weighed: Array,
@@ -60,53 +69,53 @@ def write(
 
     Log-likelihoods are computed if `is_weighed`, and are 0 if not.
     """
-    n_lanes = len(rules.key)
+    n_lanes = len(sampling.key)
 
     def frame(i: Array, loop: tuple[State, Written]) -> tuple[State, Written]:
         state, written = loop
-        given = jax.tree.map(lambda a: a[i], frames)
+        forced = jax.tree.map(lambda a: a[i], frames)
         # Here, since what a branch reads would be copied before it is written to.
         found = recalled(state.memory) if config.recall else None
-        scene = Scene(laid, vocabulary, rules, given, state._replace(memory=None), found)
+        context = Context(weights, vocabulary, sampling, forced, state._replace(memory=None), found)
 
-        def draw_all() -> Drawn:
-            return draw(config, scene, is_weighed)
+        def draw_all() -> Sample:
+            return sample(config, context, is_weighed)
 
-        def draw_none() -> Drawn:
+        def draw_none() -> Sample:
             zeros, words = jnp.zeros(n_lanes), jnp.zeros((n_lanes, 8), jnp.uint32)
-            return Drawn(state.hold, words, state.hold, jnp.zeros(n_lanes, bool), zeros, zeros)
+            return Sample(state.hold, words, state.hold, jnp.zeros(n_lanes, bool), zeros, zeros)
 
-        is_idle = jnp.all(given.is_given) & ~is_weighed
+        is_idle = jnp.all(forced.is_forced) & ~is_weighed
         drawn = lax.cond(is_idle, draw_none, draw_all)
         # Where no chord was allowed, what follows goes on from a rest.
-        ids = jnp.where(given.is_given, given.ids, jnp.maximum(drawn.ids, 0))
-        bits = jnp.where(given.is_given[:, None], given.bits, drawn.bits)
-        hold = jnp.where(given.is_given, given.held, drawn.hold)
+        ids = jnp.where(forced.is_forced, forced.ids, jnp.maximum(drawn.ids, 0))
+        bits = jnp.where(forced.is_forced[:, None], forced.bits, drawn.bits)
+        hold = jnp.where(forced.is_forced, forced.held, drawn.hold)
         new = begins_chord(state.past, bits) | (state.hold < 0)
-        is_noted = new & (ids != 0)
+        is_begun = new & (ids != 0)
 
         def added(a: Array, value: Array) -> Array:
-            return jnp.where(is_noted[:, None], jnp.concatenate([a[:, 1:], value[:, None]], 1), a)
+            return jnp.where(is_begun[:, None], jnp.concatenate([a[:, 1:], value[:, None]], 1), a)
 
-        carry = _where(drawn.has_ended, laid["begin"][0], state.carry)
-        carry, features = step(config, laid, carry, ids, bits)
-        number = noted(ids, bits, len(laid["bias"]))
+        carry = _where(drawn.has_ended, weights["begin"][0], state.carry)
+        carry, features = step(config, weights, carry, ids, bits)
+        number = chord_number(ids, bits, len(weights["bias"]))
         memory = state.memory
         if config.recall:
-            began = drawn.has_ended & ~given.is_given
-            memory = hear(memory, bits, ids, hold, number, began)
+            began = drawn.has_ended & ~forced.is_forced
+            memory = remember(memory, bits, ids, hold, number, began)
         state = State(
             carry,
             features,
-            state.clock + 1,
+            state.position + 1,
             bits,
             hold,
             jnp.where(new, 1, state.age + 1),
             added(state.begun, number),
-            added(state.begun_at, state.clock),
+            added(state.begun_at, state.position),
             memory,
         )
-        tokens = jnp.where(given.is_given, given.ids, drawn.ids)
+        tokens = jnp.where(forced.is_forced, forced.ids, drawn.ids)
         values = Written(tokens, bits, drawn.log_p, drawn.log_allowed)
         return state, jax.tree.map(lambda a, value: a.at[i].set(value), written, values)
 
@@ -116,7 +125,7 @@ def write(
     return lax.fori_loop(0, n, frame, (state, written))
 
 
-def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
+def sample(config: NetworkConfig, context: Context, is_weighed: Array) -> Sample:
     """One chord a lane, from the softmax of logits / temperature.
 
     By the inverse of its running sum, and no sort: a row that top-k or top-p leaves out is drawn
@@ -127,7 +136,7 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
 
     Where the end of the piece is drawn, the lane draws again, from the beginning of another. Where
     "any other chord" is drawn, it is spelled; if it keeps not all that is asked, or is held for too
-    long, all is drawn again. After `MOST_VAIN` spellings in vain nothing more is spelled in this
+    long, all is drawn again. After `MAX_REJECTED` spellings in vain nothing more is spelled in this
     frame; where no row is left, the last of them has no more notes than are asked for.
 
     What is recalled (see `pianolstm._model.recall`) comes with its share, at temperature 0 where
@@ -137,56 +146,56 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
     Parameters
     ----------
     config, is_weighed
-        As for `write`.
-    scene : Scene
+        As for `write_block`.
+    context : Context
 
     Returns
     -------
-    Drawn
+    Sample
     """
-    laid, vocabulary, rules, given, state, _ = scene
-    n_lanes, n_rows = len(rules.key), len(laid["bias"])
+    weights, vocabulary, sampling, forced, state, _ = context
+    n_lanes, n_rows = len(sampling.key), len(weights["bias"])
     rows = jnp.arange(n_rows, dtype=jnp.int32)
     zeros, no = jnp.zeros(n_lanes), jnp.zeros(n_lanes, bool)
-    chances = _chances(config, scene)
-    recall: Any = _recall(config, scene, chances) if config.recall else None
-    is_cut = (rules.top_k < n_rows) | (rules.top_p < 1)
+    masks = _masks(config, context)
+    recall: Any = _choose_recalled(config, context, masks) if config.recall else None
+    is_cut = (sampling.top_k < n_rows) | (sampling.top_p < 1)
 
-    def attempt(tries: _Tries) -> _Tries:
-        features = jnp.where(tries.has_ended[:, None], laid["begin"][1], state.features)
+    def attempt(attempts: _Attempts) -> _Attempts:
+        features = jnp.where(attempts.has_ended[:, None], weights["begin"][1], state.features)
         # Computed again for each draw, since to keep them costs every frame more than it saves in
         # those that draw twice.
-        logits = features @ laid["table"] + laid["bias"]
-        may_end = chances.may_end & ~tries.has_ended
-        now = chances.allowed & (rows != chances.left_out[:, None])
+        logits = features @ weights["table"] + weights["bias"]
+        may_end = masks.may_end & ~attempts.has_ended
+        now = masks.allowed & (rows != masks.held_too_long[:, None])
         now |= (rows == n_rows + END) & may_end[:, None]
         if config.spell:
-            can_hold = chances.is_outside & ~tries.has_ended
-            impossible = chances.impossible | ((rows == n_rows + HOLD) & ~can_hold[:, None])
-            impossible |= _strikes(vocabulary) & tries.has_ended[:, None]
+            can_hold = masks.is_outside & ~attempts.has_ended
+            impossible = masks.impossible | ((rows == n_rows + HOLD) & ~can_hold[:, None])
+            impossible |= _strikes(vocabulary) & attempts.has_ended[:, None]
             impossible = lax.optimization_barrier(impossible)  # or each use computes it again
             logits, now = jnp.where(impossible, -jnp.inf, logits), now & ~impossible
-            now |= (rows == n_rows + HOLD) & (can_hold & chances.may_hold)[:, None]
+            now |= (rows == n_rows + HOLD) & (can_hold & masks.may_hold)[:, None]
 
         def relative(logits: Array) -> tuple[Array, Array]:
             """Probabilities, relative to the most likely row's, and the logit of that."""
             highest = jnp.max(jnp.where(now, logits, -jnp.inf), axis=1, keepdims=True)
-            return jnp.where(now, jnp.exp((logits - highest) * sharpness_of(rules)), 0), highest
+            return jnp.where(now, jnp.exp((logits - highest) * sharpness_of(sampling)), 0), highest
 
         p, highest = lax.cond(
-            jnp.any(rules.penalty > 0),
-            lambda: relative(logits - _penalties(rules, state, rows)),
+            jnp.any(sampling.penalty > 0),
+            lambda: relative(logits - _penalties(sampling, state, rows)),
             lambda: relative(logits),
         )
-        is_left = p > tries.above[:, None]
+        is_left = p > attempts.above[:, None]
         if config.spell:
-            other = jnp.where(chances.may_spell, _other(logits, highest, rules), 0)
+            other = jnp.where(masks.may_spell, _other(logits, highest, sampling), 0)
             p = jnp.where(rows == n_rows + OTHER, other[:, None], p)
             # Where it is drawn no more, its share counts in top_p nevertheless.
-            spells = (tries.spelled.n_vain < MOST_VAIN) & ~tries.spelled.is_cut
+            spells = (attempts.spelled.n_rejected < MAX_REJECTED) & ~attempts.spelled.is_cut
             is_left = jnp.where(rows == n_rows + OTHER, spells[:, None], is_left)
-        u, u_taken = uniform(rules.key, state.clock, tries.n * SYMBOLS + jnp.arange(2)).T
-        drawn = pick(jnp.where(is_left, p, 0), u)
+        u, u_taken = uniform(sampling.key, state.position, attempts.n * SYMBOLS + jnp.arange(2)).T
+        drawn = sample_rows(jnp.where(is_left, p, 0), u)
 
         def rejected() -> tuple[Array, Array]:
             bound = jnp.take_along_axis(p, drawn[:, None], axis=1)
@@ -195,106 +204,114 @@ def draw(config: NetworkConfig, scene: Scene, is_weighed: Array) -> Drawn:
             bound = jnp.where((drawn == n_rows + OTHER)[:, None], 0, bound)
             likelier = jnp.where((p > bound) & (rows < n_rows + END), p, 0)
             n, share = jnp.sum(jnp.sign(likelier), axis=1), jnp.sum(likelier, axis=1)
-            is_kept = (n < rules.top_k) & (share < rules.top_p * jnp.sum(p, axis=1))
+            is_kept = (n < sampling.top_k) & (share < sampling.top_p * jnp.sum(p, axis=1))
             is_kept |= n == 0  # the most likely is, even where nothing is allowed
-            return tries.is_open & is_cut & ~is_kept & ~given.is_given, bound[:, 0]
+            return attempts.is_open & is_cut & ~is_kept & ~forced.is_forced, bound[:, 0]
 
-        again, bound = lax.cond(jnp.any(is_cut), rejected, lambda: (no, tries.above))
-        bound = jnp.where(again, bound, 0)
-        spelled, is_done = tries.spelled, tries.is_open & ~again
+        is_retried, bound = lax.cond(jnp.any(is_cut), rejected, lambda: (no, attempts.above))
+        bound = jnp.where(is_retried, bound, 0)
+        spelled, is_done = attempts.spelled, attempts.is_open & ~is_retried
         notes = zeros, zeros
-        told, comes = given, no
+        fixed, is_recalled = forced, no
         if config.recall:
-            comes = recall.comes & ~tries.has_ended & (drawn != n_rows + END) & ~given.is_given
-            is_done, again = is_done | (comes & tries.is_open), again & ~comes
-            told = told._replace(
-                is_given=given.is_given | comes,
-                ids=jnp.where(comes, recall.ids, given.ids),
-                bits=jnp.where(comes[:, None], recall.bits, given.bits),
+            is_recalled = (
+                recall.is_recalled
+                & ~attempts.has_ended
+                & (drawn != n_rows + END)
+                & ~forced.is_forced
             )
-        came = jnp.where(told.is_given, jnp.minimum(told.ids, n_rows + OTHER), drawn)
+            is_done, is_retried = (
+                is_done | (is_recalled & attempts.is_open),
+                is_retried & ~is_recalled,
+            )
+            fixed = fixed._replace(
+                is_forced=forced.is_forced | is_recalled,
+                ids=jnp.where(is_recalled, recall.ids, forced.ids),
+                bits=jnp.where(is_recalled[:, None], recall.bits, forced.bits),
+            )
+        chosen = jnp.where(fixed.is_forced, jnp.minimum(fixed.ids, n_rows + OTHER), drawn)
         if config.spell:
-            is_other = tries.is_open & (drawn == n_rows + OTHER) & ~told.is_given
+            is_other = attempts.is_open & (drawn == n_rows + OTHER) & ~fixed.is_forced
             # What top-k or top-p leaves out is spelled no more.
-            spelled = spelled._replace(is_cut=spelled.is_cut | (is_other & again))
-            is_spelled = is_other & ~again
-            tries, now_told = tries._replace(spelled=spelled), scene._replace(given=told)
-            spelled, came, is_done, notes = lax.cond(
+            spelled = spelled._replace(is_cut=spelled.is_cut | (is_other & is_retried))
+            is_spelled = is_other & ~is_retried
+            attempts, now_fixed = attempts._replace(spelled=spelled), context._replace(forced=fixed)
+            spelled, chosen, is_done, notes = lax.cond(
                 jnp.any(is_spelled) | is_weighed,
-                lambda: _spell(now_told, chances, tries, is_spelled, came, u_taken, is_weighed),
-                lambda: (spelled, came, is_done, notes),
+                lambda: _spell(now_fixed, masks, attempts, is_spelled, chosen, u_taken, is_weighed),
+                lambda: (spelled, chosen, is_done, notes),
             )
-            is_done &= tries.is_open & ~again
-            again |= is_spelled & ~is_done
-        ends = is_done & (drawn == n_rows + END) & ~told.is_given
+            is_done &= attempts.is_open & ~is_retried
+            is_retried |= is_spelled & ~is_done
+        ends = is_done & (drawn == n_rows + END) & ~fixed.is_forced
 
         def weighed() -> tuple[Array, Array]:
-            may_come = now | ((rows == n_rows + OTHER) & chances.may_spell[:, None])
-            log_p, log_allowed = _weigh(config, scene, logits, may_come, came, notes)
+            may_follow = now | ((rows == n_rows + OTHER) & masks.may_spell[:, None])
+            log_p, log_allowed = _weigh(config, context, logits, may_follow, chosen, notes)
             if config.recall:
-                new = spelled.bits, (drawn == n_rows + OTHER) & ~told.is_given
-                bits = _bits_of(vocabulary, state, came, new, told)
-                came_back = jnp.all(bits == recall.bits, axis=1) & (came != n_rows + END)
-                share = jnp.where(tries.has_ended, 0, recall.share)
-                log_p, log_allowed = _mixed(log_p, log_allowed, share, came_back, recall, comes)
-                log_allowed = jnp.where(given.is_given, log_p, log_allowed)
+                new = spelled.bits, (drawn == n_rows + OTHER) & ~fixed.is_forced
+                bits = _bits_of(vocabulary, state, chosen, new, fixed)
+                is_same = jnp.all(bits == recall.bits, axis=1) & (chosen != n_rows + END)
+                share = jnp.where(attempts.has_ended, 0, recall.share)
+                log_p, log_allowed = _mixed(log_p, log_allowed, share, is_same, recall, is_recalled)
+                log_allowed = jnp.where(forced.is_forced, log_p, log_allowed)
             return log_p, log_allowed
 
         log_p, log_allowed = lax.cond(is_weighed, weighed, lambda: (zeros, zeros))
-        return _Tries(
-            tries.n + 1,
-            again | ends,
-            jnp.where(tries.is_open, drawn, tries.row),
+        return _Attempts(
+            attempts.n + 1,
+            is_retried | ends,
+            jnp.where(attempts.is_open, drawn, attempts.row),
             bound,
-            tries.has_ended | ends,
+            attempts.has_ended | ends,
             # Of a piece that ends: that it does, and what the next one begins with.
-            tries.log_p + jnp.where(is_done, log_p, 0),
-            tries.log_allowed + jnp.where(is_done, log_allowed, 0),
+            attempts.log_p + jnp.where(is_done, log_p, 0),
+            attempts.log_allowed + jnp.where(is_done, log_allowed, 0),
             spelled,
         )
 
     none = jnp.zeros(n_lanes, jnp.int32)
     spelled = _Spelled(none, no, none, jnp.zeros((n_lanes, 8), jnp.uint32), none)
-    start = _Tries(jnp.int32(0), ~no, none, zeros, no, zeros, zeros, spelled)
-    tries = lax.while_loop(lambda tries: jnp.any(tries.is_open), attempt, start)
-    is_possible = chances.is_any
+    start = _Attempts(jnp.int32(0), ~no, none, zeros, no, zeros, zeros, spelled)
+    attempts = lax.while_loop(lambda attempts: jnp.any(attempts.is_open), attempt, start)
+    is_possible = masks.is_any
     if config.spell:
-        is_possible |= tries.spelled.n_vain < MOST_VAIN
-    row = jnp.where(is_possible, tries.row, 0)
+        is_possible |= attempts.spelled.n_rejected < MAX_REJECTED
+    row = jnp.where(is_possible, attempts.row, 0)
     drawn = row, vocabulary.bits[:, row].T, vocabulary.held[row]
     if config.spell:
         other = n_rows + OTHER
         held_on = _held_on(state.past)
         on = none + n_rows, held_on, none + n_rows + HOLD
         drawn = _where(row == n_rows + HOLD, on, drawn)
-        drawn = _where(row == other, tries.spelled[2:], drawn)
+        drawn = _where(row == other, attempts.spelled[2:], drawn)
     if config.recall:
-        comes = recall.comes & ~tries.has_ended
-        drawn = _where(comes, (recall.ids, recall.bits, recall.hold), drawn)
-        is_possible |= comes
+        is_recalled = recall.is_recalled & ~attempts.has_ended
+        drawn = _where(is_recalled, (recall.ids, recall.bits, recall.hold), drawn)
+        is_possible |= is_recalled
     ids, bits, hold = drawn
     ids = jnp.where(is_possible, ids, -1)
     # One over the draws that a chord took estimates what share of all draws keep what is asked.
-    vain = jnp.where(rules.is_proposed, jnp.log1p(tries.spelled.n_vain), 0)
-    log_allowed = tries.log_allowed - vain
-    return Drawn(ids, bits, hold, tries.has_ended, tries.log_p, log_allowed)
+    log_attempts = jnp.where(sampling.is_proposed, jnp.log1p(attempts.spelled.n_rejected), 0)
+    log_allowed = attempts.log_allowed - log_attempts
+    return Sample(ids, bits, hold, attempts.has_ended, attempts.log_p, log_allowed)
 
 
 class _Spelled(NamedTuple):
     """Spellings of a frame, of each lane.
 
     How many were in vain, whether top-k or top-p leave them out, and what the last one gave, as in
-    `Drawn`.
+    `Sample`.
     """
 
-    n_vain: Array
+    n_rejected: Array
     is_cut: Array
     ids: Array
     bits: Array
     hold: Array
 
 
-class _Tries(NamedTuple):
+class _Attempts(NamedTuple):
     """The draws of a frame: how many, and for each lane what they have come to.
 
     Lanes that are open draw again, among rows of a relative probability above this.
@@ -310,7 +327,7 @@ class _Tries(NamedTuple):
     spelled: _Spelled
 
 
-class _Chances(NamedTuple):
+class _Masks(NamedTuple):
     """What constraints leave for a frame.
 
     Attributes
@@ -319,7 +336,7 @@ class _Chances(NamedTuple):
         Chords of the vocabulary.
     impossible : Array of bool, shape (lanes, n_rows)
         Rows that strike again what does not sound; none of them is allowed.
-    left_out : Array of int32, shape (lanes,)
+    held_too_long : Array of int32, shape (lanes,)
         The chord that was held for too long, -1 for none.
     is_any : Array of bool, shape (lanes,)
         Whether a row is left.
@@ -331,35 +348,35 @@ class _Chances(NamedTuple):
         Whether that is outside the vocabulary.
     may_end : Array of bool, shape (lanes,)
         Whether the piece may end.
-    keeps_recalled : Array of bool, shape (lanes,)
+    satisfies_recalled : Array of bool, shape (lanes,)
         Whether what is recalled, if it is outside the vocabulary, keeps what is asked.
     """
 
     allowed: Array
     impossible: Array
-    left_out: Array
+    held_too_long: Array
     is_any: Array
     may_spell: Array
     may_hold: Array
     is_outside: Array
     may_end: Array
-    keeps_recalled: Array
+    satisfies_recalled: Array
 
 
-def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
+def _masks(config: NetworkConfig, context: Context) -> _Masks:
     """What constraints leave for the frame."""
-    _, vocabulary, rules, given, state, _ = scene
+    _, vocabulary, sampling, forced, state, _ = context
 
-    def asked() -> tuple[Array, Array]:
-        fits = rules.allowed & _asked(vocabulary, given, state.past)
+    def fitting() -> tuple[Array, Array]:
+        fits = sampling.allowed & _fitting_rows(vocabulary, forced, state.past)
         return fits, jnp.sum(fits, axis=1, dtype=jnp.float32)
 
-    is_asked = jnp.any(given.required > 0) | jnp.any(given.forbidden > 0)
-    allowed, n_allowed = lax.cond(is_asked, asked, lambda: (rules.allowed, rules.n_allowed))
+    is_asked = jnp.any(forced.required > 0) | jnp.any(forced.forbidden > 0)
+    allowed, n_allowed = lax.cond(is_asked, fitting, lambda: (sampling.allowed, sampling.n_allowed))
     longest = jnp.where(
-        state.hold == 0, jnp.minimum(rules.max_hold, rules.max_silence), rules.max_hold
+        state.hold == 0, jnp.minimum(sampling.max_hold, sampling.max_silence), sampling.max_hold
     )
-    impossible = is_outside = may_spell = keeps_recalled = jnp.zeros(len(state.hold), bool)
+    impossible = is_outside = may_spell = satisfies_recalled = jnp.zeros(len(state.hold), bool)
     n_anew = n_allowed
     if config.spell:
         # What is struck again has sounded; a piece that begins strikes nothing again.
@@ -374,112 +391,117 @@ def _chances(config: NetworkConfig, scene: Scene) -> _Chances:
     may_hold = (state.hold >= 0) & row_at(allowed, jnp.maximum(state.hold, 0))
     n_others, n_anew = n_allowed - may_hold, n_anew - may_hold
     if config.spell:
-        is_outside = state.hold == rules.allowed.shape[1] + HOLD
-        keeps_held, keeps_recalled = _keep(scene, is_outside)
+        is_outside = state.hold == sampling.allowed.shape[1] + HOLD
+        keeps_held, satisfies_recalled = _satisfy_outside(context, is_outside)
         may_hold |= is_outside & keeps_held
     may_hold &= state.age < longest
     is_any = (n_others > 0) | may_hold
-    may_hold &= (state.age < rules.usual_hold) | (n_others == 0)
-    left_out = jnp.where(may_hold, -1, state.hold)
+    may_hold &= (state.age < sampling.usual_hold) | (n_others == 0)
+    held_too_long = jnp.where(may_hold, -1, state.hold)
     # Another piece strikes nothing again, so none begins where that is asked, or where all that is
     # left does.
-    is_struck = jnp.any((given.required[:, 4:] & state.past[:, :4]) > 0, axis=1)
-    may_end = rules.may_end & ~is_struck & (n_anew > 0)
+    is_struck = jnp.any((forced.required[:, 4:] & state.past[:, :4]) > 0, axis=1)
+    may_end = sampling.may_end & ~is_struck & (n_anew > 0)
     if config.spell:
         # What is written in the end when only the most likely is has to be known.
-        may_spell = (rules.temperature > 0) | ~is_any
-    chances = allowed, impossible, left_out, is_any, may_spell, may_hold, is_outside, may_end
-    return _Chances(*chances, keeps_recalled)
+        may_spell = (sampling.temperature > 0) | ~is_any
+    masks = allowed, impossible, held_too_long, is_any, may_spell, may_hold, is_outside, may_end
+    return _Masks(*masks, satisfies_recalled)
 
 
-def _keep(scene: Scene, is_outside: Array) -> tuple[Array, Array]:
+def _satisfy_outside(context: Context, is_outside: Array) -> tuple[Array, Array]:
     """Whether what sounds, held on, and what is recalled keep what is asked, each (lanes,).
 
     It is looked at where they are outside the vocabulary alone.
     """
-    _, vocabulary, rules, given, state, recalled = scene
+    _, vocabulary, sampling, forced, state, recalled = context
     held_on = _held_on(state.past)
     bits, is_open = held_on, is_outside
     if recalled is not None:
         bits, is_open = recalled.bits, is_open | (recalled.ids >= len(vocabulary.held))
 
     def kept() -> Array:
-        asked = asked_of(rules, given)
+        fitting = requirements_of(sampling, forced)
         planes = unpack_words(jnp.concatenate([held_on, bits])) > 0
         before = planes[: len(is_open), :N_PITCHES]
-        twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), (asked, before))
-        return keeps(twice[0], planes, twice[1])
+        twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), (fitting, before))
+        return satisfies(twice[0], planes, twice[1])
 
     n = len(is_open)
     keep = lax.cond(jnp.any(is_open), kept, lambda: jnp.zeros(2 * n, bool))
     return keep[:n], keep[n:]
 
 
-class _Recall(NamedTuple):
+class _RecallChoice(NamedTuple):
     """What is recalled for a frame; arrays of shape (lanes,), but for `bits` (lanes, 8).
 
     Attributes
     ----------
     share : Array
         Its part of the probability.
-    may_come, comes : Array of bool
+    may_follow, comes : Array of bool
         Whether it is allowed; whether it is what is written, if the piece does not end.
     ids, bits, hold : Array
-        As in `Drawn`.
+        As in `Sample`.
     """
 
     share: Array
-    may_come: Array
-    comes: Array
+    may_follow: Array
+    is_recalled: Array
     ids: Array
     bits: Array
     hold: Array
 
 
-def _recall(config: NetworkConfig, scene: Scene, chances: _Chances) -> _Recall:
+def _choose_recalled(config: NetworkConfig, context: Context, masks: _Masks) -> _RecallChoice:
     """What is recalled, and whether it is allowed and drawn."""
-    laid, _, rules, _, state, (classes, bits, ids, hold) = scene
-    n_rows = len(laid["bias"])
-    share = laid["recall"][classes]
+    weights, _, sampling, _, state, (classes, bits, ids, hold) = context
+    n_rows = len(weights["bias"])
+    share = weights["recall"][classes]
     is_known = ids < n_rows
     row = jnp.where(is_known, ids, 0)
     holds = (state.hold >= 0) & jnp.all(bits == _held_on(state.past), axis=1)
-    may_come = is_known & row_at(chances.allowed, row) & (row != chances.left_out)
+    may_follow = is_known & row_at(masks.allowed, row) & (row != masks.held_too_long)
     if config.spell:
-        may_come |= ~is_known & chances.keeps_recalled & (chances.may_hold | ~holds)
+        may_follow |= ~is_known & masks.satisfies_recalled & (masks.may_hold | ~holds)
     else:
         share = jnp.where(is_known, share, 0)
-    times = _times_begun(rules, state, noted(ids, bits, n_rows))
-    often = share * jnp.exp(-jnp.where(holds, 0, times * rules.penalty))
-    u = uniform(rules.key, state.clock, jnp.full(1, 2))[:, 0]
-    comes = may_come & (jnp.where(rules.temperature > 0, u, 0.5) < often)
-    return _Recall(share, may_come & (classes > 0), comes, ids, bits, hold)
+    times = _times_begun(sampling, state, chord_number(ids, bits, n_rows))
+    often = share * jnp.exp(-jnp.where(holds, 0, times * sampling.penalty))
+    u = uniform(sampling.key, state.position, jnp.full(1, 2))[:, 0]
+    is_recalled = may_follow & (jnp.where(sampling.temperature > 0, u, 0.5) < often)
+    return _RecallChoice(share, may_follow & (classes > 0), is_recalled, ids, bits, hold)
 
 
 def _bits_of(
     vocabulary: Vocabulary,
     state: State,
-    came: Array,
+    chosen: Array,
     spelled: tuple[Array, Array],
-    told: Frames,
+    fixed: ForcedFrames,
 ) -> Array:
     """Bits of the chords that came, (lanes, 8), of rows, spelled, or told."""
     bits, is_spelled = spelled
-    hold = came == len(vocabulary.held) + HOLD
-    bits = jnp.where(is_spelled[:, None], bits, vocabulary.bits[:, came].T)
+    hold = chosen == len(vocabulary.held) + HOLD
+    bits = jnp.where(is_spelled[:, None], bits, vocabulary.bits[:, chosen].T)
     bits = jnp.where(hold[:, None] & ~is_spelled[:, None], _held_on(state.past), bits)
-    return jnp.where(told.is_given[:, None], told.bits, bits)
+    return jnp.where(fixed.is_forced[:, None], fixed.bits, bits)
 
 
 def _mixed(
-    log_p: Array, log_allowed: Array, share: Array, came_back: Array, recall: _Recall, comes: Array
+    log_p: Array,
+    log_allowed: Array,
+    share: Array,
+    is_same: Array,
+    recall: _RecallChoice,
+    is_recalled: Array,
 ) -> tuple[Array, Array]:
     """Likelihoods by the network, and of what is recalled, together."""
     log_p += jnp.log1p(-share)
-    log_p = jnp.where(came_back, jnp.logaddexp(log_p, jnp.log(share)), log_p)
+    log_p = jnp.where(is_same, jnp.logaddexp(log_p, jnp.log(share)), log_p)
     # Of what is recalled all is allowed, or nothing.
-    log_allowed += jnp.where(recall.may_come, 0, jnp.log1p(-share))
-    return log_p, jnp.where(comes, 0, log_allowed)
+    log_allowed += jnp.where(recall.may_follow, 0, jnp.log1p(-share))
+    return log_p, jnp.where(is_recalled, 0, log_allowed)
 
 
 def _strikes(vocabulary: Vocabulary) -> Array:
@@ -488,11 +510,11 @@ def _strikes(vocabulary: Vocabulary) -> Array:
 
 
 def _spell(
-    scene: Scene,
-    chances: _Chances,
-    tries: _Tries,
+    context: Context,
+    masks: _Masks,
+    attempts: _Attempts,
     is_spelled: Array,
-    came: Array,
+    chosen: Array,
     u_taken: Array,
     is_weighed: Array,
 ) -> tuple[_Spelled, Array, Array, tuple[Array, Array]]:
@@ -515,29 +537,29 @@ def _spell(
     notes : tuple of Array, shape (lanes,)
         Nats of the notes of what came, and of all notes that were allowed.
     """
-    laid, vocabulary, rules, given, state, _ = scene
+    weights, vocabulary, sampling, forced, state, _ = context
     n_rows = len(vocabulary.held)
-    features = jnp.where(tries.has_ended[:, None], laid["begin"][1], state.features)
-    before = (unpack_words(state.past[:, :4]) > 0) & ~tries.has_ended[:, None]
-    asked = asked_of(rules, given)
+    features = jnp.where(attempts.has_ended[:, None], weights["begin"][1], state.features)
+    before = (unpack_words(state.past[:, :4]) > 0) & ~attempts.has_ended[:, None]
+    fitting = requirements_of(sampling, forced)
     # The last spelling for a frame that no row fits: the fewest notes that keep what is asked.
-    is_last = ~chances.is_any & (tries.spelled.n_vain == MOST_VAIN - 1)
-    fewest = jnp.maximum(jnp.sum(asked.required, axis=1), ~asked.may_rest)
-    most = jnp.where(is_last, jnp.minimum(fewest, asked.max_notes), asked.max_notes)
-    asked = asked._replace(max_notes=most)
+    is_last = ~masks.is_any & (attempts.spelled.n_rejected == MAX_REJECTED - 1)
+    fewest = jnp.maximum(jnp.sum(fitting.required, axis=1), ~fitting.may_rest)
+    most = jnp.where(is_last, jnp.minimum(fewest, fitting.max_notes), fitting.max_notes)
+    fitting = fitting._replace(max_notes=most)
     on = _held_on(state.past)
-    bits = jnp.where(given.is_given[:, None], given.bits, vocabulary.bits[:, came].T)
-    bits = jnp.where((came == n_rows + HOLD)[:, None], on, bits)
+    bits = jnp.where(forced.is_forced[:, None], forced.bits, vocabulary.bits[:, chosen].T)
+    bits = jnp.where((chosen == n_rows + HOLD)[:, None], on, bits)
 
     def u(k: Array) -> Array:
-        return uniform(rules.key, state.clock, tries.n * SYMBOLS + 3 + k)
+        return uniform(sampling.key, state.position, attempts.n * SYMBOLS + 3 + k)
 
-    out = spell_out(
-        laid,
+    out = sample_notes(
+        weights,
         features,
         before,
-        asked,
-        rules,
+        fitting,
+        sampling,
         is_spelled | is_weighed,
         (~is_spelled, unpack_words(bits) > 0),
         u,
@@ -547,26 +569,26 @@ def _spell(
     holds = (state.hold >= 0) & jnp.all(bits == on, axis=1)
     ids, hold = jnp.split(_find(vocabulary, jnp.concatenate([bits, held_on])), 2)
     hold = jnp.where(hold == n_rows, n_rows + HOLD, hold)
-    on_outside = holds & ~tries.has_ended & (state.hold == n_rows + HOLD)
+    on_outside = holds & ~attempts.has_ended & (state.hold == n_rows + HOLD)
     row = jnp.where((ids == n_rows) & on_outside, n_rows + HOLD, ids)
-    times = _times_begun(rules, state, noted(ids, bits, n_rows))
-    share = jnp.where(chances.is_any, out.nats[1], 0)
-    share -= jnp.where(holds, 0, times * rules.penalty) * sharpness_of(rules)[:, 0]
-    is_taken = rules.is_proposed | is_last | (u_taken < jnp.exp(share))
-    is_done = ~out.is_stuck & is_taken & keeps(asked, out.planes, before)
-    is_done &= chances.may_hold | ~holds
-    came = jnp.where(came == n_rows + END, came, jnp.minimum(row, n_rows + OTHER))
-    notes = jnp.where(came == n_rows + END, -jnp.inf, out.nats[0])
+    times = _times_begun(sampling, state, chord_number(ids, bits, n_rows))
+    share = jnp.where(masks.is_any, out.nats[1], 0)
+    share -= jnp.where(holds, 0, times * sampling.penalty) * sharpness_of(sampling)[:, 0]
+    is_taken = sampling.is_proposed | is_last | (u_taken < jnp.exp(share))
+    is_done = ~out.is_stuck & is_taken & satisfies(fitting, out.planes, before)
+    is_done &= masks.may_hold | ~holds
+    chosen = jnp.where(chosen == n_rows + END, chosen, jnp.minimum(row, n_rows + OTHER))
+    notes = jnp.where(chosen == n_rows + END, -jnp.inf, out.nats[0])
     is_new = is_spelled & is_done
     new = _Spelled(
-        tries.spelled.n_vain + (is_spelled & ~is_done),
-        tries.spelled.is_cut,
-        *_where(is_new, (ids, bits, hold), tries.spelled[2:]),
+        attempts.spelled.n_rejected + (is_spelled & ~is_done),
+        attempts.spelled.is_cut,
+        *_where(is_new, (ids, bits, hold), attempts.spelled[2:]),
     )
-    return new, came, is_done | ~is_spelled, (notes, jnp.where(is_spelled, out.nats[1], 0))
+    return new, chosen, is_done | ~is_spelled, (notes, jnp.where(is_spelled, out.nats[1], 0))
 
 
-def noted(ids: Array, bits: Array, n_rows: int) -> Array:
+def chord_number(ids: Array, bits: Array, n_rows: int) -> Array:
     """What tells chords from one another: their rows, or numbers above all rows.
 
     Of two chords outside the vocabulary these are the same once in 2³⁰ times.
@@ -598,61 +620,61 @@ def _where(which: Array, a: Any, b: Any) -> Any:
     )
 
 
-def _asked(vocabulary: Vocabulary, given: Frames, past: Array) -> Array:
+def _fitting_rows(vocabulary: Vocabulary, forced: ForcedFrames, past: Array) -> Array:
     """Chords that have all that the frame requires, and nothing of what it forbids."""
     # Struck again is only what sounds already.
     sounding = jnp.concatenate([jnp.full_like(past[:, :4], 0xFFFFFFFF), past[:, :4]], axis=1)
-    required = given.required & sounding
+    required = forced.required & sounding
     fits = True
     for word in range(8):
         bits = vocabulary.bits[word]
-        need, ban = required[:, word, None], given.forbidden[:, word, None]
+        need, ban = required[:, word, None], forced.forbidden[:, word, None]
         fits &= ((bits & need) == need) & ((bits & ban) == 0)
     return jnp.asarray(fits)
 
 
-def _penalties(rules: Rules, state: State, rows: Array) -> Array:
+def _penalties(sampling: SamplingParameters, state: State, rows: Array) -> Array:
     """What is taken from the logits of chords begun of late: (lanes, n_rows)."""
-    is_recent = _is_recent(rules, state) & (state.begun < len(rows))
+    is_recent = _is_recent(sampling, state) & (state.begun < len(rows))
     lanes = jnp.arange(len(state.begun))[:, None]
     zeros = jnp.zeros((len(lanes), len(rows)))
-    penalties = is_recent * rules.penalty[:, None]
+    penalties = is_recent * sampling.penalty[:, None]
     penalty = zeros.at[lanes, jnp.maximum(state.begun, 0)].add(penalties)
     return jnp.where(rows == state.hold[:, None], 0, penalty)
 
 
-def _is_recent(rules: Rules, state: State) -> Array:
+def _is_recent(sampling: SamplingParameters, state: State) -> Array:
     """Which of the chords begun count: bool, (lanes, N_BEGUN)."""
-    ago = state.clock[:, None] - state.begun_at
-    return (state.begun >= 0) & (ago <= rules.recent[:, None])
+    ago = state.position[:, None] - state.begun_at
+    return (state.begun >= 0) & (ago <= sampling.recent[:, None])
 
 
-def _times_begun(rules: Rules, state: State, number: Array) -> Array:
-    """How often a chord, see `noted`, was begun of late: (lanes,)."""
-    return jnp.sum((state.begun == number[:, None]) & _is_recent(rules, state), axis=1)
+def _times_begun(sampling: SamplingParameters, state: State, number: Array) -> Array:
+    """How often a chord, see `chord_number`, was begun of late: (lanes,)."""
+    return jnp.sum((state.begun == number[:, None]) & _is_recent(sampling, state), axis=1)
 
 
 def _weigh(
     config: NetworkConfig,
-    scene: Scene,
+    context: Context,
     logits: Array,
     allowed: Array,
-    came: Array,
+    chosen: Array,
     notes: tuple[Array, Array],
 ) -> tuple[Array, Array]:
     """Log-likelihood of the chords that come, by rows and notes, and of all that is allowed."""
     n_rows = logits.shape[1]
-    sharpness = sharpness_of(scene.rules)
+    sharpness = sharpness_of(context.sampling)
     known, other = logits, None
     if config.spell:
         known = jnp.where(jnp.arange(n_rows) == n_rows + OTHER, -jnp.inf, logits)
         other = logits[:, OTHER]
     highest, total, total_allowed = _sums(known, sharpness)
-    at_row = jnp.take_along_axis(known - highest, came[:, None], axis=1)[:, 0]
+    at_row = jnp.take_along_axis(known - highest, chosen[:, None], axis=1)[:, 0]
     # What is allowed may be too unlikely for a float, but not for its logarithm.
-    may_come = jnp.where(allowed, known, -jnp.inf)
-    most = jnp.maximum(jnp.max(may_come, axis=1, keepdims=True), -LARGE)
-    log_allowed = jnp.log(jnp.sum(jnp.exp((may_come - most) * sharpness), axis=1))
+    may_follow = jnp.where(allowed, known, -jnp.inf)
+    most = jnp.maximum(jnp.max(may_follow, axis=1, keepdims=True), -LARGE)
+    log_allowed = jnp.log(jnp.sum(jnp.exp((may_follow - most) * sharpness), axis=1))
     log_allowed += ((most - highest) * sharpness)[:, 0]
     if other is not None:
         other -= highest[:, 0]
@@ -664,7 +686,7 @@ def _weigh(
         log_allowed = jnp.logaddexp(log_allowed, may_be)
         total_allowed = jnp.logaddexp(total_allowed, share)
     log_p, log_allowed = at_row - total, log_allowed - total_allowed
-    return log_p, jnp.where(scene.given.is_given, log_p, log_allowed + notes[1])
+    return log_p, jnp.where(context.forced.is_forced, log_p, log_allowed + notes[1])
 
 
 def _sums(logits: Array, sharpness: Array) -> tuple[Array, Array, Array]:
@@ -675,7 +697,7 @@ def _sums(logits: Array, sharpness: Array) -> tuple[Array, Array, Array]:
     return highest, plain, sharp
 
 
-def _other(logits: Array, highest: Array, rules: Rules) -> Array:
+def _other(logits: Array, highest: Array, sampling: SamplingParameters) -> Array:
     """Probability of any other chord, relative to that of the row that has the highest logit.
 
     Temperature acts within the chords of the vocabulary, and within those outside, and leaves it as
@@ -684,14 +706,14 @@ def _other(logits: Array, highest: Array, rules: Rules) -> Array:
     is_known = jnp.arange(logits.shape[1]) != logits.shape[1] + OTHER
 
     def tempered() -> Array:
-        sharpness = sharpness_of(rules)
+        sharpness = sharpness_of(sampling)
         most, plain, sharp = _sums(jnp.where(is_known, logits, -jnp.inf), sharpness)
         share = logits[:, OTHER] - most[:, 0] - plain
         share += sharp + ((most - highest) * sharpness)[:, 0]
         # The same for each lane, whether others have a temperature or not.
-        return jnp.where(rules.temperature == 1, direct, share)
+        return jnp.where(sampling.temperature == 1, direct, share)
 
     direct = logits[:, OTHER] - highest[:, 0]
-    relative = lax.cond(jnp.any(rules.temperature != 1), tempered, lambda: direct)
+    relative = lax.cond(jnp.any(sampling.temperature != 1), tempered, lambda: direct)
     # Where no row of the vocabulary is left, any number above 0 will do.
     return jnp.exp(jnp.clip(relative, -60, 60))

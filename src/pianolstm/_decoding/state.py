@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pianolstm._decoding.history import nothing_heard
+from pianolstm._decoding.history import empty_memory
 from pianolstm._decoding.stepping import Carry
 from pianolstm._model.networks import NetworkConfig
 
@@ -40,7 +40,7 @@ class Vocabulary(NamedTuple):
     held: Any
 
 
-class Rules(NamedTuple):
+class SamplingParameters(NamedTuple):
     """How each lane draws; arrays of shape (lanes,), if not said otherwise.
 
     Attributes
@@ -96,12 +96,12 @@ class Rules(NamedTuple):
     may_rest: Any
 
 
-class Frames(NamedTuple):
+class ForcedFrames(NamedTuple):
     """What is known of the frames of a block.
 
     Attributes
     ----------
-    is_given : Array of bool, shape (BLOCK, lanes)
+    is_forced : Array of bool, shape (BLOCK, lanes)
         Frames that are not drawn.
     ids : Array of int32, shape (BLOCK, lanes)
         Their tokens, from n_rows up outside the vocabulary.
@@ -114,7 +114,7 @@ class Frames(NamedTuple):
         struck anew where it did not sound before.
     """
 
-    is_given: Any
+    is_forced: Any
     ids: Any
     bits: Any
     held: Any
@@ -129,7 +129,7 @@ class State(NamedTuple):
     ----------
     carry, features
         Of the network, see `pianolstm._decoding.stepping.step`.
-    clock : Array of int32, shape (lanes,)
+    position : Array of int32, shape (lanes,)
         The next frame; frames of the prime are below 0.
     past : Array of uint32, shape (lanes, 8)
         The last chord.
@@ -138,14 +138,14 @@ class State(NamedTuple):
     age : Array of int32, shape (lanes,)
         Frames for which it has been held.
     begun, begun_at : Array of int32, shape (lanes, N_BEGUN)
-        Chords last begun, see `noted`, and when.
+        Chords last begun, see `chord_number`, and when.
     memory : Memory
         What was heard; None where nothing is recalled.
     """
 
     carry: Any
     features: Any
-    clock: Any
+    position: Any
     past: Any
     hold: Any
     age: Any
@@ -154,26 +154,26 @@ class State(NamedTuple):
     memory: Any
 
 
-class Scene(NamedTuple):
+class Context(NamedTuple):
     """All that a frame is drawn from.
 
     Attributes
     ----------
-    laid : dict
-        The network, see `pianolstm._decoding.stepping.lay_out`.
+    weights : dict
+        The network, see `pianolstm._decoding.stepping.step_weights`.
     vocabulary : Vocabulary
-    rules : Rules
-    given : Frames
+    sampling : SamplingParameters
+    forced : ForcedFrames
         Of this frame, without the axis of the block. Where it is given, nothing is drawn.
     state : State
     recalled : Recalled
         What is recalled; None where nothing is.
     """
 
-    laid: Any
+    weights: Any
     vocabulary: Any
-    rules: Any
-    given: Any
+    sampling: Any
+    forced: Any
     state: Any
     recalled: Any = None
 
@@ -199,8 +199,8 @@ class Written(NamedTuple):
     log_allowed: Any
 
 
-class Drawn(NamedTuple):
-    """What `draw` has come to; arrays of shape (lanes,).
+class Sample(NamedTuple):
+    """What `sampling` has come to; arrays of shape (lanes,).
 
     Attributes
     ----------
@@ -224,15 +224,15 @@ class Drawn(NamedTuple):
     log_allowed: Any
 
 
-def begin(config: NetworkConfig, carry: Carry, features: Any) -> State:
+def initial_state(config: NetworkConfig, carry: Carry, features: Any) -> State:
     """The beginning of a piece, in one lane."""
     zero, none = np.zeros(1, np.int32), np.full(1, -1, np.int32)
     begun = np.full((1, N_BEGUN), -1, np.int32)
     past = np.zeros((1, 8), np.uint32)
-    memory = nothing_heard() if config.recall else None
+    memory = empty_memory() if config.recall else None
     return State(carry, features, zero, past, none, zero, begun, begun, memory)
 
 
-def spread(lane: Any, n_lanes: int) -> Any:
+def repeat_lanes(lane: Any, n_lanes: int) -> Any:
     """A state of one lane, or a part of it, in many."""
     return jax.tree.map(lambda a: jax.device_put(np.repeat(np.asarray(a), n_lanes, axis=0)), lane)

@@ -3,7 +3,7 @@
 A row computed in batches of different size may differ in its last bits, and so draw another token.
 So music is written in a fixed number of lanes, of which some may be idle: a lane's numbers are then
 the same whatever the others do. There are `LANES`; or `FEW`, which take half the time, where
-`adds_up_alike` finds that products of as many rows come to the same bits.
+`rounds_alike` finds that products of as many rows come to the same bits.
 
 Conventions
 -----------
@@ -20,8 +20,9 @@ import numpy as np
 from jax import Array, lax
 
 from pianolstm._jax.programs import program
+from pianolstm._model.lstm import affine
 from pianolstm._model.networks import (
-    CONV_FRAMES,
+    HybridBody,
     NetworkConfig,
     Params,
     RecurrentBody,
@@ -39,11 +40,13 @@ LANES = 8
 FEW = 2
 """The same for one piece or two. (A product of one row is added up in another order.)"""
 
-Laid: TypeAlias = dict[str, Any]
+StepWeights: TypeAlias = dict[str, Any]
 Carry: TypeAlias = Any
 
 
-def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tokens: int) -> Laid:
+def step_weights(
+    config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tokens: int
+) -> StepWeights:
     """Parameters as `step` takes them, and where a piece begins.
 
     Parameters
@@ -65,9 +68,9 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
     # All but the table is laid out by NumPy: compiling takes longer than doing it.
     network = bind(config, jax.tree.map(np.asarray, params))
     inputs, table, bias = _tables(config, params, vocabulary, np.int32(n_tokens))
-    laid: Laid = {"table": table, "bias": bias}
+    weights: StepWeights = {"table": table, "bias": bias}
     if config.is_causal:
-        laid |= {
+        weights |= {
             "inputs": inputs,
             "pitch": network.chords_in.pitch[...],
             "start": network.start[...],
@@ -76,21 +79,17 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
             "project": _weights(network.project),
         }
         body: Any = network.body
-        if not isinstance(body, RecurrentBody):
-            kernel, bias = _weights(body.conv)
-            laid["conv"] = kernel.reshape(-1, kernel.shape[-1]), bias
-            body = body.recurrent
-        laid["layers"] = [_weights_of_cell(layer.cell) for layer in body.layers]
-        laid["begin"] = _initial_carry(config)
+        first = body.first_carry(config), np.zeros((1, 8), np.uint32), np.zeros(1, np.int32)
+        weights |= {"body": body.step_weights(), "begin": first}
     else:
-        laid |= {"params": params, "begin": network.initial_carry(1)}
+        weights |= {"params": params, "begin": network.initial_carry(1)}
     if config.spell:
         speller = network.speller
         kernel, bias = (
             np.concatenate(parts, axis=-1)
             for parts in zip(_weights(speller.write), _weights(speller.again), strict=True)
         )
-        laid["speller"] = {
+        weights["speller"] = {
             "read": _weights(speller.read),
             # After the notes and the end, whether they are struck again; the end never is. Columns
             # that fill a register: products of few rows then add up as those of many. (So below.)
@@ -100,7 +99,7 @@ def lay_out(config: NetworkConfig, params: Params, vocabulary: np.ndarray, n_tok
             # Makes running sums over the pitches and the end.
             "sums": np.triu(np.ones((N_PITCHES + 1, 144), np.float32)),
         }
-    return jax.device_put(laid)
+    return jax.device_put(weights)
 
 
 @program()
@@ -113,7 +112,7 @@ def _tables(
     return network.chords_in.table(vocabulary), table.T, bias
 
 
-def adds_up_alike(config: NetworkConfig, laid: Laid) -> bool:
+def rounds_alike(config: NetworkConfig, weights: StepWeights) -> bool:
     """Whether products of few rows and of many come to the same bits, here and at these sizes.
 
     Only a processor's are tried: elsewhere an algorithm may be chosen anew for each program. And
@@ -121,7 +120,7 @@ def adds_up_alike(config: NetworkConfig, laid: Laid) -> bool:
     """
     if not config.is_causal or jax.default_backend() != "cpu":
         return False
-    leaves = jax.tree.leaves({name: part for name, part in laid.items() if name != "begin"})
+    leaves = jax.tree.leaves({name: part for name, part in weights.items() if name != "begin"})
     kernels = {leaf.shape: leaf for leaf in leaves if leaf.ndim == 2 and leaf.dtype == np.float32}
     assert kernels
     pairs, *many = (
@@ -147,14 +146,14 @@ def _products(_: NetworkConfig, rows: list[Array], kernels: list[Array]) -> list
 
 
 def step(
-    config: NetworkConfig, laid: Laid, carry: Carry, ids: Array, bits: Array
+    config: NetworkConfig, weights: StepWeights, carry: Carry, ids: Array, bits: Array
 ) -> tuple[Carry, Array]:
     """Read a frame in every lane; the same function as the network's, of one frame.
 
     Parameters
     ----------
-    config, laid
-        The network, from `lay_out`.
+    config, weights
+        The network, from `step_weights`.
     carry : pytree
         Leaves (lanes, …).
     ids : Array of int32, shape (lanes,)
@@ -167,63 +166,30 @@ def step(
         Predict the frame after, by ``features @ table + bias``.
     """
     if not config.is_causal:
-        network = bind(config, laid["params"])
+        network = bind(config, weights["params"])
         features, carry = network(ids[:, None], bits[:, None], carry)
         return carry, features[:, 0]
     body, past, age = carry
     age = jnp.where(begins_chord(past, bits), 0, age + 1)
-    inputs = laid["inputs"]
+    inputs = weights["inputs"]
     known = (ids >= 0) & (ids < inputs.shape[0])
     x = inputs[jnp.where(known, ids, 0)]
     x = lax.cond(
         jnp.all(known),
         lambda: x,
-        lambda: jnp.where(known[:, None], x, unpack_words(bits) @ laid["pitch"]),
+        lambda: jnp.where(known[:, None], x, unpack_words(bits) @ weights["pitch"]),
     )
-    x = jnp.where((ids == START)[:, None], laid["start"], x)
-    x = x + laid["held"][age_class(age)]
-    if "conv" in laid:
-        seen, last, (next_phase, other_phase) = body
-        seen = jnp.concatenate([seen, x], axis=1)
-        local = jax.nn.relu(_affine(laid["conv"], seen))
-        h, stepped = _recurrent(laid, jnp.maximum(local, last), next_phase)
-        body = seen[:, x.shape[1] :], local, (other_phase, stepped)
-    else:
-        h, body = _recurrent(laid, x, body)
-    features = _affine(laid["project"], jax.nn.relu(_affine(laid["dense"], h)))
+    x = jnp.where((ids == START)[:, None], weights["start"], x)
+    x = x + weights["held"][age_class(age)]
+    h, body = _body(config).step(weights["body"], x, body)
+    features = affine(weights["project"], jax.nn.relu(affine(weights["dense"], h)))
     return (body, bits, age), features
 
 
-def _recurrent(laid: Laid, x: Array, carry: Any) -> tuple[Array, Any]:
-    carries = []
-    for layer, (c, h) in zip(laid["layers"], carry, strict=True):
-        gates = _affine(layer, jnp.concatenate([x, h], axis=1))
-        i, f, g, o = jnp.split(gates, 4, axis=1)
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        x = jax.nn.sigmoid(o) * jnp.tanh(c)
-        carries.append((c, x))
-    return x, tuple(carries)
-
-
-def _initial_carry(config: NetworkConfig) -> Carry:
-    zeros = np.zeros((1, config.units), np.float32)
-    n_layers = 2 if config.arch in ("stacked", "hybrid_stacked") else 1
-    body: Any = ((zeros, zeros),) * n_layers
-    if config.arch.startswith("hybrid"):
-        seen = np.zeros((1, (CONV_FRAMES - 1) * config.embedding), np.float32)
-        body = seen, zeros, (body, body)
-    return body, np.zeros((1, 8), np.uint32), np.zeros(1, np.int32)
+def _body(config: NetworkConfig) -> Any:
+    """The kind of body that a causal network has."""
+    return HybridBody if config.arch.startswith("hybrid") else RecurrentBody
 
 
 def _weights(dense: Any) -> tuple[np.ndarray, np.ndarray]:
     return dense.kernel[...], dense.bias[...]
-
-
-def _weights_of_cell(cell: Any) -> tuple[np.ndarray, np.ndarray]:
-    kernels = cell.dense_i.kernel[...], cell.dense_h.kernel[...]
-    return np.concatenate(kernels), cell.dense_h.bias[...]
-
-
-def _affine(weights: tuple[Array, Array], x: Array) -> Array:
-    kernel, bias = weights
-    return x @ kernel + bias

@@ -109,6 +109,13 @@ def hold(key: Hashable) -> Size:
     return programs.hold(key)
 
 
+def _shape(argument: Any) -> Any:
+    """Shapes of an array or of a tuple of arrays; None of what follows from the settings."""
+    if isinstance(argument, tuple):
+        return tuple(getattr(a, "shape", None) for a in argument)
+    return getattr(argument, "shape", None)
+
+
 def program(*, n_static: int = 1, weight: int = 1) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function for each size of network; its first argument is the network's config.
 
@@ -125,7 +132,7 @@ def program(*, n_static: int = 1, weight: int = 1) -> Callable[[Callable[..., An
             settings, arrays = args[:n_static], args[n_static:]
             # A program has one shape of each array, so that none is kept for the sake of another.
             # (Parameters and states follow from the settings and from the arrays beside them.)
-            shapes = tuple(getattr(a, "shape", None) for a in arrays)
+            shapes = tuple(_shape(a) for a in arrays)
 
             def make() -> Any:
                 # A function of its own, so that JAX keeps what it compiled as long as this.

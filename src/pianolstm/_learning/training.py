@@ -6,8 +6,8 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, TypeAlias
+from functools import partial, reduce
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +30,10 @@ from pianolstm._model.inputs import Reader
 from pianolstm._model.likelihood import evaluate
 from pianolstm._model.losses import softmax_loss
 from pianolstm._model.networks import NetworkConfig, Params, bind, targets_of
-from pianolstm._model.recall import Recall
 from pianolstm.exceptions import PianoLSTMError
-from pianolstm.model import HISTORY_KEYS, History, TrainState, new_history
-from pianolstm.vocabulary import Corpus, PitchBernoulli
+from pianolstm.model import HISTORY_KEYS, History, Model, TrainState, new_history
+from pianolstm.tokens import TokenCorpus
+from pianolstm.vocabulary import Corpus
 from pianolstm.windows import WindowBatch, WindowDataset
 
 HIDDEN_SHARE = 0.5
@@ -143,19 +143,16 @@ class Trainer:
 
     Parameters
     ----------
+    model : Model
+        What is not trained of it is used: vocabulary, and what validation counts beside.
     config : NetworkConfig
+        Its network, as it is trained.
     progress : Progress
         Where to start from.
-    vocabulary : Array of uint32, shape (n_rows, 8)
-        Bits of the rows of the softmax.
-    corpus : Corpus
+    train : TokenCorpus
         Training pieces.
-    held_out : Corpus or None
+    held_out : TokenCorpus or None
         Validation pieces.
-    bernoulli : PitchBernoulli
-        Cost of chords outside the vocabulary.
-    recall : Recall
-        Share of what is recalled, which validation counts and training leaves out.
     settings : Settings
     save : callable, default=None
         Called with the progress after each epoch, and every `checkpoint_minutes` within one.
@@ -168,21 +165,20 @@ class Trainer:
 
     def __init__(
         self,
+        model: Model,
         config: NetworkConfig,
         progress: Progress,
-        vocabulary: Array,
-        corpus: Corpus,
-        held_out: Corpus | None,
-        bernoulli: PitchBernoulli,
-        recall: Recall,
+        train: TokenCorpus,
+        held_out: TokenCorpus | None,
         settings: Settings,
         save: Callable[[Progress], None] | None = None,
     ) -> None:
-        self.config, self.settings, self.save = config, settings, save
-        self.vocabulary = on_all(vocabulary)
-        self.bernoulli, self.recall = bernoulli, recall
-        self._first = self.progress = progress.moved(on_all)
-        self.corpus, self.held_out = corpus, held_out
+        self.model, self.config, self.settings, self.save = model, config, settings, save
+        self.vocabulary = on_all(model.vocabulary)
+        self.progress = progress.moved(on_all)
+        self.corpus = corpus = model.corpus(train)
+        known = model.tokenizer.vocabulary_
+        self.held_out = None if held_out is None else Corpus.of(known, held_out)
         # The Bi-LSTM reads a window for each target: an eighth of a window apart.
         self.target_stride = max(1, config.window_size // 8)
         self.dataset = WindowDataset(
@@ -285,13 +281,15 @@ class Trainer:
                 state.params,
                 state.average,
                 state.opt_state,
-                np.int32(state.n_steps),
                 self.vocabulary,
                 np.int32(self.corpus.n_tokens),
-                *self._arrays(reader, batch),
-                np.array([settings.seed, state.epoch, step], np.uint32),
-                np.float32(settings.learning_rate(state.n_steps)),
-                np.float32(settings.clip_norm),
+                self._read(reader, batch),
+                StepSettings(
+                    np.int32(state.n_steps),
+                    np.array([settings.seed, state.epoch, step], np.uint32),
+                    np.float32(settings.learning_rate(state.n_steps)),
+                    np.float32(settings.clip_norm),
+                ),
             )
             state = TrainState(params, average, opt_state, state.epoch, state.n_steps + 1)
             # What a checkpoint would go on from changes when one is written alone.
@@ -317,14 +315,15 @@ class Trainer:
         return Reader(self.corpus, hidden, transposed, spell=self.config.spell, skip_held=True)
 
     @staticmethod
-    def _arrays(reader: Reader, batch: WindowBatch) -> tuple[np.ndarray, ...]:
-        """Ids, bits, targets (see `Reader.targets`) and weights of a batch."""
+    def _read(reader: Reader, batch: WindowBatch) -> TrainingBatch:
+        """A batch as the network takes it, shared out among the devices."""
         before = batch.inputs[:, -batch.targets.shape[1] :]
         rows, *how = reader.targets(batch.targets, before, batch.pieces)
         is_target = batch.mask & (rows >= 0)
         weights = is_target.astype(np.float32)
         inputs = reader.inputs(batch.inputs, batch.pieces)
-        return shared_out(*inputs, np.where(is_target, rows, 0), *how, weights)
+        arrays = shared_out(*inputs, np.where(is_target, rows, 0), *how, weights)
+        return TrainingBatch(*arrays)
 
     def _read_sums(self, sums: Array, step: int, n_steps: int, call: Call) -> np.ndarray:
         """Sums of loss, right guesses and weights of a step: float64, shape (3,)."""
@@ -373,8 +372,8 @@ class Trainer:
             on_one(self.progress.state.average),
             on_one(self.vocabulary),
             self.held_out,
-            self.bernoulli,
-            self.recall,
+            self.model.bernoulli,
+            self.model.recall,
             stride=self.target_stride,
         )
         # What the next one will take: programs are compiled once.
@@ -395,7 +394,7 @@ class Trainer:
             state.params,
             self.vocabulary,
             np.int32(self.corpus.n_tokens),
-            *self._arrays(reader, batch),
+            self._read(reader, batch),
         )
         loss, _, weight, n_unknown = np.asarray(sums, np.float64)
         return (loss + n_unknown * self.unknown_cost) / weight
@@ -410,7 +409,49 @@ class Trainer:
         if len(ids) == 0:
             return 0.0
         chords = corpus.chords[ids]
-        return float(-self.bernoulli.log_likelihood(chords, np.zeros_like(chords)).mean())
+        return float(-self.model.bernoulli.log_likelihood(chords, np.zeros_like(chords)).mean())
+
+
+class TrainingBatch(NamedTuple):
+    """Windows of training pieces; n_targets is time, and 1 for the Bi-LSTM.
+
+    Attributes
+    ----------
+    ids : int32, shape (batch, time)
+    bits : uint32, shape (batch, time, 8)
+        The frames read, see `Reader.inputs`.
+    rows : int32, shape (batch, n_targets)
+    may_hold : bool, shape (batch, n_targets)
+    symbols : int16, shape (batch, n_targets, length)
+        The frames to be predicted, see `Reader.targets`.
+    weights : float32, shape (batch, n_targets)
+        0 leaves a frame out.
+    """
+
+    ids: Any
+    bits: Any
+    rows: Any
+    may_hold: Any
+    symbols: Any
+    weights: Any
+
+
+class StepSettings(NamedTuple):
+    """What one step differs by from others.
+
+    Attributes
+    ----------
+    n_before : int32, shape ()
+        Steps that came before.
+    number : uint32, shape (3,)
+        Seed, epoch and step, which the dropout masks follow from.
+    learning_rate, clip_norm : float32, shape ()
+    """
+
+    n_before: Any
+    number: Any
+    learning_rate: Any
+    clip_norm: Any
 
 
 def _sums(
@@ -418,21 +459,17 @@ def _sums(
     params: Params,
     vocabulary: Array,
     n_tokens: Array,
-    ids: Array,
-    bits: Array,
-    rows: Array,
-    may_hold: Array,
-    symbols: Array,
-    weights: Array,
+    batch: TrainingBatch,
     key: Array | None,
 ) -> tuple[Array, Array]:
     """Sum of the loss; and sums of loss, right guesses, weights, targets outside the vocabulary."""
     network = bind(config, params)
+    ids, bits, *targets = batch
     features, _ = network(ids, bits, network.initial_carry(ids.shape[0]), key)
     output = network.output(vocabulary, n_tokens, goes_on=False)
     before = bits[:, -features.shape[1] :]
     features, before, rows, may_hold, symbols, weights = (
-        a.reshape(-1, *a.shape[2:]) for a in (features, before, rows, may_hold, symbols, weights)
+        a.reshape(-1, *a.shape[2:]) for a in (features, before, *targets)
     )
     targets = targets_of(network, features, rows, may_hold, symbols, before)
     loss, n_right = softmax_loss(features, output, targets, weights)
@@ -441,7 +478,7 @@ def _sums(
     return loss, jnp.stack([loss, n_right, weight, n_unknown])
 
 
-def _gradients(config: NetworkConfig, params: Params, *arrays: Array) -> tuple[Array, Params]:
+def _gradients(config: NetworkConfig, params: Params, *arrays: Any) -> tuple[Array, Params]:
     """Sums over a batch, as in `_sums`, and the gradients of its loss."""
     loss = partial(_sums, config)
     (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params, *arrays)
@@ -450,14 +487,14 @@ def _gradients(config: NetworkConfig, params: Params, *arrays: Array) -> tuple[A
 
 @program()
 def batch_sums(
-    config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array, *batch: Array
+    config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array, batch: TrainingBatch
 ) -> Array:
     """Sums over a batch, as in `_sums`, without dropout."""
 
-    def sums(params: Params, *arrays: Array) -> Array:
+    def sums(params: Params, *arrays: Any) -> Array:
         return _sums(config, params, *arrays, key=None)[1]
 
-    return over_devices(sums, (params, vocabulary, n_tokens), batch)
+    return over_devices(sums, (params, vocabulary, n_tokens), (batch,))
 
 
 @program(n_static=2, weight=LARGE_PROGRAM)
@@ -467,37 +504,24 @@ def train_step(
     params: Params,
     average: Params,
     opt_state: Any,
-    n_steps: Array,
     vocabulary: Array,
     n_tokens: Array,
-    ids: Array,
-    bits: Array,
-    rows: Array,
-    may_hold: Array,
-    symbols: Array,
-    weights: Array,
-    draw: Array,
-    learning_rate: Array,
-    clip_norm: Array,
+    batch: TrainingBatch,
+    step: StepSettings,
 ) -> tuple[Params, Params, Any, Array]:
-    """One step on one batch: parameters, their average, moments, sums as in `_sums`.
-
-    `n_steps` is how many came before it; `draw` are the numbers (seed, epoch, step) that the
-    dropout masks follow from.
-    """
-
-    key = jax.random.fold_in(jax.random.fold_in(seed_key(draw[0]), draw[1]), draw[2])
-    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(ids)))
-    batch = ids, bits, rows, may_hold, symbols, weights, keys
+    """One step on one batch: parameters, their average, moments, sums as in `_sums`."""
+    seed, *numbers = step.number
+    key = reduce(jax.random.fold_in, numbers, seed_key(seed))
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(batch.ids)))
     sums, gradients = over_devices(
-        partial(_gradients, config), (params, vocabulary, n_tokens), batch
+        partial(_gradients, config), (params, vocabulary, n_tokens), (batch, keys)
     )
     weight = jnp.maximum(sums[2], 1)  # a batch may have no target
     gradients = jax.tree.map(lambda g: g / weight, gradients)
-    steps = optimizer(factory, learning_rate, clip_norm)
+    steps = optimizer(factory, step.learning_rate, step.clip_norm)
     updates, opt_state = steps.update(gradients, opt_state, params)
     params = jax.tree.map(jnp.add, params, updates)
-    new = jnp.maximum(1 - AVERAGED, 9 / (11 + n_steps))  # the first steps count less
+    new = jnp.maximum(1 - AVERAGED, 9 / (11 + step.n_before))  # the first steps count less
     average = jax.tree.map(lambda a, p: a + new * (p - a), average, params)
     return params, average, opt_state, sums
 

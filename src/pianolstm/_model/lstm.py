@@ -28,6 +28,9 @@ from jax.core import Tracer
 Carry: TypeAlias = tuple[Array, Array]
 """Cell state c and output h, each (batch, units), as in Flax."""
 
+Affine: TypeAlias = tuple[Any, Any]
+"""Kernel and bias."""
+
 CHUNK_ROWS = 1280
 """Rows (steps times batch) whose gates are made at once: they stay in the processor's cache."""
 
@@ -98,6 +101,23 @@ class LSTMLayer(nnx.Module):
         """A state of zeros."""
         zeros = jnp.zeros((batch, self.cell.hidden_features))
         return zeros, zeros
+
+    def step_weights(self) -> Affine:
+        """What `step` takes: both kernels in one, and the bias."""
+        kernels = self.cell.dense_i.kernel[...], self.cell.dense_h.kernel[...]
+        bias = self.cell.dense_h.bias
+        assert bias is not None
+        return np.concatenate(kernels), bias[...]
+
+    @staticmethod
+    def step(weights: Affine, x: Array, carry: Carry) -> tuple[Array, Carry]:
+        """The layer's function of one step, x (lanes, in_features), on parameters laid out."""
+        c, h = carry
+        gates = affine(weights, jnp.concatenate([x, h], axis=1))
+        i, f, g, o = jnp.split(gates, 4, axis=1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        return h, (c, h)
 
 
 @jax.custom_vjp
@@ -223,6 +243,12 @@ def _rows(a: Array) -> Array:
 
 def _at(a: Array, i: Array) -> Array:
     return lax.dynamic_index_in_dim(a, i, 0, keepdims=False)
+
+
+def affine(weights: Affine, x: Array) -> Array:
+    """The product with a kernel, and a bias."""
+    kernel, bias = weights
+    return x @ kernel + bias
 
 
 def from_numpy(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Any:

@@ -21,7 +21,7 @@ from flax import nnx
 from jax import Array, lax
 
 from pianolstm._model.losses import Output, Targets
-from pianolstm._model.lstm import LSTMLayer, from_numpy, no_draw, zeros
+from pianolstm._model.lstm import Affine, LSTMLayer, affine, from_numpy, no_draw, zeros
 from pianolstm._model.note_decoder import NEVER, Speller
 from pianolstm.vocabulary import END, HOLD, OTHER
 from pianolstm.windows import PAD, START
@@ -55,6 +55,11 @@ class NetworkConfig:
     def is_causal(self) -> bool:
         """Whether a state is carried; the Bi-LSTM reads its window anew for each frame."""
         return self.arch != "bilstm"
+
+    @property
+    def n_layers(self) -> int:
+        """LSTM layers, one above the other."""
+        return 2 if self.arch in ("stacked", "hybrid_stacked") else 1
 
     @property
     def size(self) -> tuple[Any, ...]:
@@ -113,6 +118,25 @@ class RecurrentBody(nnx.Module):
             carries.append(layer_carry)
         return x, tuple(carries)
 
+    def step_weights(self) -> list[Affine]:
+        """What `step` takes."""
+        return [layer.step_weights() for layer in self.layers]
+
+    @staticmethod
+    def step(weights: list[Affine], x: Array, carry: Any) -> tuple[Array, Any]:
+        """The function of one frame, x (lanes, in_features), on parameters laid out."""
+        carries = []
+        for layer, layer_carry in zip(weights, carry, strict=True):
+            x, layer_carry = LSTMLayer.step(layer, x, layer_carry)
+            carries.append(layer_carry)
+        return x, tuple(carries)
+
+    @staticmethod
+    def first_carry(config: NetworkConfig) -> Any:
+        """State of `step` before the first frame, in one lane; without compiling."""
+        zeros = np.zeros((1, config.units), np.float32)
+        return ((zeros, zeros),) * config.n_layers
+
 
 class HybridBody(nnx.Module):
     """Convolution over the past, max pooling by 2, LSTM layers.
@@ -167,6 +191,31 @@ class HybridBody(nnx.Module):
         other_phase = jax.tree.map(lambda leaf: leaf[batch:], both)
         return h, (*carry_on, (next_phase, other_phase))
 
+    def step_weights(self) -> dict[str, Any]:
+        """What `step` takes."""
+        kernel, bias = self.conv.kernel[...], self.conv.bias
+        assert bias is not None
+        return {
+            "conv": (kernel.reshape(-1, kernel.shape[-1]), bias[...]),
+            "recurrent": self.recurrent.step_weights(),
+        }
+
+    @staticmethod
+    def step(weights: dict[str, Any], x: Array, carry: Any) -> tuple[Array, Any]:
+        """The function of one frame, x (lanes, in_features), on parameters laid out."""
+        seen, last, (next_phase, other_phase) = carry
+        seen = jnp.concatenate([seen, x], axis=1)  # frames side by side
+        local = jax.nn.relu(affine(weights["conv"], seen))
+        h, stepped = RecurrentBody.step(weights["recurrent"], jnp.maximum(local, last), next_phase)
+        return h, (seen[:, x.shape[1] :], local, (other_phase, stepped))
+
+    @staticmethod
+    def first_carry(config: NetworkConfig) -> Any:
+        """State of `step` before the first frame, in one lane; without compiling."""
+        phase = RecurrentBody.first_carry(config)
+        seen = np.zeros((1, (CONV_FRAMES - 1) * config.embedding), np.float32)
+        return seen, np.zeros((1, config.units), np.float32), (phase, phase)
+
 
 class BidirectionalBody(nnx.Module):
     """LSTMs in both directions over the past window.
@@ -200,7 +249,7 @@ class ChordNetwork(nnx.Module):
         self.start = nnx.Param(_normal(0.5)(rngs.params(), (width,)))
         self.held = nnx.Param(_normal(0.5)(rngs.params(), (N_AGES, width)))
         self.window_size = None if config.is_causal else config.window_size
-        n_layers = 2 if config.arch in ("stacked", "hybrid_stacked") else 1
+        n_layers = config.n_layers
         out = units
         if config.arch == "bilstm":
             self.body = BidirectionalBody(width, units, rngs=rngs)
