@@ -16,8 +16,8 @@ import pytest
 from sklearn.base import clone
 
 import pianolstm as pl
+from pianolstm._jax import programs as module
 from pianolstm._jax.programs import MAX_UNUSED_SIZES, Programs, hold, program, programs
-from pianolstm._jax.programs import programs as module
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import pianolstm as pl
 import reference
 from pianolstm import constraints
+from pianolstm._decoding import history
 from pianolstm._decoding.batches import (
     Batch,
     Decoder,
@@ -80,7 +81,8 @@ def test_sources_are_those_of_a_search(piece, memory):
 
 @pytest.mark.parametrize("memory", [7, 64, 4096])
 def test_sources_of_pieces_that_repeat(memory, monkeypatch):
-    monkeypatch.setattr(recall, "MEMORY", memory)
+    for module in (recall, history):
+        monkeypatch.setattr(module, "MEMORY", memory)
     piece = repetitive(3, 12)
     corpus = corpus_of(piece)
     classes, sources = find_sources(corpus, corpus.tokens[0])
@@ -113,7 +115,8 @@ def test_shares_by_hand():
 
 @pytest.mark.parametrize("memory", [11, 4096])
 def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
-    monkeypatch.setattr(recall, "MEMORY", memory)
+    for module in (recall, history):
+        monkeypatch.setattr(module, "MEMORY", memory)
     pieces = [repetitive(seed, 30)[:150] for seed in range(LANES)]
     words = jnp.asarray(as_words(CHORDS))
 
@@ -121,12 +124,12 @@ def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
     def heard(tokens):
         def one(state, ids):
             hold = ids + 100
-            found = recall.recalled(state)
+            found = history.recalled(state)
             begins = jnp.zeros(LANES, bool)
-            state = recall.remember(state, words[ids], ids, hold, ids.astype(jnp.uint32), begins)
+            state = history.remember(state, words[ids], ids, hold, ids.astype(jnp.uint32), begins)
             return state, found
 
-        start = repeat_lanes(recall.empty_memory(), LANES)
+        start = repeat_lanes(history.empty_memory(), LANES)
         return jax.lax.scan(one, start, tokens)[1]
 
     found = heard(jnp.stack(pieces, axis=1))
@@ -143,12 +146,12 @@ def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
 
 def test_a_piece_that_begins_forgets():
     words = as_words(CHORDS)
-    state = repeat_lanes(recall.empty_memory(), LANES)
+    state = repeat_lanes(history.empty_memory(), LANES)
     for t, token in enumerate([1, 4, 1, 4, 1]):
         ids = np.full(LANES, token, np.int32)
         begins = (np.arange(LANES) < 3) & (t == 4)
-        state = recall.remember(state, words[ids], ids, ids, ids.astype(np.uint32), begins)
-    classes, _, ids, _ = recall.recalled(state)
+        state = history.remember(state, words[ids], ids, ids, ids.astype(np.uint32), begins)
+    classes, _, ids, _ = history.recalled(state)
     assert classes.tolist() == [0] * 3 + [3] * (LANES - 3)
     assert ids[3:].tolist() == [4] * (LANES - 3)
 
@@ -205,7 +208,7 @@ def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
     writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
     prime = np.array([*REPEATING[1], chord([60, 61]), *REPEATING[0]])
-    given = writer.given(prime)
+    given = writer.forced(prime)
     draw = SamplingSettings(may_end=False, is_proposed=True)
     piece = Request(np.array([1, 2], np.uint32), draw, limits, given, len(prime))
     (written,) = write_all(writer, [piece], 300, is_weighed=True)
@@ -231,7 +234,7 @@ def test_nothing_is_recalled_that_is_not_allowed(monkeypatch):
             np.array([0, key], np.uint32),
             SamplingSettings(),
             limits,
-            writer.given(prime),
+            writer.forced(prime),
             len(prime),
         )
         for key in range(16)

@@ -219,7 +219,7 @@ def writer_of(arch, usual_hold=99, **changes):
 
 def piece(writer, prime_length=0, seed=9, allowed=None, limits=None, **draw):
     chords = writer.chords[np.random.default_rng(4).integers(0, N_TOKENS, prime_length)]
-    given = writer.given(chords)
+    given = writer.forced(chords)
     key = np.asarray(jax.random.key_data(seed_key(seed)))
     limits = limits or Limits(np.ones(N_TOKENS, bool) if allowed is None else allowed)
     return Request(key, SamplingSettings(**draw), limits, given, prime_length)
@@ -228,7 +228,7 @@ def piece(writer, prime_length=0, seed=9, allowed=None, limits=None, **draw):
 def run(writer, n_frames, *args, **kwargs):
     """Tokens of the prime, and those written after it."""
     one = piece(writer, *args, **kwargs)
-    return one.given.ids, write_all(writer, [one], n_frames)[0].tokens
+    return one.forced.ids, write_all(writer, [one], n_frames)[0].tokens
 
 
 @pytest.mark.parametrize("recall_and_spell", [False, True])
@@ -278,7 +278,7 @@ def test_few_lanes_are_used_where_products_agree(monkeypatch):
     for lane in (0, LANES - 1):
         monkeypatch.setattr(stepping, "_products", partial(products, wrong=1e-6, lane=lane))
         assert not rounds_alike(config, laid)
-    monkeypatch.setattr(batches, "adds_up_alike", lambda config, laid: False)
+    monkeypatch.setattr(batches, "rounds_alike", lambda config, laid: False)
     assert [writer_of("lstm").n_lanes(n) for n in (1, 2, 3)] == [LANES] * 3
 
 
@@ -371,7 +371,7 @@ def test_likelihoods_are_those_of_the_network():
     writer = writer_of("stacked")
     one = piece(writer, 4, temperature=2.0, allowed=np.arange(N_TOKENS) % 3 > 0, may_end=False)
     (written,) = write_all(writer, [one], 12, is_weighed=True)
-    tokens = np.append(one.given.ids, written.tokens)
+    tokens = np.append(one.forced.ids, written.tokens)
     words = np.asarray(writer.vocabulary.bits).T
     network = bind(writer.config, writer.params)
     ids = jnp.asarray(np.append(START, tokens))[None]

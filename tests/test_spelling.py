@@ -197,7 +197,7 @@ def draw_all(config, laid, vocabulary, rules, free, state, clocks):
     """Chords drawn from one state by many random numbers."""
 
     def one(clock):
-        timed = state._replace(clock=clock)
+        timed = state._replace(position=clock)
         heard = recalled(state.memory) if config.recall else None
         all_of = states.Context(laid, vocabulary, rules, free, timed, heard)
         return sampling.sample(config, all_of, np.bool_(False)).bits
@@ -209,7 +209,7 @@ def drawn_after(config, params, past, n, limits=None, **draw):
     """How often each frame comes first after a past: a dict of bits to counts."""
     writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits or limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
-    prime = writer.given(np.array(past, np.uint64).reshape(-1, 4))
+    prime = writer.forced(np.array(past, np.uint64).reshape(-1, 4))
     draw = SamplingSettings(may_end=False, **draw)
     keys = np.arange(2 * LANES, dtype=np.uint32).reshape(-1, 2)
     group = Batch(writer, [Request(key, draw, limits, prime, len(past)) for key in keys])
@@ -249,7 +249,7 @@ def test_drawn_frames_have_the_stated_frequencies(past):
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
 def test_frames_under_a_temperature_and_a_range(temperature, monkeypatch):
     """The temperature acts within each route; what a rule forbids is left out, the rest scaled."""
-    monkeypatch.setattr(sampling, "MOST_VAIN", 60)
+    monkeypatch.setattr(sampling, "MAX_REJECTED", 60)
     config, params = make()
     past, allowed = PASTS[1], PITCHES[:3]
     limits = limits_of(constraints.PitchRange(60, 62), KNOWN, fs=20, grid="seconds", spell=True)
@@ -437,7 +437,7 @@ def test_likelihoods_of_writing_are_those_of_scoring():
         np.array([1, 2], np.uint32),
         SamplingSettings(may_end=False),
         limits,
-        writer.given(prime),
+        writer.forced(prime),
         len(prime),
     )
     (written,) = write_all(writer, [piece], 200, is_weighed=True)
