@@ -125,7 +125,7 @@ def ours_low_rank(*, spell):
     """The library's own network; with `spell`, on chords that last for three frames each."""
     rows = n_rows(TOKENS)
     config = NetworkConfig("stacked", rows, UNITS, EMBEDDING, 0.0, TIME, spell)
-    params = initialise(config, jax.random.key(0), np.zeros(rows, np.float32))
+    params = initialise(config, 0, np.zeros(rows, np.float32))
     state = with_moments(TrainState(params, params), config, optax.adam)
     rng = np.random.default_rng(0)
     words = np.zeros((rows, 8), np.uint32)

@@ -20,7 +20,7 @@ TIME, BATCH = 12, 2  # more frames than the convolution sees, and twice the pool
 
 def make(arch, *, dropout=0.0, window_size=TIME, spell=False):
     config = NetworkConfig(arch, 256, 7, 6, dropout, window_size, spell)
-    params = initialise(config, jax.random.key(3), jnp.zeros(256))
+    params = initialise(config, 3, jnp.zeros(256))
     # Own vectors start at zero; a test of what is heard needs them to differ.
     for name in ("chords_in", "chords_out"):
         own = jax.random.normal(jax.random.key(4), params[name]["own"].shape)

@@ -30,7 +30,7 @@ from pianolstm.chords import as_words
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
 from pianolstm.vocabulary import Corpus
-from test_spelling import KNOWN, PASTS, agrees, chord, drawn_after, frames_after, log_p, make
+from tiny_networks import KNOWN, PASTS, agrees, chord, drawn_after, frames_after, log_p, make
 
 CHORDS = np.array([chord(), chord([60]), chord([60, 64]), chord([60], [64]), chord([61])])
 SHARES = np.linspace(0, 0.9, 1 + len(LENGTHS)).astype(np.float32)

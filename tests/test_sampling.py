@@ -16,9 +16,8 @@ from scipy import stats
 from pianolstm._decoding import batches, random_numbers, sampling, stepping
 from pianolstm._decoding import state as states
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
-from pianolstm._decoding.random_numbers import fold, key_of
 from pianolstm._decoding.stepping import FEW, LANES, rounds_alike
-from pianolstm._jax.keys import seed_key
+from pianolstm._jax.keys import fold, key_of, seed_key
 from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
 from pianolstm._model.note_decoder import NEVER
 from pianolstm.chords import find, held_on
@@ -208,7 +207,7 @@ def make(arch, units=16, embedding=16, **changes):
     chords[: N_TOKENS // 2, 2:] = 0  # the others are struck again
     bias = np.zeros(256, np.float32)
     bias[END] = 4.0  # pieces end often
-    return config, initialise(config, jax.random.key(1), bias), chords
+    return config, initialise(config, 1, bias), chords
 
 
 def writer_of(arch, usual_hold=99, **changes):

@@ -21,7 +21,7 @@ def test_a_step_is_the_networks(arch):
     words[:N_TOKENS] = rng.integers(0, 2**32, (N_TOKENS, 8)) & rng.integers(0, 2**32, (N_TOKENS, 8))
     words[0] = 0
     words[7:14, 4:] = 0  # chords that can be held
-    params = initialise(config, jax.random.key(1), np.zeros(256))
+    params = initialise(config, 1, np.zeros(256))
     params = jax.tree.map(
         lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params
     )

@@ -140,9 +140,9 @@ class SequenceGenerator(BaseEstimator):
     history_ : dict of str to list
         A row for each epoch, 0 being before training: ``epoch`` (a fraction where the time budget
         cut one short), ``loss`` and ``val_loss`` (nats per frame; NaN without pieces held out;
-        the first ``loss`` is that of one batch), ``accuracy`` (share of the frames held out, or
-        else of the training frames, whose chord was the most likely one), ``seconds`` (of that
-        epoch), ``learning_rate`` (of its last step).
+        the first ``loss`` is that of a few training pieces), ``accuracy`` (share of the frames held
+        out, or else of the training frames, whose chord was the most likely one), ``seconds`` (of
+        that epoch), ``learning_rate`` (of its last step).
     best_epoch_ : float
         The epoch whose parameters (a running average over the last hundred steps) are kept.
     n_parameters_ : int

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from pianolstm._decoding.batches import Batch, Decoder, Request, check_tokens, chords_of
-from pianolstm._decoding.random_numbers import fold
 from pianolstm._decoding.stepping import LANES
+from pianolstm._jax.keys import fold
 from pianolstm.checks import RandomState, check_number
 from pianolstm.constraints import with_pitches
 from pianolstm.encoder import read_files

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from pianolstm._jax.keys import seed_key
 from pianolstm._jax.programs import Size, hold
 from pianolstm._model import networks
 from pianolstm._model.files import fill_leaves, named_leaves, with_nan, without_nan
@@ -126,7 +125,7 @@ class Model:
         tempi = [int(m.microseconds[0]) for m in train.tempo_maps if m is not None]
         return cls(
             config=config,
-            params=networks.initialise(config, seed_key(seed), _initial_bias(config, corpus)),
+            params=networks.initialise(config, seed, _initial_bias(config, corpus)),
             tokenizer=tokenizer,
             bernoulli=PitchBernoulli.fit(corpus),
             recall=Recall.fit(corpus),
@@ -281,12 +280,10 @@ class Model:
             tokenizer.seen_ = arrays.get("seen", tokenizer.vocabulary_)
             tokenizer.seen_counts_ = arrays.get("seen_counts", tokenizer.counts_)
             tokenizer.fs_, tokenizer.grid_ = header["fs"], header["grid"]
-            bias = np.zeros(config.n_rows, np.float32)
-            initial = jax.eval_shape(lambda: networks.initialise(config, seed_key(0), bias))
             named = {k.removeprefix("params."): v for k, v in arrays.items()}
             return cls(
                 config=config,
-                params=jax.device_put(fill_leaves(initial, named, name)),
+                params=jax.device_put(fill_leaves(networks.shapes(config), named, name)),
                 tokenizer=tokenizer,
                 bernoulli=PitchBernoulli(arrays["pitch_sounding"], header["pitch_again"]),
                 recall=Recall(arrays["recalled"]),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pianolstm._decoding.batches import Decoder, Request, SamplingSettings, chords_of, write_all
-from pianolstm._decoding.random_numbers import fold, key_of
+from pianolstm._jax.keys import fold, key_of
 from pianolstm.checks import as_seed, check_number, plain
 from pianolstm.chords import unique_chords
 from pianolstm.constraints import limits_of

@@ -1,57 +1,14 @@
-"""Random numbers of decoding, and drawing from a row of weights."""
+"""Uniform numbers, and drawing from a row of weights."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
-ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
-"""Of the rounds of threefry-2x32, in turn four of each."""
+from pianolstm._jax.keys import threefry
 
 FOLD = 16
 """Rows that are added up at once; divides the rows of the vocabulary."""
-
-
-def key_of(seed: int) -> np.ndarray:
-    """The same as uint32, shape (2,); it compiles nothing."""
-    return np.array([0, seed], np.uint32)
-
-
-def fold(key: np.ndarray, number: int) -> np.ndarray:
-    """Another key, made of this one and a number, as by `jax.random.fold_in`; compiles nothing."""
-    counter = np.array([0, number], np.uint32)
-    return np.concatenate(threefry(key[:1], key[1:], counter[:1], counter[1:]))
-
-
-def threefry(key: Any, key_: Any, a: Any, b: Any) -> tuple[Any, Any]:
-    """Threefry-2x32 (Salmon et al. 2011), of arrays of uint32, NumPy's or JAX's.
-
-    As in JAX, but without its loop: what is looped over is copied, which takes longer than all the
-    rounds.
-
-    Parameters
-    ----------
-    key, key_ : array
-        The two words of the key.
-    a, b : array
-        Of the counter.
-
-    Returns
-    -------
-    tuple of array
-        Two words of random bits.
-    """
-    keys = key, key_, key ^ key_ ^ np.uint32(0x1BD11BDA)
-    a, b = a + keys[0], b + keys[1]
-    for i in range(5):
-        for rotation in ROTATIONS[i % 2]:
-            a = a + b
-            b = a ^ ((b << rotation) | (b >> (32 - rotation)))
-        a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + np.uint32(i + 1)
-    return a, b
 
 
 def uniform(key: Array, position: Array, number: Array) -> Array:

@@ -82,7 +82,7 @@ def step_weights(
         first = body.first_carry(config), np.zeros((1, 8), np.uint32), np.zeros(1, np.int32)
         weights |= {"body": body.step_weights(), "begin": first}
     else:
-        weights |= {"params": params, "begin": network.initial_carry(1)}
+        weights |= {"params": params, "begin": network.initial_carry(1, np)}
     if config.spell:
         speller = network.speller
         kernel, bias = (

@@ -1,14 +1,79 @@
-"""Random keys, and the random numbers of writing."""
+"""Random keys, for JAX and without it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import numpy as np
 from jax import Array
 
 KEYS = "threefry2x32"
 """Kind of the random keys: the same bits on all devices and versions."""
 
 
+ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
+"""Of the rounds of threefry-2x32, in turn four of each."""
+
+
 def seed_key(seed: int | Array) -> Array:
     """The key of a seed."""
     return jax.random.key(seed, impl=KEYS)
+
+
+def key_of(seed: int) -> np.ndarray:
+    """The same as uint32, shape (2,); it compiles nothing."""
+    return np.array([0, seed], np.uint32)
+
+
+def fold(key: np.ndarray, number: int) -> np.ndarray:
+    """Another key, made of this one and a number, as by `jax.random.fold_in`; compiles nothing."""
+    counter = np.array([0, number], np.uint32)
+    return np.concatenate(threefry(key[:1], key[1:], counter[:1], counter[1:]))
+
+
+def threefry(key: Any, key_: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    """Threefry-2x32 (Salmon et al. 2011), of arrays of uint32, NumPy's or JAX's.
+
+    As in JAX, but without its loop: what is looped over is copied, which takes longer than all the
+    rounds.
+
+    Parameters
+    ----------
+    key, key_ : array
+        The two words of the key.
+    a, b : array
+        Of the counter.
+
+    Returns
+    -------
+    tuple of array
+        Two words of random bits.
+    """
+    keys = key, key_, key ^ key_ ^ np.uint32(0x1BD11BDA)
+    a, b = a + keys[0], b + keys[1]
+    for i in range(5):
+        for rotation in ROTATIONS[i % 2]:
+            a = a + b
+            b = a ^ ((b << rotation) | (b >> (32 - rotation)))
+        a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + np.uint32(i + 1)
+    return a, b
+
+
+class Keys:
+    """The keys of initial parameters, one after the other, as `nnx.Rngs` gives them.
+
+    It compiles nothing.
+
+    Parameters
+    ----------
+    seed : int
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._key, self._n_given = key_of(seed), 0
+
+    def params(self) -> np.ndarray:
+        """The next key: uint32, shape (2,)."""
+        self._n_given += 1
+        return fold(self._key, self._n_given - 1)

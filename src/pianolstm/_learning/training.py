@@ -30,6 +30,7 @@ from pianolstm._model.inputs import Reader
 from pianolstm._model.likelihood import evaluate
 from pianolstm._model.losses import softmax_loss
 from pianolstm._model.networks import NetworkConfig, Params, bind, targets_of
+from pianolstm._model.recall import Recall
 from pianolstm.exceptions import PianoLSTMError
 from pianolstm.model import HISTORY_KEYS, History, Model, TrainState, new_history
 from pianolstm.tokens import TokenCorpus
@@ -42,6 +43,9 @@ HIDDEN_SHARE = 0.5
 A new piece begins unknown chords about as often as the corpus begins chords that it has just once
 (Good 1953); hiding them teaches the network when to expect one. Half, so that they are learned too.
 """
+
+MOST_FIRST = 16
+"""Training pieces, at most, whose loss is taken before any step."""
 
 AVERAGED = 0.99
 """Share of the running average of the parameters that a step keeps.
@@ -224,7 +228,7 @@ class Trainer:
         began, settings = time.monotonic(), self.settings
         self._saved = began
         if not self.progress.history["epoch"]:
-            self.progress = self._recorded(0, self._untrained_loss(), float("nan"), began)
+            self.progress = self._recorded(0, self._first_loss(), float("nan"), began)
         elif self.held_out is not None and np.isinf(self.progress.best_loss):
             # It goes on from another fit, whose losses may be of other pieces.
             loss, _ = self.validate()
@@ -263,7 +267,7 @@ class Trainer:
         state, totals = first.state, first.totals
         deadline, minutes = settings.deadline, settings.checkpoint_minutes
         rng = np.random.default_rng((settings.seed, state.epoch))
-        reader = self._reader(rng, is_transposed=True)
+        reader = self._reader(rng)
         n_steps = self.dataset.n_batches(settings.batch_size)
         pending: tuple[Array, int] | None = None
         share = 1.0
@@ -308,10 +312,10 @@ class Trainer:
         loss, n_right, weight = totals
         return loss / max(weight, 1), n_right / max(weight, 1), share
 
-    def _reader(self, rng: np.random.Generator, *, is_transposed: bool) -> Reader:
+    def _reader(self, rng: np.random.Generator) -> Reader:
         """Reads the corpus with some of the chords begun once hidden, and each piece transposed."""
         hidden = self.begun_once[rng.random(len(self.begun_once)) < HIDDEN_SHARE]
-        transposed = self.transpositions.draw(rng) if is_transposed else None
+        transposed = self.transpositions.draw(rng)
         return Reader(self.corpus, hidden, transposed, spell=self.config.spell, skip_held=True)
 
     @staticmethod
@@ -367,37 +371,32 @@ class Trainer:
         """Nats per frame and accuracy on the pieces held out."""
         began, compiled = time.monotonic(), _compiling.seconds
         assert self.held_out is not None
+        found = self._evaluate(self.held_out, self.model.recall)
+        # What the next one will take: programs are compiled once.
+        compiling = _compiling.seconds - compiled
+        self.validation_seconds = max(0.0, time.monotonic() - began - compiling)
+        return found
+
+    def _first_loss(self) -> float:
+        """Nats per frame of some training pieces before any step, by the network alone."""
+        # As many as are held out need the same programs.
+        n = 1 if self.held_out is None else min(len(self.held_out.tokens), MOST_FIRST)
+        return self._evaluate(replace(self.corpus, tokens=self.corpus.tokens[:n]), None)[0]
+
+    def _evaluate(self, corpus: Corpus, recall: Recall | None) -> tuple[float, float]:
+        """Nats per frame and accuracy of the running average."""
         pieces = evaluate(
             self.config,
             on_one(self.progress.state.average),
             on_one(self.vocabulary),
-            self.held_out,
+            corpus,
             self.model.bernoulli,
-            self.model.recall,
+            recall,
             stride=self.target_stride,
         )
-        # What the next one will take: programs are compiled once.
-        compiling = _compiling.seconds - compiled
-        self.validation_seconds = max(0.0, time.monotonic() - began - compiling)
         log_p = np.concatenate([p.log_p for p in pieces])
         right = np.concatenate([p.right for p in pieces])
         return float(-log_p.mean()), float(right.mean())
-
-    def _untrained_loss(self) -> float:
-        """Loss of the first batch, before any step."""
-        state = self.progress.state
-        rng = np.random.default_rng((self.settings.seed, state.epoch))
-        reader = self._reader(rng, is_transposed=False)
-        batch = next(self.dataset.batches(self.settings.batch_size, shuffle=False))
-        sums = batch_sums(
-            self.config,
-            state.params,
-            self.vocabulary,
-            np.int32(self.corpus.n_tokens),
-            self._read(reader, batch),
-        )
-        loss, _, weight, n_unknown = np.asarray(sums, np.float64)
-        return (loss + n_unknown * self.unknown_cost) / weight
 
     def _unknown_cost(self) -> float:
         """Mean nats of a hidden training chord's pitches, so that losses and scores compare."""
@@ -483,18 +482,6 @@ def _gradients(config: NetworkConfig, params: Params, *arrays: Any) -> tuple[Arr
     loss = partial(_sums, config)
     (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params, *arrays)
     return sums, gradients
-
-
-@program()
-def batch_sums(
-    config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array, batch: TrainingBatch
-) -> Array:
-    """Sums over a batch, as in `_sums`, without dropout."""
-
-    def sums(params: Params, *arrays: Any) -> Array:
-        return _sums(config, params, *arrays, key=None)[1]
-
-    return over_devices(sums, (params, vocabulary, n_tokens), (batch,))
 
 
 @program(n_static=2, weight=LARGE_PROGRAM)

@@ -69,7 +69,7 @@ def evaluate(
     bernoulli : PitchBernoulli
         What a chord outside the vocabulary costs beside the probability of being one.
     recall : Recall, default=None
-        What share chords have that are recalled, where any are.
+        What share chords have that are recalled, where any are; None gives the network's alone.
     stride : int, default=1
         Bi-LSTM only: predict one frame of every `stride`, drawn once and for all.
 
@@ -98,8 +98,7 @@ def evaluate(
     ]
     if not config.spell:
         _add_unknown(pieces, corpus, bernoulli)
-    if config.recall:
-        assert recall is not None
+    if config.recall and recall is not None:
         _mix_recalled(pieces, corpus, recall, spell=config.spell)
     return pieces
 
@@ -169,12 +168,6 @@ def output_table(
     return bind(config, params).output(vocabulary, n_tokens, goes_on=goes_on)
 
 
-@program(n_static=2)
-def initial_carry(config: NetworkConfig, lanes: int, params: Params) -> Any:
-    """State before the first frame."""
-    return bind(config, params).initial_carry(lanes)
-
-
 @program()
 def _read(
     config: NetworkConfig, params: Params, carry: Any, ids: Array, bits: Array
@@ -224,7 +217,7 @@ def _carried(
         for lane, i in enumerate(group):
             ids[lane, 1 : 1 + lengths[i]] = corpus.tokens[i]
         n_lanes = LANES[-1]
-        carry = initial_carry(config, n_lanes, params)
+        carry = bind(config, params).initial_carry(n_lanes, np)
         parts: list[list[np.ndarray]] = [[] for _ in group]
         for a in range(0, ids.shape[1] - 1, time):
             # Pieces that go on come first: as others end, fewer lanes are left to compute.
@@ -256,7 +249,7 @@ def _windowed(
     pieces = [np.concatenate([np.full(size - 1, PAD), [START], t]) for t in corpus.tokens]
     counts = [len(at) for at in frames]
     places = np.stack([np.repeat(np.arange(len(pieces)), counts), np.concatenate(frames)], axis=1)
-    carry = initial_carry(config, lanes, params)
+    carry = bind(config, params).initial_carry(lanes, np)
     parts = []
     for first in range(0, len(places), lanes):
         windows = np.full((lanes, size), PAD, np.int32)

@@ -48,11 +48,11 @@ class LSTMLayer(nnx.Module):
     ----------
     in_features, units : int
         Widths of input and output.
-    rngs : nnx.Rngs
+    rngs : Keys
         Source of the initial parameters.
     """
 
-    def __init__(self, in_features: int, units: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, in_features: int, units: int, *, rngs: Any) -> None:
         self.cell = nnx.OptimizedLSTMCell(
             in_features,
             units,
@@ -97,9 +97,9 @@ class LSTMLayer(nnx.Module):
         outputs, carry = _run(x, valid, kernel, bias[...], recurrent, carry)
         return jnp.swapaxes(outputs[::-1] if reverse else outputs, 0, 1), carry
 
-    def initial_carry(self, batch: int) -> Carry:
-        """A state of zeros."""
-        zeros = jnp.zeros((batch, self.cell.hidden_features))
+    def initial_carry(self, batch: int, xp: Any = jnp) -> Carry:
+        """A state of zeros; see `ChordNetwork.initial_carry`."""
+        zeros = xp.zeros((batch, self.cell.hidden_features), np.float32)
         return zeros, zeros
 
     def step_weights(self) -> Affine:
@@ -254,10 +254,12 @@ def affine(weights: Affine, x: Array) -> Array:
 def from_numpy(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Any:
     """A Flax initialiser that draws with NumPy, where JAX would compile for seconds."""
 
-    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         if isinstance(key, Tracer):  # under eval_shape, which asks for shapes alone
             return jnp.zeros(shape, dtype)
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        # A key of `Keys`, or of nnx.Rngs.
+        words = key if isinstance(key, np.ndarray) else np.asarray(jax.random.key_data(key))
+        rng = np.random.default_rng(words)
         return jax.device_put(np.asarray(draw(rng, shape), dtype))
 
     return init

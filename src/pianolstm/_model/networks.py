@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from pianolstm._jax.keys import Keys
 from pianolstm._model.losses import Output, Targets
 from pianolstm._model.lstm import Affine, LSTMLayer, affine, from_numpy, no_draw, zeros
 from pianolstm._model.note_decoder import NEVER, Speller
@@ -78,7 +79,7 @@ _lecun = from_numpy(lambda rng, shape: rng.standard_normal(shape) / np.sqrt(np.p
 class ChordVectors(nnx.Module):
     """A vector for each chord: the sum of its pitches' vectors, plus a small one of its own."""
 
-    def __init__(self, rows: int, width: int, scale: float, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, rows: int, width: int, scale: float, *, rngs: Any) -> None:
         init = _normal(scale)
         self.pitch = nnx.Param(init(rngs.params(), (N_BITS, width)))
         # Zero at first: a rare chord begins as the sum of its pitches.
@@ -106,8 +107,8 @@ class RecurrentBody(nnx.Module):
         self.layers = nnx.List([LSTMLayer(w, units, rngs=rngs) for w in widths[:-1]])
         self.dropout = dropout
 
-    def initial_carry(self, batch: int) -> Any:
-        return tuple(layer.initial_carry(batch) for layer in self.layers)
+    def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
+        return tuple(layer.initial_carry(batch, xp) for layer in self.layers)
 
     def __call__(self, x: Array, carry: Any, valid: Array, key: Array | None) -> tuple[Array, Any]:
         carries = []
@@ -161,11 +162,11 @@ class HybridBody(nnx.Module):
         self.recurrent = RecurrentBody(units, units, n_layers, dropout, rngs=rngs)
         self.in_features, self.units = in_features, units
 
-    def initial_carry(self, batch: int) -> Any:
+    def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
         """Inputs that the convolution still sees, its last output, and a carry for each phase."""
-        seen = jnp.zeros((batch, CONV_FRAMES - 1, self.in_features))
-        last = jnp.zeros((batch, 1, self.units))
-        phase = self.recurrent.initial_carry(batch)
+        seen = xp.zeros((batch, CONV_FRAMES - 1, self.in_features), np.float32)
+        last = xp.zeros((batch, 1, self.units), np.float32)
+        phase = self.recurrent.initial_carry(batch, xp)
         return seen, last, (phase, phase)
 
     def __call__(self, x: Array, carry: Any, valid: Array, key: Array | None) -> tuple[Array, Any]:
@@ -224,11 +225,11 @@ class BidirectionalBody(nnx.Module):
     state at its first: each has read everything. Nothing is carried.
     """
 
-    def __init__(self, in_features: int, units: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, in_features: int, units: int, *, rngs: Any) -> None:
         self.forwards = LSTMLayer(in_features, units, rngs=rngs)
         self.backwards = LSTMLayer(in_features, units, rngs=rngs)
 
-    def initial_carry(self, batch: int) -> Any:
+    def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
         return ()
 
     def __call__(self, x: Array, carry: Any, valid: Array, key: Array | None) -> tuple[Array, Any]:
@@ -243,7 +244,7 @@ class BidirectionalBody(nnx.Module):
 class ChordNetwork(nnx.Module):
     """Chord vectors → body → dense, ReLU → softmax over chords, by their vectors."""
 
-    def __init__(self, config: NetworkConfig, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: NetworkConfig, *, rngs: Any) -> None:
         width, units = config.embedding, config.units
         self.chords_in = ChordVectors(config.n_rows, width, 0.5, rngs=rngs)
         self.start = nnx.Param(_normal(0.5)(rngs.params(), (width,)))
@@ -310,12 +311,17 @@ class ChordNetwork(nnx.Module):
         h = drop(jax.nn.relu(self.dense(h)), self.dropout, _fold(key, 102))
         return self.project(h), carry
 
-    def initial_carry(self, batch: int) -> Any:
-        """State of the body, and what is needed of the frames before: a window, or the last one."""
+    def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
+        """State of the body, and what is needed of the frames before: a window, or the last one.
+
+        `xp` is NumPy or its namesake in JAX; the former compiles nothing where it is called outside
+        of a compiled function.
+        """
         n = self.window_size or 1
-        past_ids = jnp.full((batch, n), PAD, jnp.int32)
-        past_bits = jnp.zeros((batch, n, 8), jnp.uint32)
-        return self.body.initial_carry(batch), (past_ids, past_bits, jnp.zeros(batch, jnp.int32))
+        past_ids = xp.full((batch, n), PAD, np.int32)
+        past_bits = xp.zeros((batch, n, 8), np.uint32)
+        age = xp.zeros(batch, np.int32)
+        return self.body.initial_carry(batch, xp), (past_ids, past_bits, age)
 
     def output(self, vocabulary: Array, n_tokens: Array, *, goes_on: bool) -> Output:
         """The softmax; padding is never chosen.
@@ -365,20 +371,24 @@ def targets_of(
     return Targets(rows, may_hold, before[:, :4], nats)
 
 
-def initialise(config: NetworkConfig, key: Array, bias: Any) -> Params:
+def initialise(config: NetworkConfig, seed: int, bias: Any) -> Params:
     """Initial parameters as a plain tree.
 
     Parameters
     ----------
     config : NetworkConfig
-    key : Array
-        Draws them.
+    seed : int
     bias : array-like, shape (n_rows,)
         Initial logits of the chords, e.g. the logarithms of their shares.
     """
-    network = ChordNetwork(config, rngs=nnx.Rngs(params=key))
+    network = ChordNetwork(config, rngs=Keys(seed))
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     return {**params, "bias": jax.device_put(np.asarray(bias))}
+
+
+def shapes(config: NetworkConfig) -> Params:
+    """What `initialise` gives, as shapes and types."""
+    return nnx.to_pure_dict(_abstract(config)[1])
 
 
 def grow(tree: Any, n_old: int, n_new: int, rows_before: int, n_rows: int, bias: float) -> Any:

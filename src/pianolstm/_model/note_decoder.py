@@ -10,7 +10,7 @@ For symbols, see `pianolstm._model.inputs.spelled`.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ class Speller(nnx.Module):
     2011), through a ReLU.
     """
 
-    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, hidden: int, *, rngs: Any) -> None:
         normal = from_numpy(lambda rng, shape: rng.standard_normal(shape) / np.sqrt(shape[0]))
         self.read = nnx.Linear(width, hidden, kernel_init=normal, bias_init=zeros, rngs=rngs)
         self.before = nnx.Param(normal(rngs.params(), (N_PITCHES, hidden)))

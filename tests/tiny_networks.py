@@ -1,0 +1,131 @@
+"""Tiny networks, whose notes are of four pitches, and what they say and draw by plain sums."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+import reference
+from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings
+from pianolstm._decoding.history import recalled
+from pianolstm._decoding.sampling import sample
+from pianolstm._decoding.state import Context
+from pianolstm._decoding.stepping import LANES
+from pianolstm._model.likelihood import evaluate
+from pianolstm._model.networks import NetworkConfig, initialise
+from pianolstm._model.note_decoder import NEVER
+from pianolstm.constraints import limits_of
+from pianolstm.tokens import TokenCorpus
+from pianolstm.vocabulary import Corpus, padded_vocabulary
+
+PITCHES = (60, 61, 62, 63)
+
+
+def chord(sounding=(), struck=()):
+    """Bits of a chord; what is struck again sounds."""
+    sounding = frozenset(sounding) | frozenset(struck)
+    return np.array(reference.bits((sounding, frozenset(struck))), np.uint64)
+
+
+KNOWN = np.array(
+    [chord(), chord([60]), chord([60, 62]), chord([61, 63]), chord([60], [62]), chord([], [61])]
+)
+# Held on, the last chord is in the vocabulary, outside it, nothing, a rest.
+PASTS = [
+    [chord([60, 62]), chord([60], [62])],
+    [chord([60]), chord([61, 62], [63]), chord([61, 62, 63])],
+    [],
+    [chord([63]), chord()],
+]
+
+
+def frames_after(past):
+    """All frames of four pitches that may follow: each is off, sounds, or is struck again."""
+    before = reference.chord_of_bits(past[-1])[0] if past else frozenset()
+    states = [(0, 1, 2) if p in before else (0, 1) for p in PITCHES]
+    return [
+        chord(
+            [p for p, s in zip(PITCHES, state, strict=True) if s == 1],
+            [p for p, s in zip(PITCHES, state, strict=True) if s == 2],
+        )
+        for state in product(*states)
+    ]
+
+
+def make(arch="lstm", may_end=False):
+    """A network whose notes are of four pitches."""
+    config = NetworkConfig(arch, 256, 8, 6, 0.0, 8, spell=True)
+    bias = np.zeros(256, np.float32)
+    bias[-3:] = [-0.5, -1.0 if may_end else NEVER, 0.7]
+    params = initialise(config, 5, bias)
+    for name in ("chords_in", "chords_out"):
+        own = jax.random.normal(jax.random.key(4), params[name]["own"].shape)
+        params[name] = {**params[name], "own": own}
+    others = np.ones(129, bool)
+    others[[*PITCHES, 128]] = False
+    write = params["speller"]["write"]
+    params["speller"]["write"] = {**write, "bias": jnp.where(others, NEVER, write["bias"])}
+    return config, params
+
+
+def log_p(config, params, pieces):
+    """Nats of each frame of pieces, lists of chords."""
+    table = np.unique(np.concatenate([KNOWN, *(np.array(p) for p in pieces)]), axis=0)
+    index = {words.tobytes(): i for i, words in enumerate(table)}
+    tokens = [np.array([index[c.tobytes()] for c in piece], np.int32) for piece in pieces]
+    corpus = Corpus.of(KNOWN, TokenCorpus(tokens, table, 20, "seconds", [None] * len(tokens)))
+    network = replace(config, recall=False)
+    found = evaluate(network, params, padded_vocabulary(KNOWN), corpus, None)
+    return [piece.log_p for piece in found]
+
+
+@partial(jax.jit, static_argnums=0)
+def draw_all(config, laid, vocabulary, rules, free, state, clocks):
+    """Chords drawn from one state by many random numbers."""
+
+    def one(clock):
+        timed = state._replace(position=clock)
+        heard = recalled(state.memory) if config.recall else None
+        all_of = Context(laid, vocabulary, rules, free, timed, heard)
+        return sample(config, all_of, np.bool_(False)).bits
+
+    return jax.lax.map(one, clocks)
+
+
+def drawn_after(config, params, past, n, limits=None, **draw):
+    """How often each frame comes first after a past: a dict of bits to counts."""
+    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits or limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    prime = writer.forced(np.array(past, np.uint64).reshape(-1, 4))
+    draw = SamplingSettings(may_end=False, **draw)
+    keys = np.arange(2 * LANES, dtype=np.uint32).reshape(-1, 2)
+    group = Batch(writer, [Request(key, draw, limits, prime, len(past)) for key in keys])
+    group.advance(len(past))
+    free = jax.tree.map(lambda a: a[0], group._free)
+
+    clocks = np.arange(n, dtype=np.int32).reshape(-1, LANES)
+    laid, vocabulary = writer.weights, writer.vocabulary
+    words = draw_all(writer.config, laid, vocabulary, group.sampling, free, group.state, clocks)
+    words = np.asarray(words).reshape(-1, 8).view("<u8")
+    frames, counts = np.unique(words, axis=0, return_counts=True)
+    return {f.astype(np.uint64).tobytes(): c for f, c in zip(frames, counts, strict=True)}
+
+
+def agrees(counts, frames, p):
+    """P-value of a chi-squared test; frames that hardly ever come are taken together."""
+    observed = np.array([counts.pop(f.tobytes(), 0) for f in frames])
+    assert not counts  # nothing else was drawn
+    p = np.asarray(p) / np.sum(p)
+    expected = p * observed.sum()
+    rare = expected < 8
+    assert observed[p == 0].sum() == 0
+    pairs = np.stack([observed, expected])
+    pairs = np.concatenate([pairs[:, ~rare], pairs[:, rare].sum(1, keepdims=True)], axis=1)
+    pairs = pairs[:, pairs[1] > 0]
+    return stats.chisquare(*pairs).pvalue
