@@ -172,4 +172,4 @@ def test_time_on_the_grid_of_beats():
     assert next(stream.blocks(8)).seconds == pytest.approx(1.8)
     # A repetition is what came in the last 8 seconds, or 16 quarter notes.
     penalised = model.stream(repetition_penalty=2.0)
-    assert penalised._batch.pieces[0].sample.recent == 16 * 4
+    assert penalised._batch.requests[0].sampling.recent == 16 * 4
