@@ -213,12 +213,40 @@ def test_a_chord_is_the_sum_of_its_pitches_and_its_own_vector():
 
 
 def test_dropout_has_one_mask_for_all_frames():
-    x = jnp.ones((3, 50, 400))
-    dropped = np.asarray(networks.drop(x, 0.25, row_keys(0, len(x))))
+    wide, narrow = networks.dropout_masks(row_keys(0, 3), 0.25, [4000, 30])
+    assert (wide.shape, narrow.shape) == ((3, 1, 4000), (3, 1, 30))
+    dropped = np.asarray(networks.drop(jnp.ones((3, 50, 4000)), 0.25, wide))
     assert np.array_equal(dropped, np.broadcast_to(dropped[:, :1], dropped.shape))
     assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
-    assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.05)
+    assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.02)
+    rows = np.asarray(wide[:, 0], float)
+    assert np.abs(np.corrcoef(rows) - np.eye(3)).max() < 0.06  # each row has its own
+    assert abs(np.corrcoef(rows[0, :30], np.asarray(narrow[0, 0], float))[0, 1]) < 0.6
+    x = jnp.ones((3, 50, 7))
     np.testing.assert_array_equal(networks.drop(x, 0.25, None), x)
+
+
+@pytest.mark.parametrize(
+    ("arch", "widths"),
+    [("lstm", []), ("stacked", [6]), ("bilstm", []), ("hybrid_stacked", [6, 6])],
+)
+def test_each_place_has_a_mask_of_its_own(arch, widths, monkeypatch):
+    """Vectors, the body's output, the dense layer's; between layers, of each phase."""
+    asked = []
+
+    def masks(key, rate, widths):
+        asked.append(widths)
+        return [jnp.ones((len(key), 1, width), bool) for width in widths]
+
+    monkeypatch.setattr(networks, "dropout_masks", masks)
+    config = NetworkConfig(arch, 256, 6, 5, 0.5, 12)
+    params = initialise(config, 3, jnp.zeros(256))
+    network = bind(config, params)
+    ids, bits = frames()
+    kept, _ = network(ids, bits, network.initial_carry(len(ids)), row_keys(0, len(ids)))
+    assert asked == [[5, 12 if arch == "bilstm" else 6, 6, *widths]]
+    # With every feature kept and scaled up by 2 it is another function, but no random one.
+    assert np.isfinite(np.asarray(kept)).all()
 
 
 @pytest.mark.parametrize("arch", ["bilstm", "stacked", "hybrid"])

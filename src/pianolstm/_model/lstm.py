@@ -99,7 +99,8 @@ class LSTMLayer(nnx.Module):
 
     def initial_carry(self, batch: int, xp: Any = jnp) -> Carry:
         """A state of zeros; see `ChordNetwork.initial_carry`."""
-        zeros = xp.zeros((batch, self.cell.hidden_features), np.float32)
+        kernel = self.cell.dense_h.kernel[...]
+        zeros = xp.zeros((batch, self.cell.hidden_features), kernel.dtype)
         return zeros, zeros
 
     def step_weights(self) -> Affine:

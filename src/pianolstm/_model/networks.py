@@ -10,6 +10,7 @@ vocabulary has `n_rows` rows: the chords, padding, and three more (see `pianolst
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -110,11 +111,18 @@ class RecurrentBody(nnx.Module):
     def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
         return tuple(layer.initial_carry(batch, xp) for layer in self.layers)
 
-    def __call__(self, x: Array, carry: Any, valid: Array, key: Array | None) -> tuple[Array, Any]:
+    @property
+    def mask_widths(self) -> list[int]:
+        """Widths of the dropout masks between layers."""
+        return [layer.cell.hidden_features for layer in self.layers[1:]]
+
+    def __call__(
+        self, x: Array, carry: Any, valid: Array, masks: Sequence[Array] | None
+    ) -> tuple[Array, Any]:
         carries = []
         for i, (layer, layer_carry) in enumerate(zip(self.layers, carry, strict=True)):
             if i > 0:
-                x = drop(x, self.dropout, _fold(key, i))
+                x = drop(x, self.dropout, None if masks is None else masks[i - 1])
             x, layer_carry = layer(x, layer_carry)
             carries.append(layer_carry)
         return x, tuple(carries)
@@ -164,12 +172,20 @@ class HybridBody(nnx.Module):
 
     def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
         """Inputs that the convolution still sees, its last output, and a carry for each phase."""
-        seen = xp.zeros((batch, CONV_FRAMES - 1, self.in_features), np.float32)
-        last = xp.zeros((batch, 1, self.units), np.float32)
+        dtype = self.conv.kernel[...].dtype
+        seen = xp.zeros((batch, CONV_FRAMES - 1, self.in_features), dtype)
+        last = xp.zeros((batch, 1, self.units), dtype)
         phase = self.recurrent.initial_carry(batch, xp)
         return seen, last, (phase, phase)
 
-    def __call__(self, x: Array, carry: Any, valid: Array, key: Array | None) -> tuple[Array, Any]:
+    @property
+    def mask_widths(self) -> list[int]:
+        """Widths of the dropout masks between layers, first of one phase, then of the other."""
+        return 2 * self.recurrent.mask_widths
+
+    def __call__(
+        self, x: Array, carry: Any, valid: Array, masks: Sequence[Array] | None
+    ) -> tuple[Array, Any]:
         seen, last, (next_phase, other_phase) = carry
         batch, time, _ = x.shape
         inputs = jnp.concatenate([seen, x], axis=1)
@@ -178,15 +194,18 @@ class HybridBody(nnx.Module):
         pooled = jnp.maximum(local, jnp.concatenate([last, local[:, :-1]], axis=1))
         carry_on = inputs[:, time:], local[:, -1:]
         if time == 1:
-            h, stepped = self.recurrent(pooled, next_phase, valid, key)
+            h, stepped = self.recurrent(pooled, next_phase, valid, masks)
             return h, (*carry_on, (other_phase, stepped))
         if time % 2:
             raise ValueError(f"the hybrid takes an even number of frames, got {time}")
         phases = pooled.reshape(batch, time // 2, 2, -1)
         phases = jnp.moveaxis(phases, 2, 0).reshape(2 * batch, time // 2, -1)
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), next_phase, other_phase)
-        keys = None if key is None else jnp.concatenate([key, _folded(key, 10)])
-        h, both = self.recurrent(phases, both, valid, keys)
+        if masks is not None:
+            n = len(masks) // 2
+            pairs = zip(masks[:n], masks[n:], strict=True)
+            masks = [jnp.concatenate(pair) for pair in pairs]
+        h, both = self.recurrent(phases, both, valid, masks)
         h = jnp.moveaxis(h.reshape(2, batch, time // 2, -1), 0, 2).reshape(batch, time, -1)
         next_phase = jax.tree.map(lambda leaf: leaf[:batch], both)
         other_phase = jax.tree.map(lambda leaf: leaf[batch:], both)
@@ -232,7 +251,12 @@ class BidirectionalBody(nnx.Module):
     def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
         return ()
 
-    def __call__(self, x: Array, carry: Any, valid: Array, key: Array | None) -> tuple[Array, Any]:
+    mask_widths: tuple[int, ...] = ()
+    """It has no layer above another."""
+
+    def __call__(
+        self, x: Array, carry: Any, valid: Array, masks: Sequence[Array] | None
+    ) -> tuple[Array, Any]:
         batch = x.shape[0]
         last, _ = self.forwards(x, self.forwards.initial_carry(batch), valid=valid)
         first, _ = self.backwards(x, self.backwards.initial_carry(batch), valid=valid, reverse=True)
@@ -304,11 +328,17 @@ class ChordNetwork(nnx.Module):
         x = self.chords_in.of(ids, bits)
         x = jnp.where((ids == START)[..., None], self.start[...], x)
         x = x + self.held[...][age_class(ages)]
-        x = drop(x, self.dropout, _fold(key, 100))
-        h, body_carry = self.body(x, body_carry, ids != PAD, key)
+        of_x, of_body, of_h, of_dense = None, None, None, None
+        if key is not None and self.dropout > 0:
+            widths = [x.shape[-1], self.dense.in_features, self.dense.out_features]
+            of_x, of_h, of_dense, *of_body = dropout_masks(
+                key, self.dropout, [*widths, *self.body.mask_widths]
+            )
+        x = drop(x, self.dropout, of_x)
+        h, body_carry = self.body(x, body_carry, ids != PAD, of_body)
         carry = body_carry, (past_ids, past_bits, age)
-        h = drop(h, self.dropout, _fold(key, 101))
-        h = drop(jax.nn.relu(self.dense(h)), self.dropout, _fold(key, 102))
+        h = drop(h, self.dropout, of_h)
+        h = drop(jax.nn.relu(self.dense(h)), self.dropout, of_dense)
         return self.project(h), carry
 
     def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
@@ -433,22 +463,30 @@ def n_parameters(params: Params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def drop(x: Array, rate: float, key: Array | None) -> Array:
-    """Dropout with one mask for all frames of a window (Gal and Ghahramani 2016).
+def dropout_masks(key: Array, rate: float, widths: Sequence[int]) -> list[Array]:
+    """Which features dropout keeps: bool, (batch, 1, width) for each width.
+
+    One mask for all frames of a window (Gal and Ghahramani 2016), drawn by the key of its row, so
+    that it is the same on whatever device the row is; all at once, since each draw is a program of
+    its own to the compiler.
 
     Parameters
     ----------
-    x : Array, shape (batch, time, features)
+    key : Array of keys, shape (batch,)
     rate : float
-        Share of the features set to zero; the others are scaled up.
-    key : Array of keys, shape (batch,), or None
-        Draw the mask of each row, so that it is the same on whatever device the row is; None for no
-        dropout.
+        Share of the features set to zero.
+    widths : sequence of int
     """
-    if key is None or rate == 0:
-        return x
-    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, (1, x.shape[2])))(key)
-    return jnp.where(keep, x / (1 - rate), 0)
+
+    def of_row(key: Array) -> Array:
+        return jax.random.bernoulli(key, 1 - rate, (1, sum(widths)))
+
+    return jnp.split(jax.vmap(of_row)(key), np.cumsum(widths)[:-1], axis=2)
+
+
+def drop(x: Array, rate: float, mask: Array | None) -> Array:
+    """Features (batch, time, width), some set to zero and the others scaled up; None keeps all."""
+    return x if mask is None else jnp.where(mask, x / (1 - rate), 0)
 
 
 def _structure(config: NetworkConfig) -> tuple[Any, Any]:
@@ -500,11 +538,3 @@ def unpack_words(bits: Array) -> Array:
     shifts = jnp.arange(32, dtype=jnp.uint32)
     planes = (bits[..., None] >> shifts) & 1
     return planes.reshape(*bits.shape[:-1], 32 * bits.shape[-1]).astype(jnp.float32)
-
-
-def _fold(key: Array | None, data: int) -> Array | None:
-    return None if key is None else _folded(key, data)
-
-
-def _folded(key: Array, data: int) -> Array:
-    return jax.vmap(lambda k: jax.random.fold_in(k, data))(key)
