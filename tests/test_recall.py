@@ -14,19 +14,12 @@ import pianolstm as pl
 import reference
 from pianolstm import constraints
 from pianolstm._decoding import history
-from pianolstm._decoding.batches import (
-    Batch,
-    Decoder,
-    Request,
-    SamplingSettings,
-    chords_of,
-    write_all,
-)
+from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
 from pianolstm._decoding.state import repeat_lanes
 from pianolstm._decoding.stepping import LANES
 from pianolstm._model import recall
 from pianolstm._model.recall import LENGTHS, Recall, find_sources
-from pianolstm.chords import as_words
+from pianolstm.chords import as_chords, as_words
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
 from pianolstm.vocabulary import Corpus
@@ -212,7 +205,7 @@ def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
     draw = SamplingSettings(may_end=False, is_proposed=True)
     piece = Request(np.array([1, 2], np.uint32), draw, limits, given, len(prime))
     (written,) = write_all(writer, [piece], 300, is_weighed=True)
-    chords = chords_of(written)
+    chords = as_chords(written.bits)
     (expected,) = mixed(config, params, [[*prime, *chords]])
     np.testing.assert_allclose(written.log_p, expected[len(prime) :], atol=1e-4)
     np.testing.assert_allclose(written.log_allowed, 0, atol=1e-4)
@@ -241,7 +234,9 @@ def test_nothing_is_recalled_that_is_not_allowed(monkeypatch):
     ]
     for written in write_all(writer, pieces, 60):
         holds = 0
-        for before, c in zip([None, *chords_of(written)], chords_of(written), strict=False):
+        for before, c in zip(
+            [None, *as_chords(written.bits)], as_chords(written.bits), strict=False
+        ):
             sounding, struck = reference.chord_of_bits(c)
             assert sounding <= {60, 61, 62} and len(sounding) <= 2
             same = before is not None and not struck

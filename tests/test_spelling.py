@@ -12,14 +12,7 @@ import pianolstm as pl
 import reference
 from pianolstm import constraints
 from pianolstm._decoding import sampling
-from pianolstm._decoding.batches import (
-    Batch,
-    Decoder,
-    Request,
-    SamplingSettings,
-    chords_of,
-    write_all,
-)
+from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
 from pianolstm._decoding.notes import (
     N_NUMBERS,
     Requirements,
@@ -32,7 +25,7 @@ from pianolstm._model import note_decoder as spelling
 from pianolstm._model.inputs import LAST, SKIPPED, spelled
 from pianolstm._model.networks import NetworkConfig, bind, unpack_words
 from pianolstm._model.note_decoder import NEVER, Speller
-from pianolstm.chords import as_words
+from pianolstm.chords import as_chords, as_words
 from pianolstm.constraints import limits_of
 from pianolstm.vocabulary import padded_vocabulary
 from tiny_networks import (
@@ -205,7 +198,7 @@ def test_a_piece_does_not_end_where_a_note_must_be_struck_again():
     pieces = [
         Request(np.array([0, key], np.uint32), SamplingSettings(), limits) for key in range(200)
     ]
-    chords = [chords_of(written)[1] for written in write_all(writer, pieces, 2)]
+    chords = [as_chords(written.bits)[1] for written in write_all(writer, pieces, 2)]
     assert all(60 in reference.chord_of_bits(c)[1] for c in chords)
     assert len({c.tobytes() for c in chords}) > 1
 
@@ -257,7 +250,7 @@ def test_notes_that_must_come_have_room():
             Request(np.array([0, key], np.uint32), SamplingSettings(), limits) for key in range(40)
         ]
         for written in write_all(writer, pieces, 8):
-            for c in chords_of(written):
+            for c in as_chords(written.bits):
                 assert reference.chord_of_bits(c)[0] == set(PITCHES[-n:])
 
 
@@ -273,7 +266,7 @@ def test_what_only_spelling_can_write_is_spelled(draw):
         for key in range(20)
     ]
     for written in write_all(writer, pieces, 2):
-        for c in chords_of(written):
+        for c in as_chords(written.bits):
             assert {60, 63} <= reference.chord_of_bits(c)[0] <= set(PITCHES)
 
 
@@ -287,9 +280,9 @@ def test_a_penalty_acts_on_spelled_chords_too():
         pieces = [Request(np.array([0, key], np.uint32), draw, limits) for key in range(16)]
         count = 0
         for written in write_all(writer, pieces, 12):
-            chords = [c.tobytes() for c in chords_of(written)]
+            chords = [c.tobytes() for c in as_chords(written.bits)]
             for t in range(1, 12):
-                held = chord(reference.chord_of_bits(chords_of(written)[t - 1])[0])
+                held = chord(reference.chord_of_bits(as_chords(written.bits)[t - 1])[0])
                 is_new = chords[t] != held.tobytes() and written.tokens[t] != 0
                 count += is_new and chords[t] in chords[:t]
         again.append(count)
@@ -337,7 +330,7 @@ def test_likelihoods_of_writing_are_those_of_scoring():
         len(prime),
     )
     (written,) = write_all(writer, [piece], 200, is_weighed=True)
-    chords = chords_of(written)
+    chords = as_chords(written.bits)
     (expected,) = log_p(config, params, [[*prime, *chords]])
     np.testing.assert_allclose(written.log_p, expected[len(prime) :], atol=1e-4)
     assert (written.tokens == 256).sum() > 20

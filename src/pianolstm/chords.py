@@ -5,8 +5,7 @@ Conventions
 A chord is the set of sounding pitches plus the subset that is struck again. It is held as its
 bits, four ``uint64`` words: pitches 0-63 and 64-127 that sound, then pitches 0-63 and 64-127 that
 are struck again. A pitch is flagged as struck again only where it also sounded in the frame
-before; a first strike has no flag. Token 0 is the rest. Decoding is total: a flag on a pitch that
-was silent is a plain onset.
+before; a first strike has no flag. The rest has no bits.
 """
 
 from __future__ import annotations
@@ -45,11 +44,9 @@ def unpack(chords: np.ndarray) -> np.ndarray:
     return np.unpackbits(as_bytes, axis=-1, bitorder="little")
 
 
-def pack_pitches(pitches: np.ndarray) -> np.ndarray:
-    """Bits of the chord in which these pitches sound."""
-    plane = np.zeros(256, np.uint8)
-    plane[pitches] = 1
-    return np.packbits(plane, bitorder="little").view("<u8").astype(np.uint64)
+def pack(planes: np.ndarray) -> np.ndarray:
+    """The reverse of `unpack`, of planes (…, 256): uint64, shape (…, 4)."""
+    return np.packbits(planes, axis=-1, bitorder="little").view("<u8").astype(np.uint64)
 
 
 def chord_keys(chords: np.ndarray) -> np.ndarray:
@@ -120,8 +117,13 @@ def held_on(chords: np.ndarray) -> np.ndarray:
 
 
 def as_words(chords: np.ndarray) -> np.ndarray:
-    """Bits of chords (n, 4) uint64 as (n, 8) uint32, which JAX takes."""
+    """Chords (n, 4) as (n, 8) uint32, which JAX takes."""
     return np.ascontiguousarray(chords, dtype="<u8").view("<u4").reshape(-1, 8)
+
+
+def as_chords(words: np.ndarray) -> np.ndarray:
+    """The reverse of `as_words`: uint32 of shape (…, 8) as uint64 of shape (…, 4)."""
+    return np.ascontiguousarray(words, dtype="<u4").view("<u8").astype(np.uint64)
 
 
 def ages(chords: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pianolstm.checks import check_number
-from pianolstm.chords import chord_pitches, unpack
+from pianolstm.chords import as_chords, as_words, chord_pitches, pack, unpack
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import N_PITCHES, Grid, PianoRoll, as_rolls
 
@@ -511,26 +511,21 @@ def _check_frames(limits: Limits, vocabulary: np.ndarray, spell: bool) -> None:
     certain[1:, 4:] &= limits.required[:-1, :4]  # struck again is what is sure to have sounded
     asked = np.concatenate([certain, limits.forbidden], axis=1)
     first = np.unique(asked, axis=0, return_index=True)[1]
-    chords = np.ascontiguousarray(vocabulary[limits.allowed], dtype="<u8").view("<u4")
+    chords = as_words(vocabulary[limits.allowed])
     for i in sorted(first.tolist()):
         need, ban = asked[i, :8], asked[i, 8:]
         fits = ((chords & need) == need).all(1) & ((chords & ban) == 0).all(1)
-        planes = [unpack(_chord(words)[None])[0].astype(bool) for words in (need, ban)]
+        planes = [unpack(as_chords(words)[None])[0].astype(bool) for words in (need, ban)]
         is_clear = not np.any(planes[0] & planes[1])
         if spell and is_clear and limits.spellable(*(p[:N_PITCHES] for p in planes)):
             continue
         if not fits.any():
             raise InvalidInputError(
                 f"The constraints leave no chord{'' if spell else ' of the vocabulary'} at frame "
-                f"{i}: none with pitches {chord_pitches(_chord(need)) or 'as asked'} keeps the "
+                f"{i}: none with pitches {chord_pitches(as_chords(need)) or 'as asked'} keeps the "
                 "other rules. Loosen them (with onsets=False notes may be struck at other times)"
                 f"{'' if spell else _TRAIN_ON}."
             )
-
-
-def _chord(words: np.ndarray) -> np.ndarray:
-    """Bits as words (8,) uint32, as a chord: uint64, shape (4,)."""
-    return np.ascontiguousarray(words, "<u4").view("<u8").astype(np.uint64)
 
 
 def _two_hands(sounding: np.ndarray, span: int, notes: int) -> np.ndarray:
@@ -547,8 +542,7 @@ def _two_hands(sounding: np.ndarray, span: int, notes: int) -> np.ndarray:
 
 def _words(planes: np.ndarray) -> np.ndarray:
     """Planes (n, 2, 128) as bits: uint32, shape (n, 8)."""
-    packed = np.packbits(planes.reshape(len(planes), 2 * N_PITCHES), axis=1, bitorder="little")
-    return np.ascontiguousarray(packed).view("<u4").astype(np.uint32)
+    return as_words(pack(planes.reshape(len(planes), 2 * N_PITCHES)))
 
 
 def _parts(constraint: Constraint) -> tuple[Constraint, ...]:

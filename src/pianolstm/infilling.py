@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from pianolstm._decoding.batches import Batch, Decoder, Request, check_tokens, chords_of
+from pianolstm._decoding.batches import Batch, Decoder, Request, check_tokens
 from pianolstm._decoding.stepping import LANES
 from pianolstm._jax.keys import fold
 from pianolstm.checks import RandomState, check_number
+from pianolstm.chords import as_chords
 from pianolstm.constraints import with_pitches
 from pianolstm.encoder import read_files
 from pianolstm.exceptions import InvalidInputError
@@ -104,7 +105,7 @@ def _weighed(
             m = min(LOOK, decoder.block, n - len(tokens))
             blocks = list(pool.map(lambda g, m=m: g.advance(m, is_weighed=True), batches))
             tokens = np.concatenate([tokens, np.concatenate([b.tokens for b in blocks], axis=1)])
-            new = np.concatenate([chords_of(b) for b in blocks], axis=1)
+            new = np.concatenate([as_chords(b.bits) for b in blocks], axis=1)
             chords = np.concatenate([chords, new])
             weights += np.concatenate([b.log_allowed.sum(0, np.float64) for b in blocks])
             stuck = (tokens < 0).any(axis=0)

@@ -11,17 +11,10 @@ import jax
 import numpy as np
 from safetensors.numpy import load, save
 
-from pianolstm._decoding.batches import (
-    Batch,
-    Decoder,
-    Request,
-    SamplingSettings,
-    check_tokens,
-    chords_of,
-)
+from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, check_tokens
 from pianolstm._jax.host import guest
 from pianolstm.checks import RandomState, check_number
-from pianolstm.chords import unpack
+from pianolstm.chords import as_chords, unpack
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError, ModelFileError
 from pianolstm.rolls import DEFAULT_VELOCITY, N_PITCHES, PianoRoll
@@ -248,7 +241,7 @@ class Stream:
             index = self.index
             written = self._batch.advance(now)
             check_tokens(written.tokens[:, 0], index, "")
-            chords.append(chords_of(written)[:, 0])
+            chords.append(as_chords(written.bits)[:, 0])
             n -= now
         return np.concatenate(chords)
 

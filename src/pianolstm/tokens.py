@@ -1,12 +1,7 @@
 """Chords as tokens: one integer a frame, exact in both directions.
 
-Conventions
------------
-A chord is the set of sounding pitches plus the subset that is struck again. It is held as its
-bits, four ``uint64`` words: pitches 0-63 and 64-127 that sound, then pitches 0-63 and 64-127 that
-are struck again. A pitch is flagged as struck again only where it also sounded in the frame
-before; a first strike has no flag. Token 0 is the rest. Decoding is total: a flag on a pitch that
-was silent is a plain onset.
+A chord is its bits, as in `pianolstm.chords`. Token 0 is the rest. Decoding is total: a flag on a
+pitch that was silent is a plain onset.
 """
 
 from __future__ import annotations
@@ -21,7 +16,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from pianolstm.checks import check_number
-from pianolstm.chords import N_WORDS, chord_pitches, find, pack_pitches, unique_chords, unpack
+from pianolstm.chords import N_PITCHES, N_WORDS, chord_pitches, find, pack, unique_chords, unpack
 from pianolstm.exceptions import DataLossWarning, InvalidInputError
 from pianolstm.rolls import DEFAULT_FS, DEFAULT_VELOCITY, NOTE, Grid, PianoRoll, as_rolls
 from pianolstm.tempo import TempoMap
@@ -494,9 +489,8 @@ def chord_runs(roll: PianoRoll) -> tuple[np.ndarray, np.ndarray]:
 
 def _tied(corpus: TokenCorpus, X: Any) -> list[np.ndarray]:
     """The chord that sounds before each piece."""
-    return [
-        pack_pitches(roll.notes["pitch"][roll.notes["tied"]])
-        if isinstance(roll, PianoRoll)
-        else np.zeros(N_WORDS, np.uint64)
-        for roll in (corpus.tokens if isinstance(X, TokenCorpus) else X)
-    ]
+    planes = np.zeros((len(corpus.tokens), 2 * N_PITCHES), bool)
+    for plane, roll in zip(planes, corpus.tokens if isinstance(X, TokenCorpus) else X, strict=True):
+        if isinstance(roll, PianoRoll):
+            plane[roll.notes["pitch"][roll.notes["tied"]]] = True
+    return list(pack(planes))

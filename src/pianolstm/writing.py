@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pianolstm._decoding.batches import Decoder, Request, SamplingSettings, chords_of, write_all
+from pianolstm._decoding.batches import Decoder, Request, SamplingSettings, write_all
 from pianolstm._jax.keys import fold, key_of
 from pianolstm.checks import as_seed, check_number, plain
-from pianolstm.chords import unique_chords
+from pianolstm.chords import as_chords, unique_chords
 from pianolstm.constraints import limits_of
 from pianolstm.encoder import read_files
 from pianolstm.exceptions import InvalidInputError
@@ -174,7 +174,7 @@ def generate(
         candidates = written[i * n_candidates : (i + 1) * n_candidates]
         # A deadline may have left some shorter than others.
         best = max(candidates, key=lambda w: float(w.log_p.mean()) if len(w.tokens) else -np.inf)
-        rolls.append(roll_of(decoder, chords_of(best), primes[i], return_prime=return_prime))
+        rolls.append(roll_of(decoder, as_chords(best.bits), primes[i], return_prime=return_prime))
     return rolls[0] if n_pieces is None else rolls
 
 

@@ -29,7 +29,7 @@ from pianolstm._decoding.stepping import FEW, LANES, rounds_alike, step_weights
 from pianolstm._jax.host import guest
 from pianolstm._jax.programs import hold
 from pianolstm._model.networks import NetworkConfig, Params
-from pianolstm.chords import as_words, find, held_on
+from pianolstm.chords import N_PITCHES, as_words, find, held_on, pack
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import Grid
@@ -217,7 +217,7 @@ class Decoder:
             np.float32(limits.allowed.sum()),
             np.bool_(sampling.is_proposed),
             allowed,
-            np.packbits(limits.pitches, bitorder="little").view("<u4").astype(np.uint32),
+            as_words(pack(np.pad(limits.pitches, (0, N_PITCHES))))[0, :4],
             np.int32(limits.max_notes),
             np.int32(limits.span),
             np.int32(limits.hand),
@@ -312,11 +312,6 @@ class Batch:
                 required[rows, lane] = requirements
                 forbidden[rows, lane] = limits.forbidden[max(0, a) : max(0, a + n)]
         return ForcedFrames(is_forced, ids, bits, held, required, forbidden)
-
-
-def chords_of(written: Written) -> np.ndarray:
-    """Chords that were written: uint64, shape (…, 4)."""
-    return np.ascontiguousarray(written.bits).view("<u8").astype(np.uint64)
 
 
 def write_all(

@@ -157,7 +157,7 @@ def _with_ends(table: np.ndarray, ends: list[int]) -> np.ndarray:
 def spelled(chords: np.ndarray) -> np.ndarray:
     """Symbols of chords: int16, shape (n, length), each list ended by at least one `LAST`.
 
-    A note is one of 256 symbols, the bits of a chord (see `pianolstm.tokens`): a pitch, or 128 more
+    A note is one of 256 symbols, the bits of a chord (see `pianolstm.chords`): a pitch, or 128 more
     where it is struck again. They ascend.
 
     Parameters

@@ -3,7 +3,7 @@
 Conventions
 -----------
 Input at step t is the chord of the frame before the one to predict. A chord is read as its id and
-its bits, eight ``uint32`` words (see `pianolstm.tokens`): the id picks the chord's own vector,
+its bits, eight ``uint32`` words (see `pianolstm.chords`): the id picks the chord's own vector,
 the bits its pitches' vectors, so that a chord outside the vocabulary is heard as what it is. The
 vocabulary has `n_rows` rows: the chords, padding, and three more (see `pianolstm.vocabulary`).
 """
@@ -534,7 +534,7 @@ def age_class(ages: Array) -> Array:
 
 
 def unpack_words(bits: Array) -> Array:
-    """Words (…, n) to float planes (…, 32 n), in the order of `pianolstm.tokens.unpack`."""
+    """Words (…, n) to float planes (…, 32 n), in the order of `pianolstm.chords.unpack`."""
     shifts = jnp.arange(32, dtype=jnp.uint32)
     planes = (bits[..., None] >> shifts) & 1
     return planes.reshape(*bits.shape[:-1], 32 * bits.shape[-1]).astype(jnp.float32)
