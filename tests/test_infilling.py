@@ -24,7 +24,7 @@ def model():
 
 
 def log_p(model, roll):
-    return float(model._log_likelihoods([roll])[0].sum())
+    return float(model._log_likelihoods(*model._seen([roll]))[0].sum())
 
 
 def test_kept_frames_stay_and_the_rest_fits(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import sys
@@ -22,7 +23,9 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 import pianolstm as pl
+from pianolstm._learning import training
 from pianolstm.model import Model
+from pianolstm.rolls import PianoRoll
 
 PACKAGE = str(Path(pl.__file__).parent)
 
@@ -82,9 +85,38 @@ def state_of(estimator):
     return [digest, model.train_state.epoch, *(np.asarray(leaf).tobytes() for leaf in leaves)]
 
 
-def public(estimator):
-    names = [name for name in vars(estimator) if name.endswith("_") and name != "_writer_"]
-    return {name: repr(getattr(estimator, name)) for name in names if name != "history_"}
+def check_public(estimator):
+    """What users see is that of the model that the estimator holds."""
+    model = estimator.__dict__.get("_model")
+    names = {name for name in vars(estimator) if name.endswith("_") and name[0] != "_"}
+    if model is None:
+        assert names == set()
+        return
+    assert estimator.tokenizer_ is model.tokenizer
+    assert estimator.history_ == model.history
+    assert estimator.held_out_ == list(model.held_out)
+    assert (estimator.best_epoch_, estimator.fs_, estimator.grid_) == (
+        model.best_epoch,
+        model.fs,
+        model.grid,
+    )
+    assert estimator.n_parameters_ == sum(a.size for a in jax.tree.leaves(model.params))
+
+
+def n_calls_of(call, estimator):
+    """Calls of the library's functions that a call of the estimator makes."""
+    n_calls = 0
+
+    def on_event(frame, event, _):
+        nonlocal n_calls
+        n_calls += event == "call" and frame.f_code.co_filename.startswith(PACKAGE)
+
+    sys.setprofile(on_event)
+    try:
+        call(estimator)
+    finally:
+        sys.setprofile(None)
+    return n_calls
 
 
 def through_a_file(estimator):
@@ -129,37 +161,140 @@ def test_calls_that_fail_leave_what_those_before_them_made(calls):
                 with pytest.raises(type(error)):
                     call(reference)
             assert tried.__dict__.get("_model") is before.get("_model")
+            check_public(tried)
             tried.set_params(**reference.get_params())  # set_params is no one call
             continue
         tried, reference = after, call(reference)
     assert tried.get_params() == reference.get_params()
     assert state_of(tried) == state_of(reference)
-    assert public(tried) == public(reference)
+    check_public(tried)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(["fit", "partial_fit", "extend"]), st.booleans(), st.integers(1, 1600))
-def test_ctrl_c_at_any_moment_leaves_a_whole_model(name, is_fitted, at):
-    model = small(max_epochs=3)
-    if is_fitted:
-        model.fit(PIECES[:3])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(["fit", "partial_fit", "extend"]),
+    st.booleans(),
+    st.floats(0, 1),
+    st.sampled_from([KeyboardInterrupt, MemoryError]),
+)
+def test_an_interruption_at_any_moment_leaves_a_whole_model(name, is_fitted, share, error):
+    def make():
+        model = small(max_epochs=3)
+        return model.fit(PIECES[:3]) if is_fitted else model
+
+    if name == "extend" and not is_fitted:
+        return
+    model, n_calls = make(), n_calls_of(CALLS[name], make())
     before = model.__dict__.get("_model")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            with failing(at, KeyboardInterrupt()):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        try:
+            with failing(1 + int(share * (n_calls - 1)), error()):
                 CALLS[name](model)
-    except KeyboardInterrupt:
-        assert model.__dict__.get("_model") is before
-    except NotFittedError:
-        assert name == "extend" and not is_fitted
+        except error:
+            assert model.__dict__.get("_model") is before
+    check_public(model)
     if not hasattr(model, "tokenizer_"):
         return
     again = through_a_file(model)
     assert again._model == model._model
-    assert model.tokenizer_ is model._model.tokenizer
     assert model.generate(4, random_state=1) == again.generate(4, random_state=1)
     assert np.isfinite(model.score(PIECES))
+
+
+def test_a_second_ctrl_c_leaves_the_model_as_it_was(monkeypatch):
+    """The first comes while it trains, the second while the best model is looked for."""
+
+    class Interrupt(pl.callbacks.Callback):
+        def on_epoch_end(self, model):
+            raise KeyboardInterrupt
+
+    def again(*_, **__):
+        raise KeyboardInterrupt
+
+    model = small(callbacks=[Interrupt()])
+    monkeypatch.setattr(training.Trainer, "best", again)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(PIECES[:3])
+    check_public(model)
+    assert not hasattr(model, "tokenizer_")
+
+
+def test_checkpoints_know_where_pieces_begin(tmp_path):
+    whole = PianoRoll.concatenate(PIECES[:3])
+
+    class Stop(pl.callbacks.Callback):
+        def on_epoch_end(self, model):
+            raise RuntimeError
+
+    def cut(*at):
+        ends = (0, *at, len(whole))
+        return [whole[a:b] for a, b in itertools.pairwise(ends)]
+
+    held_out = PIECES[4:]
+    with pytest.raises(RuntimeError):
+        small(checkpoint_dir=tmp_path, max_epochs=3, callbacks=[Stop()]).fit(
+            cut(20, 44), X_val=held_out
+        )
+    model = small(checkpoint_dir=tmp_path, max_epochs=3)
+    with pytest.raises(pl.InvalidInputError, match="is the checkpoint of another fit"):
+        model.fit(cut(16, 40), X_val=held_out)
+    resumed = model.fit(cut(20, 44), X_val=held_out)
+    assert resumed._model.params["bias"].tolist() == (
+        small(max_epochs=3).fit(cut(20, 44), X_val=held_out)._model.params["bias"].tolist()
+    )
+
+
+def test_a_warm_start_goes_on_from_its_own_checkpoint(tmp_path):
+    """Without a seed given, that of the fit which was not finished is taken."""
+
+    class Stop(pl.callbacks.Callback):
+        def on_epoch_end(self, model):
+            raise RuntimeError
+
+    model = small(random_state=None).fit(PIECES[:3])
+    model.set_params(warm_start=True, checkpoint_dir=tmp_path, max_epochs=3, callbacks=[Stop()])
+    with pytest.raises(RuntimeError):
+        model.fit(PIECES[:3])
+    unfinished = pl.SequenceGenerator.load(tmp_path / "checkpoint.safetensors")
+    assert unfinished._model.epoch == 2
+    model.set_params(callbacks=[]).fit(PIECES[:3])
+    assert model.history_["epoch"] == [0, 1, 2, 3, 4]
+
+
+def test_a_warm_start_without_a_gain_keeps_its_best_epoch():
+    model = small(max_epochs=3, learning_rate=0.05, recall=False).fit(PIECES[:3])
+    best, music = model.best_epoch_, model.generate(8, random_state=0)
+    # Steps so long that nothing is gained.
+    model.set_params(warm_start=True, max_epochs=9, learning_rate=30.0, n_iter_no_change=2)
+    model.fit(PIECES[:3])
+    assert model.history_["epoch"] == list(range(6))  # two epochs without a gain
+    assert model.best_epoch_ == best
+    assert model.generate(8, random_state=0) == music
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("sgd", "adam"), ("adam", "rmsprop"), ("adam", "sgd")]
+)
+def test_another_optimizer_begins_with_moments_of_its_own(first, second):
+    model = small(optimizer=first).fit(PIECES[:3])
+    loaded = through_a_file(model)  # no moments are saved
+    for one in (model, loaded):
+        one.set_params(optimizer=second, warm_start=True)
+    model._hold(replace(model._model, state=replace(model._model.state, n_steps=0)))
+    params = [one.partial_fit(PIECES[:3])._model.state.opt_state for one in (model, loaded)]
+    shapes = [jax.tree.map(np.shape, p) for p in params]
+    assert shapes[0] == shapes[1]
+
+
+def test_what_users_do_to_what_they_see_changes_no_model():
+    tokenizer = pl.ChordTokenizer().fit(PIECES[:3])
+    model = small(tokenizer=FrozenEstimator(tokenizer)).fit(PIECES[:3])
+    digest, score = replace(model._model).digest, model.score(PIECES)
+    tokenizer.partial_fit(PIECES[3:])
+    model.history_["loss"].append(0.0)
+    assert replace(model._model).digest == digest
+    assert model.score(PIECES) == score
 
 
 def test_ctrl_c_before_the_first_step_keeps_the_model_with_a_warning():
@@ -267,7 +402,7 @@ def test_chords_too_rare_for_the_vocabulary_are_saved():
     assert model.tokenizer_.n_tokens_ > n_before
 
 
-def test_files_of_the_first_release_are_read(tmp_path):
+def test_files_from_before_there_was_a_model_are_read(tmp_path):
     """They have no counts of rare chords, and the network among the settings."""
     path = tmp_path / "old.safetensors"
     model = small(tokenizer=pl.ChordTokenizer(min_count=4)).fit(PIECES[:3])

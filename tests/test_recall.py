@@ -299,12 +299,12 @@ def test_probabilities_have_what_is_recalled(model, rolls):
     assert (p.sum(1) <= 1 + 1e-5).all()
     plain = copy.deepcopy(model).set_params(recall=False).predict_proba([rolls[1]])[0]
     share = np.clip((p - plain) / (1 - plain), 0, 1).max(1)
-    corpus = model._seen([rolls[1]])
+    _, corpus = model._seen([rolls[1]])
     expected, _ = model._model.recall.of(corpus, corpus.tokens[0], spell=True)
     np.testing.assert_allclose(share, expected, atol=1e-5)
 
 
 def test_more_pieces_add_to_what_is_counted(model, rolls):
     more = copy.deepcopy(model).partial_fit(rolls[:2])
-    expected = (model._model.recall + Recall.fit(model._seen(rolls[:2]))).counts
+    expected = (model._model.recall + Recall.fit(model._seen(rolls[:2])[1])).counts
     assert np.array_equal(more._model.recall.counts, expected)

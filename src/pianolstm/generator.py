@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import pickle
@@ -131,7 +132,8 @@ class SequenceGenerator(BaseEstimator):
     verbose : int, default=0
         1 shows a progress bar for each epoch.
     random_state : int, Generator or None, default=None
-        Draws the pieces held out, the initial parameters, the order of the windows, and dropout.
+        Draws the pieces held out, the initial parameters, the order of the windows, the chords that
+        are hidden, transpositions, and dropout.
 
     Attributes
     ----------
@@ -277,14 +279,16 @@ class SequenceGenerator(BaseEstimator):
         def prepare() -> Task:
             self._check()
             checkpoint = self._checkpoint()
-            if self.random_state is None and checkpoint is not None and checkpoint.seed is not None:
+            corpus = _not_empty(as_corpus(X))
+            goes_on = self.warm_start and self._is_fitted()
+            if goes_on:
+                _check_grid(corpus, self._model.fs, self._model.grid, "the model goes on from")
+            if checkpoint is not None and checkpoint.seed is not None and not self._has_int_seed():
                 seed = checkpoint.seed
             else:
                 seed = agreed(as_seed(self.random_state))
-            corpus = _not_empty(as_corpus(X))
             train, held_out, numbers = self._split(corpus, X_val, seed)
-            if self.warm_start and self._is_fitted():
-                _check_grid(corpus, self._model.fs, self._model.grid, "the model goes on from")
+            if goes_on:
                 model = self._extended(train).with_counts_of(train)
             else:
                 model = self._untrained(train, seed)
@@ -317,7 +321,7 @@ class SequenceGenerator(BaseEstimator):
         def prepare() -> Task:
             self._check()
             if self._is_fitted():
-                corpus = _not_empty(self._read(X))
+                corpus = _on_grid_of(self._model, X)
                 model = self._extended(corpus).with_counts_of(corpus)
             else:
                 corpus = _not_empty(as_corpus(X))
@@ -604,7 +608,7 @@ class SequenceGenerator(BaseEstimator):
                 "The tokenizer is frozen, so its vocabulary stays as it is; fit the model with "
                 "another to extend it."
             )
-        self._hold(self._extended(_not_empty(self._read(X))))
+        self._hold(self._extended(_on_grid_of(self._model, X)))
         return self
 
     @guest
@@ -699,7 +703,7 @@ class SequenceGenerator(BaseEstimator):
         (True, True)
         """
         scale = _unit(unit)
-        return [-log_p * scale for log_p in self._log_likelihoods(X)]
+        return [-log_p * scale for log_p in self._log_likelihoods(*self._seen(X))]
 
     @guest
     def predict_proba(self, X: Pieces) -> list[np.ndarray]:
@@ -724,7 +728,7 @@ class SequenceGenerator(BaseEstimator):
         InvalidInputError
             If a piece is empty or on another grid.
         """
-        model, corpus = self._model, self._seen(X)
+        model, corpus = self._seen(X)
         return probabilities(
             self._config_of(model), model.params, model.vocabulary, corpus, model.recall
         )
@@ -733,7 +737,8 @@ class SequenceGenerator(BaseEstimator):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to one ``.safetensors`` file.
 
-        The file holds parameters, vocabulary, settings and history; callbacks, an optimiser or a
+        The file holds parameters, vocabulary, all that was counted in the training pieces, settings
+        and history; callbacks, an optimiser or a
         schedule given as code, the checkpoints' folder and the optimiser's moments are not kept. It
         is written under another name first, so that a crash leaves the old file whole.
 
@@ -767,14 +772,14 @@ class SequenceGenerator(BaseEstimator):
         """
         arrays, header = read_model(path)
         model = Model.of_contents(path, arrays, header)
-        tokenizer: Any = None
-        if header["tokenizer_is_frozen"]:
-            tokenizer = FrozenEstimator(model.tokenizer)
-        elif header["tokenizer"] != ChordTokenizer().get_params():
-            tokenizer = clone(model.tokenizer)
         try:
+            tokenizer: Any = None
+            if header["tokenizer_is_frozen"]:
+                tokenizer = FrozenEstimator(model.tokenizer)
+            elif header["tokenizer"] != ChordTokenizer().get_params():
+                tokenizer = clone(model.tokenizer)
             estimator = cls(**header["settings"], tokenizer=tokenizer)
-        except TypeError as error:
+        except (KeyError, TypeError) as error:
             raise ModelFileError(
                 f"{fspath(path)}: the settings are not those of a SequenceGenerator ({error})."
             ) from None
@@ -899,6 +904,9 @@ class SequenceGenerator(BaseEstimator):
         )
         return train, held_out, [0]
 
+    def _has_int_seed(self) -> bool:
+        return isinstance(plain(self.random_state), int)
+
     def _is_fitted(self) -> bool:
         return "_model" in self.__dict__
 
@@ -909,24 +917,23 @@ class SequenceGenerator(BaseEstimator):
         self.__dict__.update(
             _model=model,
             tokenizer_=model.tokenizer,
-            history_=model.history,
+            history_={name: [*column] for name, column in model.history.items()},
             best_epoch_=model.best_epoch,
             n_parameters_=networks.n_parameters(model.params),
             fs_=model.fs,
             grid_=model.grid,
             held_out_=list(model.held_out),
         )
+        self.__dict__.pop("_decoder_", None)  # of the model before, with its moments
 
     def _return_to(self, before: dict[str, Any]) -> None:
         """Be as a copy of the attributes says."""
-        for name in [name for name in self.__dict__ if name not in before]:
-            del self.__dict__[name]
-        self.__dict__.update(before)
+        self.__dict__ = dict(before)
 
     def _untrained(self, train: TokenCorpus, seed: int) -> Model:
         """Fit the vocabulary and draw the initial parameters."""
         if isinstance(self.tokenizer, FrozenEstimator):
-            tokenizer = self.tokenizer.estimator
+            tokenizer = copy.copy(self.tokenizer.estimator)  # whatever its owner does with it
             _check_grid(train, tokenizer.fs_, tokenizer.grid_, "the tokenizer was fitted on")
         else:
             base = ChordTokenizer() if self.tokenizer is None else self.tokenizer
@@ -956,55 +963,63 @@ class SequenceGenerator(BaseEstimator):
                 return [getattr(callback, method)(self, *args) for callback in callbacks]
 
         try:
-            task = prepare()
-            trainer = self._trainer(task, began)
-            trainer.train(partial(self._show, task.model), call)
-            self._keep(task, trainer.best())
+            try:
+                task = prepare()
+                trainer = self._trainer(task, began)
+                trainer.train(partial(self._show, task.model), call)
+                best = trainer.best()
+                has_ended = True
+            except LossNotFiniteError:
+                assert task is not None and trainer is not None
+                best = trainer.best()
+                self._hold(task.model.after(best.best, best.history, best.best_epoch))
+                before = dict(self.__dict__)  # what is promised
+                raise
+            except KeyboardInterrupt:
+                best, has_ended = self._interrupted(before, task, trainer), False
+                if best is None:
+                    return
+            assert task is not None
+            self._hold(task.model.after(best.best, best.history, best.best_epoch))
             call("on_fit_end")
-        except LossNotFiniteError:
-            assert task is not None and trainer is not None
-            self._keep(task, trainer.best())
-            raise
-        except KeyboardInterrupt:
-            self._interrupted(before, task, trainer)
-            call("on_fit_end")
+            if has_ended and task.checkpoint is not None and is_first_process():
+                self._save_checkpoint(task, best, finished=True)
         except BaseException:
             self._return_to(before)
             raise
 
     def _interrupted(
         self, before: dict[str, Any], task: Task | None, trainer: Trainer | None
-    ) -> None:
-        """Keep the best model so far, with a warning; raise where there is none."""
-        kept = "the model is as it was"
-        if task is not None and trainer is not None and trainer.has_learned(task.model.epoch):
+    ) -> Progress | None:
+        """What to keep after Ctrl-C, with a warning; raise where there is nothing.
+
+        None if the model is to be as it was before.
+        """
+        best, kept, epoch = None, "the model is as it was", 0
+        if trainer is not None:
+            epoch = trainer.progress.state.epoch
+        if task is not None and trainer is not None and trainer.has_learned(task.model.train_state):
             best = trainer.best(is_interrupted=True)
-            self._hold(task.model.after(best.best, best.history, best.best_epoch))
             kept = f"the best model so far (epoch {best.best_epoch}) is kept and can be used"
         else:
             self._return_to(before)
             if "_model" not in before:
                 raise  # noqa: PLE0704 (what `_learn` has caught)
-        epoch = 0 if trainer is None else trainer.progress.state.epoch
         warnings.warn(
             f"Training was interrupted in epoch {epoch + 1}; {kept}.",
             ConvergenceWarning,
             stacklevel=5,  # past `guest`, to who called fit
         )
+        return best
 
     def _show(self, model: Model, progress: Progress) -> None:
         """Hold the model that training has come to, before callbacks look at it."""
-        state = progress.state
-        average = on_one(state.average)
-        epoch = progress.history["epoch"][-1]
-        shown = replace(model.after(state, progress.history, epoch), params=average)
-        self._hold(shown)
-
-    def _keep(self, task: Task, progress: Progress) -> None:
-        """Hold what training has ended with; its checkpoint is no more to go on from."""
-        self._hold(task.model.after(progress.best, progress.history, progress.best_epoch))
-        if task.checkpoint is not None and is_first_process():
-            self._save_checkpoint(task, progress, finished=True)
+        history = progress.history
+        is_new = len(history["epoch"]) > len(model.history["epoch"])
+        epoch = history["epoch"][-1] if is_new else model.best_epoch
+        shown = model.after(progress.state, history, epoch)
+        # Without what training alone needs, as if it had been saved and loaded.
+        self._hold(replace(shown, params=on_one(shown.params), state=None))
 
     def _trainer(self, task: Task, began: float) -> Trainer:
         given, model = self._given(), task.model
@@ -1013,7 +1028,7 @@ class SequenceGenerator(BaseEstimator):
         progress = Progress(state, state, model.history, model.best_epoch)
         save: Callable[[Progress], None] | None = None
         if checkpoint is not None:
-            checkpoint.fingerprint = self._fingerprint(task)
+            checkpoint.fingerprint, checkpoint.seed = self._fingerprint(task), task.seed
             progress = checkpoint.resume(progress)
             save = partial(self._save_checkpoint, task)
         held_out = task.held_out
@@ -1023,6 +1038,7 @@ class SequenceGenerator(BaseEstimator):
             optimizer=self._optimizer(),
             learning_rate=self._rate_at,
             clip_norm=given.clip_norm,
+            first_epoch=state.epoch,
             last_epoch=state.epoch + task.max_epochs,
             n_iter_no_change=patience,
             deadline=None if given.time_budget is None else began + given.time_budget,
@@ -1034,7 +1050,8 @@ class SequenceGenerator(BaseEstimator):
 
     def _save_checkpoint(self, task: Task, progress: Progress, *, finished: bool = False) -> None:
         assert task.checkpoint is not None
-        best = task.model.after(progress.best, progress.history, progress.best_epoch)
+        state = replace(progress.best, epoch=progress.state.epoch)
+        best = task.model.after(state, progress.history, progress.best_epoch)
         task.checkpoint.write(progress, *self._contents(best), finished=finished)
 
     def _checkpoint(self) -> Checkpoint | None:
@@ -1054,6 +1071,8 @@ class SequenceGenerator(BaseEstimator):
         for leaf in jax.tree.leaves(model.train_state.params):  # those of a warm start among them
             digest.update(np.asarray(leaf).tobytes())
         for corpus in (task.train, task.held_out):
+            lengths = None if corpus is None else [len(tokens) for tokens in corpus.tokens]
+            digest.update(f"{lengths} {model.fs} {model.grid}".encode())
             if corpus is not None:
                 digest.update(np.ascontiguousarray(corpus.chords).tobytes())
                 for tokens in corpus.tokens:
@@ -1160,21 +1179,13 @@ class SequenceGenerator(BaseEstimator):
         state: Any = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_decoder_"}
 
-    def _read(self, X: Any) -> TokenCorpus:
-        """Pieces on the model's grid; MIDI files are read on it."""
-        model = self._model
-        X = read_files(X, model.fs, model.grid)
-        return as_corpus(X, fs=model.fs, grid=model.grid)
-
-    def _seen(self, X: Pieces) -> Corpus:
-        """Pieces through the vocabulary."""
+    def _seen(self, X: Pieces) -> tuple[Model, Corpus]:
+        """The model as it is now, and pieces through its vocabulary."""
         check_is_fitted(self)
-        tokens = _not_empty(self._read(X))
-        return Corpus.of(self._model.tokenizer.vocabulary_, tokens)
-
-    def _log_likelihoods(self, X: Pieces | Corpus) -> list[np.ndarray]:
-        corpus = X if isinstance(X, Corpus) else self._seen(X)
         model = self._model
+        return model, Corpus.of(model.tokenizer.vocabulary_, _on_grid_of(model, X))
+
+    def _log_likelihoods(self, model: Model, corpus: Corpus) -> list[np.ndarray]:
         pieces = evaluate(
             self._config_of(model),
             model.params,
@@ -1189,7 +1200,8 @@ class SequenceGenerator(BaseEstimator):
         """Log-likelihood of each piece, and how many frames, notes or seconds it has."""
         if per not in ("frame", "note", "second"):
             raise InvalidInputError(f'per must be "frame", "note" or "second"; got {per!r}.')
-        scale, corpus = _unit(unit), self._seen(X)
+        scale = _unit(unit)
+        model, corpus = self._seen(X)
         counts = np.array([len(tokens) for tokens in corpus.tokens], float)
         if per == "note":
             counts = corpus.onsets().astype(float)
@@ -1198,8 +1210,8 @@ class SequenceGenerator(BaseEstimator):
                     f'X[{silent[0]}] has no notes to take the mean of; use per="frame".'
                 )
         elif per == "second":
-            counts /= self._model.fs
-        log_p = self._log_likelihoods(corpus)
+            counts /= model.fs
+        log_p = self._log_likelihoods(model, corpus)
         return scale * np.array([piece.sum() for piece in log_p]), counts
 
 
@@ -1211,7 +1223,8 @@ class Task:
     ----------
     model : Model
         Where to start from.
-    train, held_out : TokenCorpus
+    train : TokenCorpus
+    held_out : TokenCorpus or None
     seed : int
     max_epochs : int
     checkpoint : Checkpoint or None
@@ -1231,6 +1244,12 @@ def _shape(config: networks.NetworkConfig) -> dict[str, Any]:
     if not config.is_causal:
         names.append("window_size")
     return {name: getattr(config, name) for name in names}
+
+
+def _on_grid_of(model: Model, X: Any) -> TokenCorpus:
+    """Pieces on the model's grid; MIDI files are read on it."""
+    X = read_files(X, model.fs, model.grid)
+    return _not_empty(as_corpus(X, fs=model.fs, grid=model.grid))
 
 
 def _check_grid(corpus: TokenCorpus, fs: float, grid: Grid, what: str) -> None:

@@ -50,6 +50,8 @@ class TrainState:
     opt_state: Any = None
     epoch: int = 0
     n_steps: int = 0
+    optimizer: Any = None
+    """What made the moments; another one can't go on from them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,8 +269,8 @@ class Model:
         """
         name = fspath(path)
         try:
-            # The first release kept the network among the estimator's settings, and no counts of
-            # chords outside the vocabulary.
+            # Files from before there was a `Model` have the network among the estimator's settings,
+            # and no counts of chords outside the vocabulary.
             network = header.get("network") or header["settings"]
             fields = NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
             config = NetworkConfig(

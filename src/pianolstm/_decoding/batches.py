@@ -86,7 +86,7 @@ class Request:
     sampling : SamplingSettings
     limits : Limits
         What its constraints come to; those of single frames count from `limits_from` on.
-    forced : Given
+    forced : Forced
         The prime, and frames after it that are to be kept.
     n_prime : int
         Frames of `forced` that are the prime.

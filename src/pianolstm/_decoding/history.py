@@ -107,7 +107,7 @@ class Recalled(NamedTuple):
     Attributes
     ----------
     classes : Array of int32
-        As from `find_sources`.
+        As from `pianolstm._model.recall.find_sources`.
     bits : Array of uint32, shape (lanes, 8)
     ids, hold : Array of int32
         The rows that write the chord and hold it on.

@@ -145,9 +145,11 @@ def sample(config: NetworkConfig, context: Context, is_weighed: Array) -> Sample
 
     Parameters
     ----------
-    config, is_weighed
+    config
         As for `write_block`.
     context : Context
+    is_weighed
+        As for `write_block`.
 
     Returns
     -------
@@ -439,7 +441,7 @@ class _RecallChoice(NamedTuple):
     ----------
     share : Array
         Its part of the probability.
-    may_follow, comes : Array of bool
+    may_follow, is_recalled : Array of bool
         Whether it is allowed; whether it is what is written, if the piece does not end.
     ids, bits, hold : Array
         As in `Sample`.

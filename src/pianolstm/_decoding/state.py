@@ -67,7 +67,7 @@ class SamplingParameters(NamedTuple):
     is_proposed : bool
         Whether what is spelled is taken as it comes, for likelihoods that account for it.
     allowed : bool, shape (lanes, n_rows)
-        Which.
+        Which chords may be drawn.
     pitches : uint32, shape (lanes, 4)
         Pitches that may sound in a chord that is spelled, or held on outside the vocabulary.
     max_notes, span, hand : int32
@@ -200,7 +200,7 @@ class Written(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What `sampling` has come to; arrays of shape (lanes,).
+    """What `sample` has come to; arrays of shape (lanes,).
 
     Attributes
     ----------

@@ -62,8 +62,9 @@ def step_weights(
     -------
     dict
         ``table`` (embedding, n_rows) and ``bias`` (n_rows,) are the softmax, ``speller`` spells
-        chords where the network does; ``begin`` is the state that reads the start of a piece, in
-        one lane.
+        chords where the network does; ``begin`` is the state before the start of a piece, in one
+        lane. `Decoder` puts that after the start in its place, with the features, and adds the
+        shares of what is recalled as ``recall``.
     """
     # All but the table is laid out by NumPy: compiling takes longer than doing it.
     network = bind(config, jax.tree.map(np.asarray, params))

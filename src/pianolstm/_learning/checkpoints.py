@@ -30,12 +30,13 @@ class Checkpoint:
     fingerprint : str
         Of the settings and the data of this fit; another's checkpoint is refused.
     seed : int or None
-        Seed of the fit that was not finished, if there is one.
+        Of this fit; at first that of the fit that was not finished, if there is one.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self.fingerprint = ""
+        self.seed: int | None = None
         self._arrays: dict[str, np.ndarray] = {}
         self._header: dict[str, Any] | None = None
         if self.path.exists():
@@ -43,10 +44,7 @@ class Checkpoint:
             training = header.get("training")
             if training is not None and not training["finished"]:
                 self._arrays, self._header = arrays, header
-
-    @property
-    def seed(self) -> int | None:
-        return None if self._header is None else self._header["seed"]
+                self.seed = training.get("seed", header["seed"])
 
     def resume(self, progress: Progress) -> Progress:
         """Where the fit that was not finished had come to; else the progress given.
@@ -103,6 +101,7 @@ class Checkpoint:
         best_loss = progress.best_loss
         training = {
             "fingerprint": self.fingerprint,
+            "seed": self.seed,
             "finished": finished,
             "epoch": progress.state.epoch,
             "n_steps": progress.state.n_steps,
@@ -117,9 +116,10 @@ class Checkpoint:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_model(self.path, arrays, {**header, "training": training})
         except OSError as error:
+            goes_on = "the fit has ended" if finished else "training goes on"
             warnings.warn(
-                f"The checkpoint {self.path} can't be written ({error}); training goes on, and "
-                "what was kept before stays. Make room, or choose another checkpoint_dir.",
+                f"The checkpoint {self.path} can't be written ({error}); {goes_on}, and what was "
+                "kept before stays. Make room, or choose another checkpoint_dir.",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -89,6 +89,7 @@ class Settings:
     optimizer: OptimizerFactory
     learning_rate: Callable[[int], float]
     clip_norm: float
+    first_epoch: int
     last_epoch: int
     n_iter_no_change: int | None
     deadline: float | None
@@ -99,7 +100,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progress:
-    """All that training has come to; what a checkpoint holds.
+    """All that training has come to; a checkpoint holds it beside the best model so far.
 
     Attributes
     ----------
@@ -198,10 +199,10 @@ class Trainer:
         # Typical cost of a training frame outside the vocabulary, beside being one.
         self.unknown_cost = self._unknown_cost()
 
-    def has_learned(self, epoch: int) -> bool:
-        """Whether there is something to keep that was not there before, after so many epochs."""
+    def has_learned(self, before: TrainState) -> bool:
+        """Whether there is something to keep that was not there before."""
         state = self.progress.state
-        return state.epoch > epoch or (state.epoch == 0 and state.n_steps > 0)
+        return state.epoch > before.epoch or (state.epoch == 0 and state.n_steps > before.n_steps)
 
     def best(self, *, is_interrupted: bool = False) -> Progress:
         """What to keep of what training has come to, on one device."""
@@ -232,8 +233,7 @@ class Trainer:
         elif self.held_out is not None and np.isinf(self.progress.best_loss):
             # It goes on from another fit, whose losses may be of other pieces.
             loss, _ = self.validate()
-            epoch = self.progress.state.epoch
-            self.progress = replace(self.progress, best_loss=loss, best_epoch=epoch)
+            self.progress = replace(self.progress, best_loss=loss)
         show(self.progress)
         call("on_fit_begin")
         while self.progress.state.epoch < settings.last_epoch and not self._is_stalled():
@@ -253,8 +253,10 @@ class Trainer:
 
     def _is_stalled(self) -> bool:
         """Whether too many epochs have gone by without a gain."""
-        patience, progress = self.settings.n_iter_no_change, self.progress
-        return patience is not None and progress.state.epoch - progress.best_epoch >= patience
+        settings, progress = self.settings, self.progress
+        last_gain = max(progress.best_epoch, settings.first_epoch)
+        patience = settings.n_iter_no_change
+        return patience is not None and progress.state.epoch - last_gain >= patience
 
     def _checkpoint(self) -> None:
         if self.save is not None and is_first_process():
@@ -295,7 +297,13 @@ class Trainer:
                     np.float32(settings.clip_norm),
                 ),
             )
-            state = TrainState(params, average, opt_state, state.epoch, state.n_steps + 1)
+            state = replace(
+                state,
+                params=params,
+                average=average,
+                opt_state=opt_state,
+                n_steps=state.n_steps + 1,
+            )
             # What a checkpoint would go on from changes when one is written alone.
             self.progress = replace(self.progress, state=state)
             # The sums of the step before are read while this one runs.
@@ -515,9 +523,10 @@ def train_step(
 
 def with_moments(state: TrainState, config: NetworkConfig, factory: OptimizerFactory) -> TrainState:
     """The state, ready for a step."""
-    if state.opt_state is not None:
+    if state.opt_state is not None and state.optimizer is factory:
         return state
-    return replace(state, opt_state=_first_moments(config, factory, state.params))
+    moments = _first_moments(config, factory, state.params)
+    return replace(state, opt_state=moments, optimizer=factory)
 
 
 @program(n_static=2)

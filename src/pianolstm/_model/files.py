@@ -100,8 +100,8 @@ def read_model(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[s
 
 
 def without_nan(history: dict[str, list[float]]) -> dict[str, list[float | None]]:
-    """A history as JSON holds it: None for NaN."""
-    return {k: [None if math.isnan(v) else v for v in values] for k, values in history.items()}
+    """A history as JSON holds it: None for what is not finite."""
+    return {k: [v if math.isfinite(v) else None for v in values] for k, values in history.items()}
 
 
 def with_nan(history: dict[str, list[float | None]]) -> dict[str, list[float]]:

@@ -102,7 +102,7 @@ class RecurrentBody(nnx.Module):
     """One LSTM layer or more, one above the other."""
 
     def __init__(
-        self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: nnx.Rngs
+        self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: Any
     ) -> None:
         widths = [in_features] + [units] * n_layers
         self.layers = nnx.List([LSTMLayer(w, units, rngs=rngs) for w in widths[:-1]])
@@ -156,7 +156,7 @@ class HybridBody(nnx.Module):
     """
 
     def __init__(
-        self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: nnx.Rngs
+        self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: Any
     ) -> None:
         self.conv = nnx.Conv(
             in_features,
