@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pianolstm._jax.host import SETTINGS
 from pianolstm._learning import training
 from pianolstm._model import networks
 from pianolstm._model.inputs import LAST, SKIPPED
@@ -278,7 +279,7 @@ def test_padding_is_never_chosen(goes_on):
 )
 def test_gradients_equal_finite_differences_in_float64(arch, spell):
     """Of the whole loss: chord vectors, layers, softmax in chunks, spelling."""
-    with jax.enable_x64(True):
+    with SETTINGS["jax_enable_x64"][1](True):
         config, params = make(arch, window_size=6, spell=spell)
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
         ids, bits = frames(held=True, time=6)
