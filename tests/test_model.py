@@ -281,7 +281,6 @@ def test_another_optimizer_begins_with_moments_of_its_own(first, second):
     loaded = through_a_file(model)  # no moments are saved
     for one in (model, loaded):
         one.set_params(optimizer=second, warm_start=True)
-    model._hold(replace(model._model, state=replace(model._model.state, n_steps=0)))
     params = [one.partial_fit(PIECES[:3])._model.state.opt_state for one in (model, loaded)]
     shapes = [jax.tree.map(np.shape, p) for p in params]
     assert shapes[0] == shapes[1]

@@ -277,6 +277,7 @@ class SequenceGenerator(BaseEstimator):
         began = time.monotonic()
 
         def prepare() -> Task:
+            """All that may fail before anything is learned."""
             self._check()
             checkpoint = self._checkpoint()
             corpus = _not_empty(as_corpus(X))
@@ -319,6 +320,7 @@ class SequenceGenerator(BaseEstimator):
         began = time.monotonic()
 
         def prepare() -> Task:
+            """All that may fail before anything is learned."""
             self._check()
             if self._is_fitted():
                 corpus = _on_grid_of(self._model, X)

@@ -61,7 +61,8 @@ class Model:
     Attributes
     ----------
     config : NetworkConfig
-        Shape of the network, and how it was last trained.
+        The network, with the settings that it was made with; those that may change since (dropout,
+        recall, the window of a network that carries a state) are taken from the estimator.
     params : Params
         The parameters that score and write: their running average.
     tokenizer : ChordTokenizer
@@ -172,7 +173,9 @@ class Model:
         tokenizer = copy.copy(self.tokenizer).partial_fit(pieces)
         n_old, n_new = self.tokenizer.n_tokens_, tokenizer.n_tokens_
         rows_before, rows = n_rows(n_old), n_rows(n_new)
-        model = replace(self, tokenizer=tokenizer).with_holds_of(pieces)
+        model = replace(self, tokenizer=tokenizer)
+        longest_hold = max(self.longest_hold, model.corpus(pieces).longest_hold())
+        model = replace(model, longest_hold=longest_hold)
         if n_new == n_old:
             return model
         old = self.train_state
@@ -190,15 +193,14 @@ class Model:
         config = replace(self.config, n_rows=rows)
         return replace(model, config=config, params=state.average, state=state)
 
-    def with_holds_of(self, pieces: TokenCorpus) -> Model:
-        """The model with the longest hold of more pieces."""
-        longest = self.corpus(pieces).longest_hold()
-        return replace(self, longest_hold=max(self.longest_hold, longest))
-
     def with_counts_of(self, pieces: TokenCorpus) -> Model:
         """The model with all that is counted in more training pieces, but for their chords."""
-        model = self.with_holds_of(pieces)
-        return replace(model, recall=self.recall + Recall.fit(self.corpus(pieces)))
+        corpus = self.corpus(pieces)
+        return replace(
+            self,
+            longest_hold=max(self.longest_hold, corpus.longest_hold()),
+            recall=self.recall + Recall.fit(corpus),
+        )
 
     def after(self, state: TrainState, history: History, best_epoch: float) -> Model:
         """The model that training has come to."""

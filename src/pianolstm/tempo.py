@@ -148,6 +148,13 @@ class TempoMap:
 
 
 def constant_tempo(tempo: float, ticks_per_quarter: int) -> TempoMap:
+    """One tempo throughout, in quarter notes a minute.
+
+    Raises
+    ------
+    InvalidInputError
+        If a MIDI file can't hold it.
+    """
     is_number = isinstance(tempo, (int, float, np.integer, np.floating))
     microseconds = round(6e7 / tempo) if is_number and 0 < tempo < np.inf else 0
     if not 1 <= microseconds <= MAX_MICROSECONDS:

@@ -494,7 +494,7 @@ def _structure(config: NetworkConfig) -> tuple[Any, Any]:
     return graph, jax.tree.map(lambda leaf: leaf, state)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _abstract(config: NetworkConfig) -> tuple[Any, Any]:
     network = nnx.eval_shape(lambda: ChordNetwork(config, rngs=nnx.Rngs(params=0)))
     return nnx.split(network)
