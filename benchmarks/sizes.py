@@ -55,15 +55,15 @@ def main():
             n = len(compiled)
             clone(model).fit(rolls)
             again = len(compiled) - n
-    later = max(memory[20:], default=memory[-1])
+    every = ", ".join(f"{memory[n - 1]:,.0f} ({n})" for n in range(20, args.sizes + 1, 20))
     publish(
         args,
         "sizes",
         f"{args.sizes} sizes, {time.monotonic() - began:.0f} s, {len(compiled)} programs; a "
         f"clone's fit compiled {again}.\n"
         f"Memory maps: {max(maps):,} at the most, {maps[-1]:,} at the end.\n"
-        f"Resident memory: {memory[0]:,.0f} MB after the first size, {memory[:20][-1]:,.0f} after "
-        f"the 20th, {later:,.0f} at the most after it, {memory[-1]:,.0f} after the last.",
+        f"Resident memory in MB after so many sizes: {memory[0]:,.0f} (1), {every}; the most "
+        f"after the 20th {max(memory[19:], default=0):,.0f}.",
     )
 
 
