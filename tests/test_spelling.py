@@ -15,10 +15,8 @@ from pianolstm._decoding import sampling
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
 from pianolstm._decoding.notes import (
     N_NUMBERS,
-    Requirements,
     requirements_of,
     sample_notes,
-    satisfies,
 )
 from pianolstm._decoding.stepping import LANES
 from pianolstm._model import note_decoder as spelling
@@ -26,7 +24,7 @@ from pianolstm._model.inputs import LAST, SKIPPED, spelled
 from pianolstm._model.networks import NetworkConfig, bind, unpack_words
 from pianolstm._model.note_decoder import NEVER, Speller
 from pianolstm.chords import as_chords, as_words
-from pianolstm.constraints import limits_of
+from pianolstm.constraints import Requirements, limits_of, satisfies
 from pianolstm.vocabulary import padded_vocabulary
 from tiny_networks import (
     KNOWN,
@@ -407,4 +405,4 @@ def test_whole_chords_keep_what_constraints_ask(sets, span, hand, notes):
         *(many * n for n in (limits.max_notes, limits.span, limits.hand)),
         jnp.ones(LANES, bool),
     )
-    assert satisfies(asked, planes, none).tolist() == rule.allows(sets).tolist()
+    assert satisfies(asked, planes, none, jnp).tolist() == rule.allows(sets).tolist()

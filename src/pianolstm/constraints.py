@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,6 +64,65 @@ MODES: dict[str, tuple[int, ...]] = {
 _NATURALS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 
 
+class Requirements(NamedTuple):
+    """What chords have to keep, n of them or one for all; arrays of NumPy or of JAX.
+
+    Attributes
+    ----------
+    allowed : bool
+        Pitches that may sound.
+    required, struck, unstruck : bool
+        Pitches that must sound; that must be struck again where they sounded before, and must not.
+    max_notes, span, hand : int
+        Notes at most; semitones and notes of a hand at most.
+    may_rest : bool
+        Whether nothing may sound.
+    """
+
+    allowed: Any  # (n, 128)
+    required: Any  # (n, 128)
+    struck: Any  # (n, 128)
+    unstruck: Any  # (n, 128)
+    max_notes: Any  # (n,)
+    span: Any  # (n,)
+    hand: Any  # (n,)
+    may_rest: Any  # (n,)
+
+
+def satisfies(
+    requirements: Requirements,
+    planes: Any,  # bool (n, 256): pitches that sound, pitches that are struck again
+    before: Any,  # bool (n, 128): what sounded in the frame before
+    xp: ModuleType,
+) -> Any:  # bool (n,)
+    """Whether chords keep what is asked: the one place that says what rules mean.
+
+    `xp` is NumPy or its namesake in JAX, which compiles the same rules for what is written.
+    """
+    sounding, struck = planes[:, :N_PITCHES], planes[:, N_PITCHES:]
+    pitch = xp.arange(N_PITCHES)
+    wrong = (sounding & ~requirements.allowed) | (requirements.required & ~sounding)
+    wrong |= (requirements.struck & before & ~struck) | (requirements.unstruck & struck)
+    # The left hand takes from below all that it can; the right hand has to take the others.
+    lowest = xp.min(xp.where(sounding, pitch, N_PITCHES), axis=1, keepdims=True)
+    n_below = sounding.astype(np.float32) @ (pitch[:, None] <= pitch).astype(np.float32)
+    left = (pitch <= lowest + requirements.span[:, None]) & (n_below <= requirements.hand[:, None])
+    right = sounding & ~left
+    ends = xp.max(xp.where(right, xp.stack([pitch, -pitch])[:, None], -N_PITCHES), axis=2)
+    n, n_right, n_wrong = xp.sum(xp.stack([sounding, right, wrong]), axis=2)
+    fits = (
+        (n <= requirements.max_notes)
+        & (requirements.may_rest | (n > 0))
+        & (n_right <= requirements.hand)
+    )
+    return fits & (ends[0] + ends[1] <= requirements.span) & (n_wrong == 0)
+
+
+def has_and_lacks(chords: Any, required: Any, forbidden: Any) -> Any:
+    """Whether chords have all bits required and none forbidden, word by word."""
+    return ((chords & required) == required) & ((chords & forbidden) == 0)
+
+
 @dataclass(frozen=True, eq=False)
 class Limits:
     """What constraints come to for one vocabulary: the form that all of them have in common.
@@ -97,14 +157,19 @@ class Limits:
     span: int = N_PITCHES
     hand: int = N_PITCHES
 
+    def satisfied_by(self, sounding: np.ndarray) -> np.ndarray:  # (n, 128) -> bool (n,)
+        """Which chords may sound, whatever the frame."""
+        nothing = np.zeros((1, N_PITCHES), bool)
+        numbers = (np.array([a]) for a in (self.max_notes, self.span, self.hand, self.may_rest))
+        asked = Requirements(self.pitches[None], nothing, nothing, nothing, *numbers)
+        planes = np.concatenate([sounding, np.zeros_like(sounding)], axis=1)
+        return satisfies(asked, planes, nothing, np)
+
     def spellable(self, required: np.ndarray, forbidden: np.ndarray) -> bool:
         """Whether another chord may have all pitches required and none forbidden: bool, (128,)."""
-        return (
-            not np.any(required & (forbidden | ~self.pitches))
-            and required.sum() <= self.max_notes
-            and bool(_two_hands(required[None], self.span, self.hand)[0])
-            and (self.may_rest or bool(np.any(self.pitches & ~forbidden)))
-        )
+        some = replace(self, pitches=self.pitches & ~forbidden, may_rest=True)
+        can_sound = self.may_rest or bool(np.any(some.pitches))
+        return can_sound and bool(some.satisfied_by(required[None])[0])
 
 
 class Constraint:
@@ -135,7 +200,15 @@ class Constraint:
 
     def _allows(self, sounding: np.ndarray) -> np.ndarray:
         """As `allows`, of planes (n, 128)."""
-        return np.ones(len(sounding), bool)
+        notes, span, hand = self._sizes()
+        limits = Limits(
+            np.ones(0, bool), pitches=self._pitches(), max_notes=notes, span=span, hand=hand
+        )
+        return limits.satisfied_by(sounding)
+
+    def _pitches(self) -> np.ndarray:
+        """Pitches that may sound: bool, (128,)."""
+        return np.ones(N_PITCHES, bool)
 
     def _asks(self, fs: float, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         """Pitches that the first frames must have and must not have: bool, (n, 2, 128) each."""
@@ -160,6 +233,9 @@ class _All(Constraint):
 
     def _allows(self, sounding: np.ndarray) -> np.ndarray:
         return np.all([part._allows(sounding) for part in self.parts], axis=0)
+
+    def _pitches(self) -> np.ndarray:
+        return np.all([part._pitches() for part in self.parts], axis=0)
 
     def _asks(self, fs: float, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         asked = [part._asks(fs, grid) for part in self.parts]
@@ -194,10 +270,9 @@ class PitchRange(Constraint):
         check_number("lowest", self.lowest, 0, 127, whole=True)
         check_number("highest", self.highest, self.lowest, 127, whole=True)
 
-    def _allows(self, sounding: np.ndarray) -> np.ndarray:
+    def _pitches(self) -> np.ndarray:
         pitch = np.arange(N_PITCHES)
-        outside = (pitch < self.lowest) | (pitch > self.highest)
-        return np.logical_not(np.any(sounding[:, outside], axis=1))
+        return (pitch >= self.lowest) & (pitch <= self.highest)
 
 
 @dataclass(frozen=True)
@@ -242,9 +317,8 @@ class Scale(Constraint):
         shift = accidentals.count("#") - accidentals.count("b")
         return frozenset((_NATURALS[letter] + shift + step) % 12 for step in steps)
 
-    def _allows(self, sounding: np.ndarray) -> np.ndarray:
-        outside = [p for p in range(N_PITCHES) if p % 12 not in self.pitch_classes]
-        return np.logical_not(np.any(sounding[:, outside], axis=1))
+    def _pitches(self) -> np.ndarray:
+        return np.isin(np.arange(N_PITCHES) % 12, list(self.pitch_classes))
 
 
 @dataclass(frozen=True)
@@ -261,9 +335,6 @@ class MaxNotes(Constraint):
 
     def __post_init__(self) -> None:
         check_number("notes", self.notes, 0, N_PITCHES, whole=True)
-
-    def _allows(self, sounding: np.ndarray) -> np.ndarray:
-        return sounding.sum(1) <= self.notes
 
     def _sizes(self) -> tuple[int, int, int]:
         return self.notes, N_PITCHES, N_PITCHES
@@ -287,9 +358,6 @@ class TwoHands(Constraint):
     def __post_init__(self) -> None:
         check_number("span", self.span, 0, N_PITCHES, whole=True)
         check_number("notes", self.notes, 1, 10, whole=True)
-
-    def _allows(self, sounding: np.ndarray) -> np.ndarray:
-        return _two_hands(sounding, self.span, self.notes)
 
     def _sizes(self) -> tuple[int, int, int]:
         return N_PITCHES, self.span, self.notes
@@ -451,14 +519,13 @@ def limits_of(
     if max_silence == 0:
         allowed &= planes[:, 0].any(1)
     required, forbidden = constraint._asks(fs, grid)
-    pitches = constraint._allows(np.eye(N_PITCHES, dtype=bool))
     limits = Limits(
         allowed,
         _words(required),
         _words(forbidden),
         max_hold,
         max_silence,
-        pitches,
+        constraint._pitches(),
         max_silence > 0,
         *constraint._sizes(),
     )
@@ -514,7 +581,7 @@ def _check_frames(limits: Limits, vocabulary: np.ndarray, spell: bool) -> None:
     chords = as_words(vocabulary[limits.allowed])
     for i in sorted(first.tolist()):
         need, ban = asked[i, :8], asked[i, 8:]
-        fits = ((chords & need) == need).all(1) & ((chords & ban) == 0).all(1)
+        fits = has_and_lacks(chords, need, ban).all(1)
         planes = [unpack(as_chords(words)[None])[0].astype(bool) for words in (need, ban)]
         is_clear = not np.any(planes[0] & planes[1])
         if spell and is_clear and limits.spellable(*(p[:N_PITCHES] for p in planes)):
@@ -526,18 +593,6 @@ def _check_frames(limits: Limits, vocabulary: np.ndarray, spell: bool) -> None:
                 "other rules. Loosen them (with onsets=False notes may be struck at other times)"
                 f"{'' if spell else _TRAIN_ON}."
             )
-
-
-def _two_hands(sounding: np.ndarray, span: int, notes: int) -> np.ndarray:
-    """Which chords, planes (n, 128), two hands of so many semitones and notes can play."""
-    pitch = np.arange(N_PITCHES)
-    # The left hand takes from below all that it can; the right hand has to take the others.
-    lowest = np.argmax(sounding, axis=1)
-    left = sounding & (pitch <= lowest[:, None] + span)
-    left &= np.cumsum(sounding, axis=1) <= notes
-    right = sounding & ~left
-    first, last = np.argmax(right, axis=1), N_PITCHES - 1 - np.argmax(right[:, ::-1], axis=1)
-    return ~right.any(1) | ((last - first <= span) & (right.sum(1) <= notes))
 
 
 def _words(planes: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from jax import Array, lax
 from pianolstm._decoding.random_numbers import row_at
 from pianolstm._decoding.stepping import StepWeights
 from pianolstm._model.networks import unpack_words
+from pianolstm.constraints import Requirements
 from pianolstm.rolls import N_PITCHES
 
 LARGE = 3e38
@@ -30,31 +31,6 @@ N_NUMBERS = 2
 
 Uniform = Callable[[Array], Array]
 """Numbers in [0, 1), (lanes, k), of the draws with k numbers."""
-
-
-class Requirements(NamedTuple):
-    """What a chord has to keep; planes (lanes, 128) of bool, others (lanes,).
-
-    Attributes
-    ----------
-    allowed : Array
-        Pitches that may sound.
-    required, struck, unstruck : Array
-        Pitches that must sound; that must be struck again where they sounded before, and must not.
-    max_notes, span, hand : Array of int32
-        Notes at most; semitones and notes of a hand at most.
-    may_rest : Array of bool
-        Whether nothing may sound.
-    """
-
-    allowed: Array
-    required: Array
-    struck: Array
-    unstruck: Array
-    max_notes: Array
-    span: Array
-    hand: Array
-    may_rest: Array
 
 
 def sharpness_of(sampling: Any) -> Array:
@@ -75,35 +51,6 @@ def requirements_of(sampling: Any, forced: Any) -> Requirements:
         sampling.hand,
         sampling.may_rest,
     )
-
-
-def satisfies(requirements: Requirements, planes: Array, before: Array) -> Array:
-    """Whether chords keep what is asked: bool, (lanes,).
-
-    Parameters
-    ----------
-    requirements : Requirements
-    planes : Array of bool, shape (lanes, 256)
-    before : Array of bool, shape (lanes, 128)
-        What sounded in the frame before.
-    """
-    sounding, struck = planes[:, :N_PITCHES], planes[:, N_PITCHES:]
-    pitch = jnp.arange(N_PITCHES)
-    wrong = (sounding & ~requirements.allowed) | (requirements.required & ~sounding)
-    wrong |= (requirements.struck & before & ~struck) | (requirements.unstruck & struck)
-    # The left hand takes from below all that it can; the right hand has to take the others.
-    lowest = jnp.min(jnp.where(sounding, pitch, N_PITCHES), axis=1, keepdims=True)
-    n_below = sounding.astype(jnp.float32) @ (pitch[:, None] <= pitch).astype(jnp.float32)
-    left = (pitch <= lowest + requirements.span[:, None]) & (n_below <= requirements.hand[:, None])
-    right = sounding & ~left
-    ends = jnp.max(jnp.where(right, jnp.stack([pitch, -pitch])[:, None], -N_PITCHES), axis=2)
-    n, n_right, n_wrong = jnp.sum(jnp.stack([sounding, right, wrong]), axis=2)
-    fits = (
-        (n <= requirements.max_notes)
-        & (requirements.may_rest | (n > 0))
-        & (n_right <= requirements.hand)
-    )
-    return fits & (ends[0] + ends[1] <= requirements.span) & (n_wrong == 0)
 
 
 class Spelling(NamedTuple):

@@ -24,7 +24,6 @@ from pianolstm._decoding.notes import (
     packed,
     requirements_of,
     sample_notes,
-    satisfies,
     sharpness_of,
 )
 from pianolstm._decoding.random_numbers import row_at, sample_rows, uniform
@@ -41,6 +40,7 @@ from pianolstm._decoding.state import (
 from pianolstm._decoding.stepping import StepWeights, step
 from pianolstm._jax.programs import LARGE_PROGRAM, program
 from pianolstm._model.networks import NetworkConfig, begins_chord, unpack_words
+from pianolstm.constraints import has_and_lacks, satisfies
 from pianolstm.rolls import N_PITCHES
 from pianolstm.vocabulary import END, HOLD, OTHER
 
@@ -427,7 +427,7 @@ def _satisfy_outside(context: Context, is_outside: Array) -> tuple[Array, Array]
         planes = unpack_words(jnp.concatenate([held_on, bits])) > 0
         before = planes[: len(is_open), :N_PITCHES]
         twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), (fitting, before))
-        return satisfies(twice[0], planes, twice[1])
+        return satisfies(twice[0], planes, twice[1], jnp)
 
     n = len(is_open)
     keep = lax.cond(jnp.any(is_open), kept, lambda: jnp.zeros(2 * n, bool))
@@ -577,7 +577,7 @@ def _spell(
     share = jnp.where(masks.is_any, out.nats[1], 0)
     share -= jnp.where(holds, 0, times * sampling.penalty) * sharpness_of(sampling)[:, 0]
     is_taken = sampling.is_proposed | is_last | (u_taken < jnp.exp(share))
-    is_done = ~out.is_stuck & is_taken & satisfies(fitting, out.planes, before)
+    is_done = ~out.is_stuck & is_taken & satisfies(fitting, out.planes, before, jnp)
     is_done &= masks.may_hold | ~holds
     chosen = jnp.where(chosen == n_rows + END, chosen, jnp.minimum(row, n_rows + OTHER))
     notes = jnp.where(chosen == n_rows + END, -jnp.inf, out.nats[0])
@@ -630,8 +630,7 @@ def _fitting_rows(vocabulary: Vocabulary, forced: ForcedFrames, past: Array) -> 
     fits = True
     for word in range(8):
         bits = vocabulary.bits[word]
-        need, ban = required[:, word, None], forced.forbidden[:, word, None]
-        fits &= ((bits & need) == need) & ((bits & ban) == 0)
+        fits &= has_and_lacks(bits, required[:, word, None], forced.forbidden[:, word, None])
     return jnp.asarray(fits)
 
 
