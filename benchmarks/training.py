@@ -43,7 +43,7 @@ from pianolstm._learning.training import (
 from pianolstm._model.inputs import SKIPPED, spelled
 from pianolstm._model.losses import Output, Targets, softmax_loss
 from pianolstm._model.lstm import LSTMLayer
-from pianolstm._model.networks import NetworkConfig, initialise
+from pianolstm._model.networks import NetworkConfig, flatten, initialise
 from pianolstm._model.note_decoder import NEVER
 from pianolstm.model import TrainState
 from pianolstm.vocabulary import n_rows
@@ -125,7 +125,7 @@ def ours_low_rank(*, spell):
     """The library's own network; with `spell`, on chords that last for three frames each."""
     rows = n_rows(TOKENS)
     config = NetworkConfig("stacked", rows, UNITS, EMBEDDING, 0.0, TIME, spell)
-    params = initialise(config, 0, np.zeros(rows, np.float32))
+    params = jax.device_put(flatten(initialise(config, 0, np.zeros(rows, np.float32))))
     state = with_moments(TrainState(params, params), config, optax.adam)
     rng = np.random.default_rng(0)
     words = np.zeros((rows, 8), np.uint32)

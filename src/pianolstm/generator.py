@@ -16,7 +16,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-import jax
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
@@ -27,7 +26,7 @@ from pianolstm import writing
 from pianolstm._decoding.batches import Decoder
 from pianolstm._jax.host import as_host, guest
 from pianolstm._learning.checkpoints import Checkpoint
-from pianolstm._learning.devices import agreed, is_first_process, on_one
+from pianolstm._learning.devices import agreed, is_first_process
 from pianolstm._learning.training import (
     OPTIMIZERS,
     LossNotFiniteError,
@@ -1021,7 +1020,7 @@ class SequenceGenerator(BaseEstimator):
         epoch = history["epoch"][-1] if is_new else model.best_epoch
         shown = model.after(progress.state, history, epoch)
         # Without what training alone needs, as if it had been saved and loaded.
-        self._hold(replace(shown, params=on_one(shown.params), state=None))
+        self._hold(replace(shown, state=None))
 
     def _trainer(self, task: Task, began: float) -> Trainer:
         given, model = self._given(), task.model
@@ -1070,8 +1069,8 @@ class SequenceGenerator(BaseEstimator):
             settings["learning_rate"] = [self._rate_at(step) for step in SCHEDULE_STEPS]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(model.tokenizer.vocabulary_.tobytes())
-        for leaf in jax.tree.leaves(model.train_state.params):  # those of a warm start among them
-            digest.update(np.asarray(leaf).tobytes())
+        # Those of a warm start among them.
+        digest.update(np.asarray(model.train_state.params).tobytes())
         for corpus in (task.train, task.held_out):
             lengths = None if corpus is None else [len(tokens) for tokens in corpus.tokens]
             digest.update(f"{lengths} {model.fs} {model.grid}".encode())

@@ -42,11 +42,12 @@ def new_history() -> History:
 class TrainState:
     """What a step makes anew: parameters, their running average, the optimiser's moments.
 
-    The moments are None until training begins: a model that only writes needs none.
+    Parameters and average are vectors, see `pianolstm._model.networks.flatten`. The moments are
+    None until training begins: a model that only writes needs none.
     """
 
-    params: Params
-    average: Params
+    params: Any  # (n_parameters,)
+    average: Any  # (n_parameters,)
     opt_state: Any = None
     epoch: int = 0
     n_steps: int = 0
@@ -158,7 +159,10 @@ class Model:
     @property
     def train_state(self) -> TrainState:
         """Where training goes on."""
-        return self.state or TrainState(self.params, self.params, epoch=self.epoch)
+        if self.state is not None:
+            return self.state
+        params = jax.device_put(networks.flatten(self.params))
+        return TrainState(params, params, epoch=self.epoch)
 
     def corpus(self, pieces: TokenCorpus) -> Corpus:
         """Training pieces through the vocabulary."""
@@ -179,10 +183,19 @@ class Model:
         if n_new == n_old:
             return model
         old = self.train_state
-        rarest = float(np.min(np.asarray(old.params["bias"])[:n_old]))
+        latest = networks.unflatten(self.config, np.asarray(old.params))
+        rarest = float(np.min(latest["bias"][:n_old]))
 
         def grown(tree: Any, bias: float) -> Any:
-            return networks.grow(tree, n_old, n_new, rows_before, rows, bias)
+            def resized(leaf: Any) -> Any:
+                if np.shape(leaf) != old.params.shape:
+                    return leaf
+                vector = networks.unflatten(self.config, np.asarray(leaf))
+                vector = networks.grow(vector, n_old, n_new, rows_before, rows, bias)
+                return jax.device_put(networks.flatten(vector))
+
+            # Of optimisers of the user's own the moments may be like the parameters in structure.
+            return networks.grow(jax.tree.map(resized, tree), n_old, n_new, rows_before, rows, bias)
 
         state = replace(
             old,
@@ -191,7 +204,7 @@ class Model:
             opt_state=grown(old.opt_state, 0.0),
         )
         config = replace(self.config, n_rows=rows)
-        return replace(model, config=config, params=state.average, state=state)
+        return replace(model, config=config, state=state)._with_params_of(state)
 
     def with_counts_of(self, pieces: TokenCorpus) -> Model:
         """The model with all that is counted in more training pieces, but for their chords."""
@@ -205,13 +218,12 @@ class Model:
     def after(self, state: TrainState, history: History, best_epoch: float) -> Model:
         """The model that training has come to."""
         return replace(
-            self,
-            params=state.average,
-            history=history,
-            best_epoch=best_epoch,
-            epoch=state.epoch,
-            state=state,
-        )
+            self, history=history, best_epoch=best_epoch, epoch=state.epoch, state=state
+        )._with_params_of(state)
+
+    def _with_params_of(self, state: TrainState) -> Model:
+        params = networks.unflatten(self.config, np.asarray(state.average))
+        return replace(self, params=jax.device_put(params))
 
     def __eq__(self, other: object) -> bool:
         """Whether all that is saved is the same, bit by bit."""

@@ -26,6 +26,7 @@ from pianolstm._learning.devices import (
     over_devices,
     shared_out,
 )
+from pianolstm._model import networks
 from pianolstm._model.inputs import Reader
 from pianolstm._model.likelihood import evaluate
 from pianolstm._model.losses import softmax_loss
@@ -395,7 +396,9 @@ class Trainer:
         """Nats per frame and accuracy of the running average."""
         pieces = evaluate(
             self.config,
-            on_one(self.progress.state.average),
+            jax.device_put(
+                networks.unflatten(self.config, np.asarray(self.progress.state.average))
+            ),
             on_one(self.vocabulary),
             corpus,
             self.model.bernoulli,
@@ -485,25 +488,25 @@ def _sums(
     return loss, jnp.stack([loss, n_right, weight, n_unknown])
 
 
-def _gradients(config: NetworkConfig, params: Params, *arrays: Any) -> tuple[Array, Params]:
-    """Sums over a batch, as in `_sums`, and the gradients of its loss."""
-    loss = partial(_sums, config)
-    (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(params, *arrays)
-    return sums, gradients
+def _gradients(config: NetworkConfig, params: Array, *arrays: Any) -> tuple[Array, Array]:
+    """Sums over a batch, as in `_sums`, and the gradients of its loss, both vectors."""
+    loss, tree = partial(_sums, config), networks.unflatten(config, params)
+    (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(tree, *arrays)
+    return sums, networks.flatten(gradients, jnp)
 
 
 @program(n_static=2, weight=LARGE_PROGRAM)
 def train_step(
     config: NetworkConfig,
     factory: OptimizerFactory,
-    params: Params,
-    average: Params,
+    params: Array,
+    average: Array,
     opt_state: Any,
     vocabulary: Array,
     n_tokens: Array,
     batch: TrainingBatch,
     step: StepSettings,
-) -> tuple[Params, Params, Any, Array]:
+) -> tuple[Array, Array, Any, Array]:
     """One step on one batch: parameters, their average, moments, sums as in `_sums`."""
     seed, *numbers = step.number
     key = reduce(jax.random.fold_in, numbers, seed_key(seed))
@@ -512,13 +515,11 @@ def train_step(
         partial(_gradients, config), (params, vocabulary, n_tokens), (batch, keys)
     )
     weight = jnp.maximum(sums[2], 1)  # a batch may have no target
-    gradients = jax.tree.map(lambda g: g / weight, gradients)
-    steps = optimizer(factory, step.learning_rate, step.clip_norm)
-    updates, opt_state = steps.update(gradients, opt_state, params)
-    params = jax.tree.map(jnp.add, params, updates)
+    steps = optimizer(config, factory, step.learning_rate, step.clip_norm)
+    updates, opt_state = steps.update(gradients / weight, opt_state, params)
+    params = jnp.add(params, updates)  # pyright: ignore[reportArgumentType]
     new = jnp.maximum(1 - AVERAGED, 9 / (11 + step.n_before))  # the first steps count less
-    average = jax.tree.map(lambda a, p: a + new * (p - a), average, params)
-    return params, average, opt_state, sums
+    return params, average + new * (params - average), opt_state, sums
 
 
 def with_moments(state: TrainState, config: NetworkConfig, factory: OptimizerFactory) -> TrainState:
@@ -530,15 +531,35 @@ def with_moments(state: TrainState, config: NetworkConfig, factory: OptimizerFac
 
 
 @program(n_static=2)
-def _first_moments(_: NetworkConfig, factory: OptimizerFactory, params: Params) -> Any:
-    return optimizer(factory, 0.0, 0.0).init(params)
+def _first_moments(config: NetworkConfig, factory: OptimizerFactory, params: Array) -> Any:
+    return optimizer(config, factory, 0.0, 0.0).init(params)
 
 
 def optimizer(
-    factory: OptimizerFactory, learning_rate: float | Array, clip_norm: float | Array
+    config: NetworkConfig,
+    factory: OptimizerFactory,
+    learning_rate: float | Array,
+    clip_norm: float | Array,
 ) -> optax.GradientTransformation:
-    """An optimiser after clipping by the global norm; both numbers may be traced."""
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),  # pyright: ignore[reportArgumentType]
-        factory(learning_rate),
-    )
+    """An optimiser of the vector of parameters, after clipping by the global norm.
+
+    Both numbers may be traced. One that is not of `OPTIMIZERS` may treat kernels and biases each in
+    a way of its own: it sees the tree.
+    """
+    made = factory(learning_rate)
+    if factory not in OPTIMIZERS.values():
+        made = _of_tree(config, made)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), made)  # pyright: ignore[reportArgumentType]
+
+
+def _of_tree(
+    config: NetworkConfig, of_tree: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """An optimiser of trees, as one of vectors."""
+    tree = partial(networks.unflatten, config)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = of_tree.update(tree(updates), state, tree(params))
+        return networks.flatten(updates, jnp), state
+
+    return optax.GradientTransformation(lambda params: of_tree.init(tree(params)), update)

@@ -451,6 +451,23 @@ def grow(tree: Any, n_old: int, n_new: int, rows_before: int, n_rows: int, bias:
     return jax.tree_util.tree_map_with_path(resized, tree)
 
 
+def flatten(params: Params, xp: Any = np) -> Any:  # (n_parameters,)
+    """All parameters in one vector, as training holds them: what is done to each is done at once.
+
+    `xp` is NumPy, or its namesake in JAX inside of a compiled function.
+    """
+    return xp.concatenate([xp.reshape(leaf, -1) for leaf in jax.tree.leaves(params)])
+
+
+def unflatten(config: NetworkConfig, vector: Any) -> Params:  # (n_parameters,)
+    """The reverse of `flatten`; of an array of NumPy, views."""
+    leaves, structure = jax.tree.flatten(shapes(config))
+    ends = np.cumsum([leaf.size for leaf in leaves]).tolist()
+    parts = [vector[end - leaf.size : end] for leaf, end in zip(leaves, ends, strict=True)]
+    parts = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(structure, parts)
+
+
 def bind(config: NetworkConfig, params: Params) -> ChordNetwork:
     """The network with these parameters."""
     graph, state = _structure(config)
