@@ -36,7 +36,6 @@ from pianolstm._learning.devices import on_all, over_devices, shared_out
 from pianolstm._learning.training import (
     StepSettings,
     TrainingBatch,
-    optimizer,
     train_step,
     with_moments,
 )
@@ -89,7 +88,8 @@ def ours_plain(*, is_shared):
     """One device has the batch, or (`is_shared`) each its rows of it."""
     graph, state = nnx.split(Plain(nnx.Rngs(0)))
     params = nnx.to_pure_dict(state)
-    moments = optimizer(optax.adam, 0.0, 0.0).init(params)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    moments = optimizer.init(params)
 
     def gradients(params, ids, targets):
         def loss(params):
@@ -105,7 +105,7 @@ def ours_plain(*, is_shared):
             value, grads = over_devices(gradients, (params,), batch)
         else:
             value, grads = gradients(params, *batch)
-        updates, moments = optimizer(optax.adam, 1e-3, 1.0).update(grads, moments, params)
+        updates, moments = optimizer.update(grads, moments, params)
         return optax.apply_updates(params, updates), moments, value
 
     arrays = data()
@@ -165,7 +165,7 @@ def ours_low_rank(*, spell):
     return run, frames + 2 * rows * pitches
 
 
-def theirs_torch():
+def theirs_torch(device="cpu"):
     import torch
 
     class Network(torch.nn.Module):
@@ -178,9 +178,9 @@ def theirs_torch():
         def forward(self, ids):
             return self.output(self.lstm(self.embedding(ids))[0])
 
-    network = Network()
+    network = Network().to(device)
     adam = torch.optim.Adam(network.parameters(), lr=1e-3)
-    ids, targets = (torch.from_numpy(x.astype(np.int64)) for x in data())
+    ids, targets = (torch.from_numpy(x.astype(np.int64)).to(device) for x in data())
 
     def run():
         adam.zero_grad()
