@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import statistics
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from os import PathLike, fspath
@@ -13,11 +14,13 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+import optax
+from jax import Array
 
 from pianolstm._jax.programs import Size, hold
 from pianolstm._model import networks
-from pianolstm._model.files import fill_leaves, named_leaves, with_nan, without_nan
-from pianolstm._model.networks import NetworkConfig, Params
+from pianolstm._model.files import Arrays, Header, fill_leaves, named_leaves, with_nan, without_nan
+from pianolstm._model.networks import NetworkConfig, Params, Tree
 from pianolstm._model.recall import Recall
 from pianolstm.checks import plain_params
 from pianolstm.exceptions import ModelFileError
@@ -31,6 +34,9 @@ HISTORY_KEYS = ("epoch", "loss", "val_loss", "accuracy", "seconds", "learning_ra
 
 History: TypeAlias = dict[str, list[float]]
 """A column for each of `HISTORY_KEYS`, a row for each epoch."""
+
+OptimizerFactory: TypeAlias = Callable[[Any], optax.GradientTransformation]
+"""Makes an optimiser of a learning rate, as optax's own functions do."""
 
 
 def new_history() -> History:
@@ -46,12 +52,12 @@ class TrainState:
     None until training begins: a model that only writes needs none.
     """
 
-    params: Any  # (n_parameters,)
-    average: Any  # (n_parameters,)
-    opt_state: Any = None
+    params: Array  # (n_parameters,)
+    average: Array  # (n_parameters,)
+    opt_state: optax.OptState | None = None
     epoch: int = 0
     n_steps: int = 0
-    optimizer: Any = None
+    optimizer: OptimizerFactory | None = None
     """What made the moments; another one can't go on from them."""
 
 
@@ -147,8 +153,8 @@ class Model:
     """Programs of this size are kept as long as a model has it."""
 
     @cached_property
-    def vocabulary(self) -> jax.Array:
-        """Bits of the rows of the softmax: uint32, shape (n_rows, 8)."""
+    def vocabulary(self) -> jax.Array:  # uint32 (n_rows, 8)
+        """Bits of the rows of the softmax."""
         return jax.device_put(padded_vocabulary(self.tokenizer.vocabulary_))
 
     @property
@@ -184,10 +190,10 @@ class Model:
             return model
         old = self.train_state
         latest = networks.unflatten(self.config, np.asarray(old.params))
-        rarest = float(np.min(latest["bias"][:n_old]))
+        rarest = float(np.min(np.asarray(latest["bias"])[:n_old]))
 
-        def grown(tree: Any, bias: float) -> Any:
-            def resized(leaf: Any) -> Any:
+        def grown(tree: Tree, bias: float) -> Tree:
+            def resized(leaf: Array) -> Array:
                 if np.shape(leaf) != old.params.shape:
                     return leaf
                 vector = networks.unflatten(self.config, np.asarray(leaf))
@@ -244,7 +250,7 @@ class Model:
             digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def contents(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def contents(self) -> tuple[Arrays, Header]:
         """Arrays and header of a model file."""
         network = asdict(self.config)
         del network["n_rows"]
@@ -271,9 +277,7 @@ class Model:
         return arrays, header
 
     @classmethod
-    def of_contents(
-        cls, path: str | PathLike[str], arrays: dict[str, np.ndarray], header: dict[str, Any]
-    ) -> Model:
+    def of_contents(cls, path: str | PathLike[str], arrays: Arrays, header: Header) -> Model:
         """The reverse of `contents`.
 
         Raises
@@ -319,8 +323,8 @@ class Model:
             ) from None
 
 
-def _initial_bias(config: NetworkConfig, corpus: Corpus) -> np.ndarray:
-    """Logits of the chords from their shares of the frames: float32, shape (n_rows,)."""
+def _initial_bias(config: NetworkConfig, corpus: Corpus) -> np.ndarray:  # (n_rows,)
+    """Logits of the chords from their shares of the frames."""
     n_tokens = corpus.n_tokens
     frames = np.zeros(n_tokens + 1)  # the last counts chords outside the vocabulary
     np.add.at(frames, corpus.rows, corpus.counts())

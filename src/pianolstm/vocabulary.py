@@ -32,30 +32,20 @@ def n_rows(n_tokens: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Pieces as tokens, seen through a vocabulary.
+    """Pieces as tokens, seen through a vocabulary."""
 
-    Attributes
-    ----------
-    tokens : sequence of ndarray of int32, shape (n_frames,)
-        One entry a piece; ids are rows of `chords`.
-    chords : ndarray of uint64, shape (n_chords, 4)
-        Bits of each id.
-    rows : ndarray of int32, shape (n_chords,)
-        The chord's number in the vocabulary, -1 where it is outside.
-    held : ndarray of int64, shape (n_chords,)
-        Id of each chord held on: the same pitches, none struck again.
-    vocabulary : ndarray of uint64, shape (n_tokens, 4)
-        Bits of the vocabulary's chords.
-    """
-
-    tokens: Sequence[np.ndarray]
-    chords: np.ndarray
-    rows: np.ndarray
-    held: np.ndarray
-    vocabulary: np.ndarray
+    tokens: Sequence[np.ndarray]  # int32 (n_frames,) for each piece: ids, rows of `chords`
+    chords: np.ndarray  # uint64 (n_chords, 4): bits of each id
+    rows: np.ndarray  # int32 (n_chords,): the chord's number in the vocabulary, -1 where outside
+    held: np.ndarray  # int64 (n_chords,): id of each chord held on, nothing in it struck again
+    vocabulary: np.ndarray  # uint64 (n_tokens, 4): bits of the vocabulary's chords
 
     @classmethod
-    def of(cls, vocabulary: np.ndarray, corpus: TokenCorpus) -> Corpus:
+    def of(
+        cls,
+        vocabulary: np.ndarray,  # uint64 (n_tokens, 4)
+        corpus: TokenCorpus,
+    ) -> Corpus:
         """See a corpus through a vocabulary."""
         held = held_on(corpus.chords)
         lacking = unique_chords(held[find(corpus.chords, held) < 0])[0]
@@ -77,12 +67,12 @@ class Corpus:
         """
         return len(self.chords)
 
-    def counts(self) -> np.ndarray:
-        """Frames of each id: int64, shape (n_chords,)."""
+    def counts(self) -> np.ndarray:  # int64 (n_chords,)
+        """Frames of each id."""
         return count_frames(self.tokens, len(self.chords))
 
-    def onsets(self) -> np.ndarray:
-        """Notes of each piece, by their onsets: int64, shape (n_pieces,)."""
+    def onsets(self) -> np.ndarray:  # int64 (n_pieces,)
+        """Notes of each piece, by their onsets."""
         counts = []
         for tokens in self.tokens:
             chords = self.chords[tokens]
@@ -102,7 +92,7 @@ class Corpus:
         followed = np.concatenate(holds)
         return int(followed.max() if len(followed) else np.concatenate(last).max())
 
-    def begun_once(self) -> np.ndarray:
+    def begun_once(self) -> np.ndarray:  # int64 (n,)
         """Ids of vocabulary chords that the corpus begins just once, in the vocabulary's order."""
         begun = np.zeros(len(self.chords), np.int64)
         for tokens in self.tokens:
@@ -118,16 +108,13 @@ class PitchBernoulli:
     Every pitch sounds with its share of the training frames; a pitch that sounds in two frames in
     a row is struck again with one common share. Counts start at one half (Krichevsky and Trofimov
     1981), so that no chord is impossible.
-
-    Attributes
-    ----------
-    sounding : ndarray of float64, shape (128,)
-        Probability of each pitch.
-    again : float
-        Probability that a pitch that goes on is struck again.
     """
 
-    def __init__(self, sounding: np.ndarray, again: float) -> None:
+    def __init__(
+        self,
+        sounding: np.ndarray,  # float64 (128,): probability of each pitch
+        again: float,  # that a pitch that goes on is struck again
+    ) -> None:
         self.sounding = np.asarray(sounding, np.float64)
         self.again = float(again)
 
@@ -146,17 +133,12 @@ class PitchBernoulli:
             again += int(np.bitwise_count(chords[1:, 2:]).sum())
         return cls((sounding + 0.5) / (frames.sum() + 1), (again + 0.5) / (going_on + 1))
 
-    def log_likelihood(self, chords: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """Nats of each chord after the chord of the frame before it.
-
-        Parameters
-        ----------
-        chords, before : ndarray of uint64, shape (n, 4)
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-        """
+    def log_likelihood(
+        self,
+        chords: np.ndarray,  # uint64 (n, 4)
+        before: np.ndarray,  # uint64 (n, 4)
+    ) -> np.ndarray:  # float64 (n,)
+        """Nats of each chord after the chord of the frame before it."""
         sounding = unpack(chords)[:, :128].astype(np.float64)
         log_p = sounding @ np.log(self.sounding) + (1 - sounding) @ np.log1p(-self.sounding)
         going_on = np.bitwise_count(chords[:, :2] & before[:, :2]).sum(1).astype(np.float64)
@@ -164,8 +146,10 @@ class PitchBernoulli:
         return log_p + again * np.log(self.again) + (going_on - again) * np.log1p(-self.again)
 
 
-def padded_vocabulary(vocabulary: np.ndarray) -> np.ndarray:
-    """Bits of the rows of the softmax, uint32, shape (n_rows, 8); zeros in the padding."""
+def padded_vocabulary(
+    vocabulary: np.ndarray,  # uint64 (n_tokens, 4)
+) -> np.ndarray:  # uint32 (n_rows, 8)
+    """Bits of the rows of the softmax; zeros in the padding."""
     words = np.zeros((n_rows(len(vocabulary)), 8), np.uint32)
     words[: len(vocabulary)] = as_words(vocabulary)
     return words

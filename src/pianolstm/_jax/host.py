@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 
 import jax
 import jax.experimental
@@ -22,10 +22,16 @@ from pianolstm.exceptions import PianoLSTMError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Before JAX 0.8 it was experimental.
-_enable_x64: Any = getattr(jax if hasattr(jax, "enable_x64") else jax.experimental, "enable_x64")  # noqa: B009
+Value: TypeAlias = bool | str | None
+"""What a setting of JAX may be."""
 
-SETTINGS: dict[str, tuple[tuple[Any, ...], Callable[[Any], Any], Any]] = {
+Setter: TypeAlias = Callable[..., AbstractContextManager[object]]
+"""Takes a value; gives a context that has the setting at it."""
+
+# Before JAX 0.8 it was experimental.
+_enable_x64: Setter = getattr(jax if hasattr(jax, "enable_x64") else jax.experimental, "enable_x64")  # noqa: B009
+
+SETTINGS: dict[str, tuple[tuple[Value, ...], Setter, Value]] = {
     # name: (values that do no harm, context that sets it, what it is set to)
     "jax_enable_x64": ((False,), _enable_x64, False),
     "jax_numpy_rank_promotion": (("allow",), jax.numpy_rank_promotion, "allow"),
@@ -49,7 +55,7 @@ SETTINGS: dict[str, tuple[tuple[Any, ...], Callable[[Any], Any], Any]] = {
 class _Here(threading.local):
     """Of each thread: the host's settings that `as_guest` has put others in place of."""
 
-    replaced: dict[str, Any] = {}  # noqa: RUF012 (replaced, never changed)
+    replaced: dict[str, Value] = {}  # noqa: RUF012 (replaced, never changed)
 
 
 _here = _Here()

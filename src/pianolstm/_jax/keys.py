@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -16,39 +16,41 @@ ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 """Of the rounds of threefry-2x32, in turn four of each."""
 
 
-def seed_key(seed: int | Array) -> Array:
+Words = TypeVar("Words", np.ndarray, Array)
+
+Rngs: TypeAlias = Any
+"""Source of initial parameters: `Keys`, or `nnx.Rngs`, of which Flax takes either."""
+
+
+def seed_key(seed: int | Array) -> Array:  # () -> key ()
     """The key of a seed."""
     return jax.random.key(seed, impl=KEYS)
 
 
-def key_of(seed: int) -> np.ndarray:
-    """The same as uint32, shape (2,); it compiles nothing."""
+def key_of(seed: int) -> np.ndarray:  # uint32 (2,)
+    """The same as its words; it compiles nothing."""
     return np.array([0, seed], np.uint32)
 
 
-def fold(key: np.ndarray, number: int) -> np.ndarray:
+def fold(
+    key: np.ndarray,  # uint32 (2,)
+    number: int,
+) -> np.ndarray:  # uint32 (2,)
     """Another key, made of this one and a number, as by `jax.random.fold_in`; compiles nothing."""
     counter = np.array([0, number], np.uint32)
     return np.concatenate(threefry(key[:1], key[1:], counter[:1], counter[1:]))
 
 
-def threefry(key: Any, key_: Any, a: Any, b: Any) -> tuple[Any, Any]:
-    """Threefry-2x32 (Salmon et al. 2011), of arrays of uint32, NumPy's or JAX's.
+def threefry(
+    key: Words,  # uint32 (…)
+    key_: Words,  # uint32 (…)
+    a: Words,  # uint32 (…)
+    b: Words,  # uint32 (…)
+) -> tuple[Words, Words]:  # uint32 (…), uint32 (…)
+    """Threefry-2x32 (Salmon et al. 2011): two words of random bits, of two of a key and a counter.
 
     As in JAX, but without its loop: what is looped over is copied, which takes longer than all the
     rounds.
-
-    Parameters
-    ----------
-    key, key_ : array
-        The two words of the key.
-    a, b : array
-        Of the counter.
-
-    Returns
-    -------
-    tuple of array
-        Two words of random bits.
     """
     keys = key, key_, key ^ key_ ^ np.uint32(0x1BD11BDA)
     a, b = a + keys[0], b + keys[1]
@@ -73,7 +75,7 @@ class Keys:
     def __init__(self, seed: int) -> None:
         self._key, self._n_given = key_of(seed), 0
 
-    def params(self) -> np.ndarray:
-        """The next key: uint32, shape (2,)."""
+    def params(self) -> np.ndarray:  # uint32 (2,)
+        """The next key."""
         self._n_given += 1
         return fold(self._key, self._n_given - 1)

@@ -14,11 +14,16 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import update_wrapper
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 
 from pianolstm._jax.host import as_guest
+
+R = TypeVar("R")
+
+Program: TypeAlias = Callable[..., Any]
+"""A compiled function of arrays; takes NumPy's too."""
 
 MAX_WEIGHT = 120
 """Weight of the programs that are kept, small ones counting 1 each."""
@@ -38,7 +43,7 @@ class Size:
     def __init__(self, key: Hashable) -> None:
         self.key = key
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[[Hashable], Size], tuple[Hashable]]:
         return hold, (self.key,)  # copies and pickles hold the same size
 
 
@@ -53,7 +58,7 @@ class Programs:
 
     def __init__(self, max_weight: int) -> None:
         self.max_weight = max_weight
-        self._programs: OrderedDict[Hashable, tuple[Any, int, Hashable]] = OrderedDict()
+        self._programs: OrderedDict[Hashable, tuple[Program, int, Hashable]] = OrderedDict()
         self._sizes: weakref.WeakValueDictionary[Hashable, Size] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
@@ -65,7 +70,9 @@ class Programs:
         with self._lock:
             return self._sizes.setdefault(key, Size(key))
 
-    def get(self, key: Hashable, size: Hashable, weight: int, make: Callable[[], Any]) -> Any:
+    def get(
+        self, key: Hashable, size: Hashable, weight: int, make: Callable[[], Program]
+    ) -> Program:
         """The program, made if it is not there."""
         with self._lock:
             found = self._programs.get(key)
@@ -109,14 +116,16 @@ def hold(key: Hashable) -> Size:
     return programs.hold(key)
 
 
-def _shape(argument: Any) -> Any:
+def _shape(argument: object) -> tuple[object, ...] | None:
     """Shapes of an array or of a tuple of arrays; None of what follows from the settings."""
     if isinstance(argument, tuple):
         return tuple(getattr(a, "shape", None) for a in argument)
     return getattr(argument, "shape", None)
 
 
-def program(*, n_static: int = 1, weight: int = 1) -> Callable[[Callable[..., Any]], Any]:
+def program(
+    *, n_static: int = 1, weight: int = 1
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Compile a function for each size of network; its first argument is the network's config.
 
     Parameters
@@ -127,16 +136,16 @@ def program(*, n_static: int = 1, weight: int = 1) -> Callable[[Callable[..., An
         How much of the cache a program takes.
     """
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        def run(*args: Any) -> Any:
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        def run(*args: Any) -> R:
             settings, arrays = args[:n_static], args[n_static:]
             # A program has one shape of each array, so that none is kept for the sake of another.
             # (Parameters and states follow from the settings and from the arrays beside them.)
             shapes = tuple(_shape(a) for a in arrays)
 
-            def make() -> Any:
+            def make() -> Program:
                 # A function of its own, so that JAX keeps what it compiled as long as this.
-                def compiled(*arrays: Any) -> Any:
+                def compiled(*arrays: object) -> R:
                     return function(*settings, *arrays)
 
                 return jax.jit(update_wrapper(compiled, function))

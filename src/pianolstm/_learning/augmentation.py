@@ -23,17 +23,16 @@ class Transpositions:
     Attributes
     ----------
     limit : int
-    rows : ndarray of int32, shape (2 * limit + 1, n_chords)
-        The row of each chord in the vocabulary, -1 where it is outside, from `limit` semitones down
-        to `limit` up.
-    lowest, highest : ndarray of int64, shape (n_pieces,)
+    rows : ndarray
+        As of `Transposed`.
+    lowest, highest : ndarray
         Most semitones that each piece may go down (0 or less) and up.
     """
 
     def __init__(self, corpus: Corpus, limit: int) -> None:
         self.limit = limit
         n_pieces = len(corpus.tokens)
-        self.lowest, self.highest = np.zeros((2, n_pieces), np.int64)
+        self.lowest, self.highest = np.zeros((2, n_pieces), np.int64)  # (n_pieces,), (n_pieces,)
         if limit == 0:
             self.rows = corpus.rows[None]
             return

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from pianolstm._learning.training import Progress
-from pianolstm._model.files import read_model, with_nan, write_model
+from pianolstm._model.files import Arrays, Header, read_model, with_nan, write_model
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.model import TrainState
 
@@ -37,8 +36,8 @@ class Checkpoint:
         self.path = folder / NAME
         self.fingerprint = ""
         self.seed: int | None = None
-        self._arrays: dict[str, np.ndarray] = {}
-        self._header: dict[str, Any] | None = None
+        self._arrays: Arrays = {}
+        self._header: Header | None = None
         if self.path.exists():
             arrays, header = read_model(self.path)
             training = header.get("training")
@@ -79,14 +78,7 @@ class Checkpoint:
             np.array(found["totals"]),
         )
 
-    def write(
-        self,
-        progress: Progress,
-        arrays: dict[str, np.ndarray],
-        header: dict[str, Any],
-        *,
-        finished: bool,
-    ) -> None:
+    def write(self, progress: Progress, arrays: Arrays, header: Header, *, finished: bool) -> None:
         """Keep the progress, beside the best model so far, in place of what was kept before.
 
         Where that can't be written, as on a full disk, a `RuntimeWarning` says so: training is
@@ -132,6 +124,6 @@ class Checkpoint:
         return TrainState(params, average, opt_state, epoch, n_steps)
 
 
-def _flat(name: str, state: TrainState) -> dict[str, np.ndarray]:
+def _flat(name: str, state: TrainState) -> Arrays:
     leaves = jax.tree.leaves((state.params, state.average, state.opt_state))
     return {f"{name}.{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}

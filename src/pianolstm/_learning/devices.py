@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -18,6 +18,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"
 
+Tree = TypeVar("Tree")
+
+Shared: TypeAlias = Any
+"""Array of a batch: as it was on one device, else JAX's, with rows on each device."""
+
 
 @lru_cache(maxsize=1)
 def mesh() -> Mesh:
@@ -25,7 +30,9 @@ def mesh() -> Mesh:
     return Mesh(np.array(jax.devices()), (AXIS,))
 
 
-def shared_out(*arrays: np.ndarray) -> tuple[Any, ...]:
+def shared_out(
+    *arrays: np.ndarray,  # (n, …)
+) -> tuple[Shared, ...]:  # (n, …), n a multiple of the devices
     """Arrays of a batch, each with as many rows on each device; filled up with zeros."""
     n_devices, n = jax.device_count(), len(arrays[0])
     if n_devices == 1:
@@ -41,7 +48,7 @@ def shared_out(*arrays: np.ndarray) -> tuple[Any, ...]:
     )
 
 
-def on_all(tree: Any) -> Any:
+def on_all(tree: Tree) -> Tree:
     """Arrays whole on each device."""
     if jax.device_count() == 1:
         return tree
@@ -51,14 +58,16 @@ def on_all(tree: Any) -> Any:
     )
 
 
-def on_one(tree: Any) -> Any:
+def on_one(tree: Tree) -> Tree:
     """Arrays on one device of this process, which need the other processes no more."""
     if jax.device_count() == 1:
         return tree
     return jax.tree.map(lambda a: jax.device_put(np.asarray(a)), tree)
 
 
-def over_devices(function: Callable[..., Any], whole: tuple, batch: tuple) -> Any:
+def over_devices(
+    function: Callable[..., Tree], whole: tuple[object, ...], batch: tuple[object, ...]
+) -> Tree:
     """Sums over a batch, each device adding up its own rows; to be called in a compiled function.
 
     Parameters
@@ -72,7 +81,7 @@ def over_devices(function: Callable[..., Any], whole: tuple, batch: tuple) -> An
         return function(*whole, *batch)
     all_of, rows_of = PartitionSpec(), PartitionSpec(AXIS)
 
-    def on_each(*arrays: Any) -> Any:
+    def on_each(*arrays: object) -> Tree:
         return jax.lax.psum(function(*arrays), AXIS)
 
     return jax.shard_map(

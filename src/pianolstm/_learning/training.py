@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 
 from pianolstm._jax.keys import seed_key
 from pianolstm._jax.programs import LARGE_PROGRAM, program
@@ -33,7 +34,7 @@ from pianolstm._model.losses import softmax_loss
 from pianolstm._model.networks import NetworkConfig, Params, bind, targets_of
 from pianolstm._model.recall import Recall
 from pianolstm.exceptions import PianoLSTMError
-from pianolstm.model import HISTORY_KEYS, History, Model, TrainState, new_history
+from pianolstm.model import HISTORY_KEYS, History, Model, OptimizerFactory, TrainState, new_history
 from pianolstm.tokens import TokenCorpus
 from pianolstm.vocabulary import Corpus
 from pianolstm.windows import WindowBatch, WindowDataset
@@ -56,9 +57,6 @@ throw the loss of held-out music up and down, by 0.2 nats a frame on the chorale
 """
 
 
-OptimizerFactory: TypeAlias = Callable[[Any], optax.GradientTransformation]
-"""Makes an optimiser of a learning rate, as optax's own functions do."""
-
 OPTIMIZERS: dict[str, OptimizerFactory] = {
     "adam": optax.adam,
     "adamw": optax.adamw,
@@ -74,7 +72,7 @@ class _Compiling:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._on_event)
 
-    def _on_event(self, event: str, duration_secs: float, **kwargs: Any) -> None:
+    def _on_event(self, event: str, duration_secs: float, **kwargs: object) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             self.seconds += duration_secs
 
@@ -99,6 +97,10 @@ class Settings:
     checkpoint_minutes: float | None = None
 
 
+Moving: TypeAlias = tuple[Array, Array, optax.OptState | None]
+"""Arrays of a `TrainState`: parameters, their average, moments."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """All that training has come to; a checkpoint holds it beside the best model so far.
@@ -112,7 +114,7 @@ class Progress:
         The epoch of `best`, and its loss.
     step : int
         Steps of the epoch in progress that are done.
-    totals : ndarray of float64, shape (3,)
+    totals : ndarray
         Their sums of loss, right guesses and weights.
     """
 
@@ -122,9 +124,9 @@ class Progress:
     best_epoch: float = 0
     best_loss: float = np.inf
     step: int = 0
-    totals: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    totals: np.ndarray = field(default_factory=lambda: np.zeros(3))  # float64 (3,)
 
-    def moved(self, move: Callable[[Any], Any]) -> Progress:
+    def moved(self, move: Callable[[Moving], Moving]) -> Progress:
         """The same with all arrays on other devices."""
 
         def of(state: TrainState) -> TrainState:
@@ -136,7 +138,7 @@ class Progress:
         return replace(self, state=state, best=best)
 
 
-Call: TypeAlias = Callable[..., list[Any]]
+Call: TypeAlias = Callable[..., list[bool | None]]
 """Calls all callbacks' method of this name, with further arguments; gives what they return."""
 
 
@@ -338,8 +340,14 @@ class Trainer:
         arrays = shared_out(*inputs, np.where(is_target, rows, 0), *how, weights)
         return TrainingBatch(*arrays)
 
-    def _read_sums(self, sums: Array, step: int, n_steps: int, call: Call) -> np.ndarray:
-        """Sums of loss, right guesses and weights of a step: float64, shape (3,)."""
+    def _read_sums(
+        self,
+        sums: Array,  # (4,)
+        step: int,
+        n_steps: int,
+        call: Call,
+    ) -> np.ndarray:  # float64 (3,)
+        """Sums of loss, right guesses and weights of a step."""
         values = np.asarray(sums, np.float64)
         values[0] += values[3] * self.unknown_cost
         if not np.isfinite(values[0]):
@@ -423,55 +431,33 @@ class Trainer:
 
 
 class TrainingBatch(NamedTuple):
-    """Windows of training pieces; n_targets is time, and 1 for the Bi-LSTM.
+    """Windows of training pieces, see `Reader`; n_targets is time, and 1 for the Bi-LSTM."""
 
-    Attributes
-    ----------
-    ids : int32, shape (batch, time)
-    bits : uint32, shape (batch, time, 8)
-        The frames read, see `Reader.inputs`.
-    rows : int32, shape (batch, n_targets)
-    may_hold : bool, shape (batch, n_targets)
-    symbols : int16, shape (batch, n_targets, length)
-        The frames to be predicted, see `Reader.targets`.
-    weights : float32, shape (batch, n_targets)
-        0 leaves a frame out.
-    """
-
-    ids: Any
-    bits: Any
-    rows: Any
-    may_hold: Any
-    symbols: Any
-    weights: Any
+    ids: Array  # int32 (batch, time)
+    bits: Array  # uint32 (batch, time, 8)
+    rows: Array  # int32 (batch, n_targets)
+    may_hold: Array  # bool (batch, n_targets)
+    symbols: Array  # int16 (batch, n_targets, length)
+    weights: Array  # (batch, n_targets): 0 leaves a frame out
 
 
 class StepSettings(NamedTuple):
-    """What one step differs by from others.
+    """What one step differs by from others."""
 
-    Attributes
-    ----------
-    n_before : int32, shape ()
-        Steps that came before.
-    number : uint32, shape (3,)
-        Seed, epoch and step, which the dropout masks follow from.
-    learning_rate, clip_norm : float32, shape ()
-    """
-
-    n_before: Any
-    number: Any
-    learning_rate: Any
-    clip_norm: Any
+    n_before: ArrayLike  # int32 (): steps that came before
+    number: Array | np.ndarray  # uint32 (3,): seed, epoch, step, which dropout masks follow from
+    learning_rate: ArrayLike  # ()
+    clip_norm: ArrayLike  # ()
 
 
 def _sums(
     config: NetworkConfig,
     params: Params,
-    vocabulary: Array,
-    n_tokens: Array,
+    vocabulary: Array,  # uint32 (n_rows, 8)
+    n_tokens: Array,  # int32 ()
     batch: TrainingBatch,
-    key: Array | None,
-) -> tuple[Array, Array]:
+    key: Array | None,  # key (batch,)
+) -> tuple[Array, Array]:  # (), (4,)
     """Sum of the loss; and sums of loss, right guesses, weights, targets outside the vocabulary."""
     network = bind(config, params)
     ids, bits, *targets = batch
@@ -488,8 +474,12 @@ def _sums(
     return loss, jnp.stack([loss, n_right, weight, n_unknown])
 
 
-def _gradients(config: NetworkConfig, params: Array, *arrays: Any) -> tuple[Array, Array]:
-    """Sums over a batch, as in `_sums`, and the gradients of its loss, both vectors."""
+def _gradients(
+    config: NetworkConfig,
+    params: Array,  # (n_parameters,)
+    *arrays: Array | TrainingBatch,  # as `_sums` takes them
+) -> tuple[Array, Array]:  # (4,), (n_parameters,)
+    """Sums over a batch, as in `_sums`, and the gradients of its loss."""
     loss, tree = partial(_sums, config), networks.unflatten(config, params)
     (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(tree, *arrays)
     return sums, networks.flatten(gradients, jnp)
@@ -499,14 +489,14 @@ def _gradients(config: NetworkConfig, params: Array, *arrays: Any) -> tuple[Arra
 def train_step(
     config: NetworkConfig,
     factory: OptimizerFactory,
-    params: Array,
-    average: Array,
-    opt_state: Any,
-    vocabulary: Array,
-    n_tokens: Array,
+    params: Array,  # (n_parameters,)
+    average: Array,  # (n_parameters,)
+    opt_state: optax.OptState,
+    vocabulary: Array,  # uint32 (n_rows, 8)
+    n_tokens: Array,  # int32 ()
     batch: TrainingBatch,
     step: StepSettings,
-) -> tuple[Array, Array, Any, Array]:
+) -> tuple[Array, Array, optax.OptState, Array]:  # (n_parameters,), (n_parameters,), …, (4,)
     """One step on one batch: parameters, their average, moments, sums as in `_sums`."""
     seed, *numbers = step.number
     key = reduce(jax.random.fold_in, numbers, seed_key(seed))
@@ -531,15 +521,19 @@ def with_moments(state: TrainState, config: NetworkConfig, factory: OptimizerFac
 
 
 @program(n_static=2)
-def _first_moments(config: NetworkConfig, factory: OptimizerFactory, params: Array) -> Any:
+def _first_moments(
+    config: NetworkConfig,
+    factory: OptimizerFactory,
+    params: Array,  # (n_parameters,)
+) -> optax.OptState:
     return optimizer(config, factory, 0.0, 0.0).init(params)
 
 
 def optimizer(
     config: NetworkConfig,
     factory: OptimizerFactory,
-    learning_rate: float | Array,
-    clip_norm: float | Array,
+    learning_rate: ArrayLike,  # ()
+    clip_norm: ArrayLike,  # ()
 ) -> optax.GradientTransformation:
     """An optimiser of the vector of parameters, after clipping by the global norm.
 
@@ -558,7 +552,9 @@ def _of_tree(
     """An optimiser of trees, as one of vectors."""
     tree = partial(networks.unflatten, config)
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         updates, state = of_tree.update(tree(updates), state, tree(params))
         return networks.flatten(updates, jnp), state
 

@@ -8,27 +8,25 @@ import os
 import tempfile
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from pianolstm._model.networks import Leaf, Params
 from pianolstm.exceptions import ModelFileError
 
 FORMAT = "pianolstm-model"
 FORMAT_VERSION = 1
 
+Arrays: TypeAlias = dict[str, np.ndarray]
+"""Arrays by name, of any shapes and types."""
 
-def write_model(path: str | PathLike[str], arrays: dict[str, np.ndarray], header: dict) -> None:
-    """Write a model; under its own name only when it is whole.
+Header: TypeAlias = dict[str, Any]
+"""Settings by name: anything that JSON holds."""
 
-    Parameters
-    ----------
-    path : path
-        Where to.
-    arrays : dict of str to ndarray
-    header : dict
-        Anything that JSON holds.
-    """
+
+def write_model(path: str | PathLike[str], arrays: Arrays, header: Header) -> None:
+    """Write a model; under its own name only when it is whole."""
     from safetensors.numpy import save
 
     target = Path(path)
@@ -63,7 +61,7 @@ def write_model(path: str | PathLike[str], arrays: dict[str, np.ndarray], header
         raise
 
 
-def read_model(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_model(path: str | PathLike[str]) -> tuple[Arrays, Header]:
     """Read a model's arrays and header.
 
     Raises
@@ -110,17 +108,19 @@ def with_nan(history: dict[str, list[float | None]]) -> dict[str, list[float]]:
     return {k: [nan if v is None else v for v in values] for k, values in history.items()}
 
 
-def named_leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+def named_leaves(tree: Params | Leaf, prefix: str = "") -> dict[str, Leaf]:
     """Leaves of a nested dict by dotted names."""
     if not isinstance(tree, dict):
         return {prefix: tree}
-    named: dict[str, Any] = {}
+    named: dict[str, Leaf] = {}
     for key, value in tree.items():
         named.update(named_leaves(value, f"{prefix}.{key}" if prefix else str(key)))
     return named
 
 
-def fill_leaves(tree: Any, arrays: dict[str, np.ndarray], name: str, prefix: str = "") -> Any:
+def fill_leaves(
+    tree: Params | Leaf, arrays: Arrays, name: str, prefix: str = ""
+) -> Params | np.ndarray:
     """The nested dict with arrays in place of its leaves.
 
     Raises

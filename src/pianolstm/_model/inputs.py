@@ -20,19 +20,10 @@ MULTIPLE = 4
 
 
 class Transposed(NamedTuple):
-    """How the pieces of a corpus are transposed.
+    """How the pieces of a corpus are transposed, by `limit` semitones down to `limit` up."""
 
-    Attributes
-    ----------
-    rows : ndarray of int32, shape (2 * limit + 1, n_chords)
-        The row of each chord in the vocabulary, -1 where it is outside, from `limit` semitones down
-        to `limit` up.
-    steps : ndarray of int64, shape (n_pieces,)
-        Semitones that each piece is transposed by.
-    """
-
-    rows: np.ndarray
-    steps: np.ndarray
+    rows: np.ndarray  # int32 (2 * limit + 1, n_chords): each chord's in the vocabulary; -1 outside
+    steps: np.ndarray  # int64 (n_pieces,): semitones that each piece is transposed by
 
 
 class Reader:
@@ -42,7 +33,7 @@ class Reader:
     ----------
     corpus : Corpus
         The table of chords.
-    hidden : ndarray of int, default=()
+    hidden : ndarray, default=()
         Ids treated as chords outside the vocabulary.
     transposed : Transposed, default=None
         How pieces are transposed; None not at all.
@@ -56,7 +47,7 @@ class Reader:
     def __init__(
         self,
         corpus: Corpus,
-        hidden: np.ndarray | tuple[()] = (),
+        hidden: np.ndarray | tuple[()] = (),  # int (n,)
         transposed: Transposed | None = None,
         *,
         spell: bool = False,
@@ -87,15 +78,13 @@ class Reader:
         self._steps, self._limit = transposed.steps, len(table) // 2
 
     def inputs(
-        self, ids: np.ndarray, pieces: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids as the network counts them, and bits (…, 8); other chords have no id of its rows.
+        self,
+        ids: np.ndarray,  # int (…)
+        pieces: np.ndarray | None = None,  # int (len(ids),)
+    ) -> tuple[np.ndarray, np.ndarray]:  # int32 (…), uint32 (…, 8)
+        """Ids as the network counts them, and bits; other chords have no id of its rows.
 
-        Parameters
-        ----------
-        ids : ndarray of int, shape (…)
-        pieces : ndarray of int, shape (len(ids),), default=None
-            The piece of each row of ids; None takes the chords as they were written.
+        `pieces` is the piece of each row of ids; None takes the chords as they were written.
         """
         bits = self._words[ids]
         if pieces is not None:
@@ -107,26 +96,20 @@ class Reader:
         return self._inputs[self._row(ids, pieces), ids], bits
 
     def targets(
-        self, ids: np.ndarray, before: np.ndarray, pieces: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self,
+        ids: np.ndarray,  # int (…): `Corpus.end` may be among them
+        before: np.ndarray,  # int (…): the frames before them
+        pieces: np.ndarray | None = None,  # int (len(ids),): as for `inputs`
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # int32 (…), bool (…), int16 (…, length)
         """What is to be predicted.
-
-        Parameters
-        ----------
-        ids : ndarray of int, shape (…)
-            `Corpus.end` may be among them.
-        before : ndarray of int, shape (…)
-            The frames before them.
-        pieces : ndarray of int, default=None
-            As for `inputs`.
 
         Returns
         -------
-        rows : ndarray of int32, shape (…)
+        rows
             Of the softmax; -1 where there is no target.
-        may_hold : ndarray of bool, shape (…)
+        may_hold
             Whether the row `HOLD` is possible: what sounds, held on, is outside the vocabulary.
-        symbols : ndarray of int16, shape (…, length)
+        symbols
             How it is spelled; `SKIPPED` where it is not.
         """
         row, held = self._row(ids, pieces), self._held[before]
@@ -142,27 +125,32 @@ class Reader:
             symbols[ids == held] = SKIPPED
         return targets.astype(np.int32), may_hold, symbols
 
-    def _row(self, ids: np.ndarray, pieces: np.ndarray | None) -> np.ndarray | int:
+    def _row(
+        self,
+        ids: np.ndarray,  # int (…)
+        pieces: np.ndarray | None,  # int (len(ids),)
+    ) -> np.ndarray | int:  # int64 (len(ids), 1, …)
         """Which row of the tables each row of ids is read from."""
         if pieces is None:
             return self._limit
         return self._limit + self._steps[pieces].reshape(-1, *[1] * (ids.ndim - 1))
 
 
-def _with_ends(table: np.ndarray, ends: list[int]) -> np.ndarray:
+def _with_ends(
+    table: np.ndarray,  # int (n, n_chords)
+    ends: list[int],
+) -> np.ndarray:  # int32 (n, n_chords + len(ends))
     columns = np.broadcast_to(ends, (len(table), len(ends)))
     return np.concatenate([table, columns], axis=1).astype(np.int32)
 
 
-def spelled(chords: np.ndarray) -> np.ndarray:
-    """Symbols of chords: int16, shape (n, length), each list ended by at least one `LAST`.
+def spelled(
+    chords: np.ndarray,  # uint64 (n, 4)
+) -> np.ndarray:  # int16 (n, length)
+    """Symbols of chords, each list ended by at least one `LAST`.
 
     A note is one of 256 symbols, the bits of a chord (see `pianolstm.chords`): a pitch, or 128 more
     where it is struck again. They ascend.
-
-    Parameters
-    ----------
-    chords : ndarray of uint64, shape (n, 4)
     """
     planes = unpack(chords).reshape(-1, 2, N_PITCHES).astype(bool)
     counts = planes[:, 0].sum(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ from jax import Array
 from pianolstm._jax.programs import program
 from pianolstm._model.inputs import Reader
 from pianolstm._model.losses import Output, log_likelihoods, logits_of
-from pianolstm._model.networks import NetworkConfig, Params, bind, targets_of
+from pianolstm._model.networks import Carry, NetworkConfig, Params, bind, targets_of
 from pianolstm._model.recall import Recall
 from pianolstm.vocabulary import Corpus, PitchBernoulli
 from pianolstm.windows import PAD, START
@@ -26,57 +25,36 @@ ROWS = (256, 2048)
 
 @dataclass(frozen=True)
 class PieceLikelihood:
-    """Log-likelihoods along one piece.
+    """Log-likelihoods along one piece."""
 
-    Attributes
-    ----------
-    frames : ndarray of int, shape (n,)
-        The frames that were predicted.
-    log_p : ndarray of float64, shape (n,)
-        Nats of each.
-    right : ndarray of bool, shape (n,)
-        Whether the frame's chord was the most likely one.
-    """
-
-    frames: np.ndarray
-    log_p: np.ndarray
-    right: np.ndarray
+    frames: np.ndarray  # int64 (n,): the frames that were predicted
+    log_p: np.ndarray  # float64 (n,): nats of each
+    right: np.ndarray  # bool (n,): whether the frame's chord was the most likely one
 
 
 def evaluate(
     config: NetworkConfig,
     params: Params,
-    vocabulary: Array,
+    vocabulary: Array,  # uint32 (n_rows, 8): bits of the rows of the softmax
     corpus: Corpus,
     bernoulli: PitchBernoulli,
     recall: Recall | None = None,
     *,
     stride: int = 1,
 ) -> list[PieceLikelihood]:
-    """Log-likelihood of every frame, chords outside the vocabulary included.
+    """Log-likelihood of every frame of each piece, chords outside the vocabulary included.
 
     Causal networks carry their state over the whole piece. The Bi-LSTM reads a window for each
     frame.
 
     Parameters
     ----------
-    config, params
-        The network.
-    vocabulary : Array of uint32, shape (n_rows, 8)
-        Bits of the rows of the softmax.
-    corpus : Corpus
-        The pieces.
     bernoulli : PitchBernoulli
         What a chord outside the vocabulary costs beside the probability of being one.
     recall : Recall, default=None
         What share chords have that are recalled, where any are; None gives the network's alone.
     stride : int, default=1
         Bi-LSTM only: predict one frame of every `stride`, drawn once and for all.
-
-    Returns
-    -------
-    list of PieceLikelihood
-        One a piece.
     """
     reader = Reader(corpus, spell=config.spell)
     frames = _frames(corpus, 1 if config.is_causal else stride)
@@ -127,9 +105,13 @@ def _mix_recalled(
 
 
 def probabilities(
-    config: NetworkConfig, params: Params, vocabulary: Array, corpus: Corpus, recall: Recall
-) -> list[np.ndarray]:
-    """Of each chord of the vocabulary: float32, shape (n_frames, n_tokens) for each piece."""
+    config: NetworkConfig,
+    params: Params,
+    vocabulary: Array,  # uint32 (n_rows, 8)
+    corpus: Corpus,
+    recall: Recall,
+) -> list[np.ndarray]:  # (n_frames, n_tokens) for each piece
+    """Of each chord of the vocabulary."""
     reader = Reader(corpus, spell=config.spell)
     features = _features(config, params, corpus, reader, _frames(corpus, 1))
     output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
@@ -155,14 +137,22 @@ def probabilities(
 
 @program()
 def _softmax_rows(
-    _: NetworkConfig, output: Output, features: Array, may_hold: Array, before: Array
-) -> Array:
+    _: NetworkConfig,
+    output: Output,
+    features: Array,  # (n, width)
+    may_hold: Array,  # bool (n,)
+    before: Array,  # uint32 (n, 4)
+) -> Array:  # (n, n_rows)
     return jax.nn.softmax(logits_of(features, output, may_hold, before))
 
 
 @program(n_static=2)
 def output_table(
-    config: NetworkConfig, goes_on: bool, params: Params, vocabulary: Array, n_tokens: Array
+    config: NetworkConfig,
+    goes_on: bool,
+    params: Params,
+    vocabulary: Array,  # uint32 (n_rows, 8)
+    n_tokens: Array,  # int32 ()
 ) -> Output:
     """The softmax; the same for every frame of a piece."""
     return bind(config, params).output(vocabulary, n_tokens, goes_on=goes_on)
@@ -170,12 +160,16 @@ def output_table(
 
 @program()
 def _read(
-    config: NetworkConfig, params: Params, carry: Any, ids: Array, bits: Array
-) -> tuple[Array, Any]:
+    config: NetworkConfig,
+    params: Params,
+    carry: Carry,
+    ids: Array,  # int32 (batch, time)
+    bits: Array,  # uint32 (batch, time, 8)
+) -> tuple[Array, Carry]:  # (batch, n_targets, width)
     return bind(config, params)(ids, bits, carry)
 
 
-def _frames(corpus: Corpus, stride: int) -> list[np.ndarray]:
+def _frames(corpus: Corpus, stride: int) -> list[np.ndarray]:  # int64 (n,) for each piece
     """Frames of each piece to be scored: one of every `stride`.
 
     Drawn, and always the same: at equal distances they might all be on the beat, where chords
@@ -194,8 +188,8 @@ def _features(
     params: Params,
     corpus: Corpus,
     reader: Reader,
-    frames: list[np.ndarray],
-) -> list[np.ndarray]:
+    frames: list[np.ndarray],  # int64 (n,) for each piece
+) -> list[np.ndarray]:  # (n, width) for each piece
     """What predicts the given frames of each piece; causal networks give all of them."""
     if config.is_causal:
         return _carried(config, params, corpus, reader)
@@ -204,7 +198,7 @@ def _features(
 
 def _carried(
     config: NetworkConfig, params: Params, corpus: Corpus, reader: Reader
-) -> list[np.ndarray]:
+) -> list[np.ndarray]:  # (n_frames, width) for each piece
     """Features of every frame of each piece; pieces side by side, state carried along them."""
     time = config.window_size
     lengths = [len(tokens) for tokens in corpus.tokens]
@@ -241,8 +235,8 @@ def _windowed(
     params: Params,
     corpus: Corpus,
     reader: Reader,
-    frames: list[np.ndarray],
-) -> list[np.ndarray]:
+    frames: list[np.ndarray],  # int64 (n,) for each piece
+) -> list[np.ndarray]:  # (n, width) for each piece
     """Features of the given frames of each piece, each from the window before it."""
     lanes, size = 64, config.window_size
     # The window before frame t begins at t here.
@@ -264,12 +258,12 @@ def _score_rows(
     config: NetworkConfig,
     params: Params,
     output: Output,
-    features: Array,
-    rows: Array,
-    may_hold: Array,
-    symbols: Array,
-    before: Array,
-) -> tuple[Array, Array]:
+    features: Array,  # (n, width)
+    rows: Array,  # int32 (n,)
+    may_hold: Array,  # bool (n,)
+    symbols: Array,  # int16 (n, length)
+    before: Array,  # uint32 (n, 8)
+) -> tuple[Array, Array]:  # (n,), bool (n,)
     targets = targets_of(bind(config, params), features, rows, may_hold, symbols, before)
     return log_likelihoods(features, output, targets)
 
@@ -278,11 +272,11 @@ def _likelihoods(
     config: NetworkConfig,
     params: Params,
     output: Output,
-    features: np.ndarray,
+    features: np.ndarray,  # (n, width)
     reader: Reader,
-    ids: np.ndarray,
-    before: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+    ids: np.ndarray,  # int (n,)
+    before: np.ndarray,  # int (n,)
+) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,), bool (n,)
     """Log-likelihood of each target and whether it is the most likely, in rows of few sizes."""
     log_p, right = np.empty(len(ids)), np.empty(len(ids), bool)
     first = 0

@@ -19,71 +19,52 @@ CHUNK_LOGITS = 2**22
 """Logits held at once: 16 MB, whatever the batch and the vocabulary."""
 
 Sums: TypeAlias = tuple[Array, Array]
+"""Weighted sums of nats and of right first guesses, each ()."""
+
+Rows: TypeAlias = tuple[Array, ...]
+"""Arrays with a row for each frame."""
+
+Running: TypeAlias = tuple[Sums, Array, Array]
+"""Sums of the chunks so far, gradients of the table (n_rows, width) and of the bias (n_rows,)."""
 
 
 class Output(NamedTuple):
     """The softmax.
 
-    Attributes
-    ----------
-    table : Array, shape (n_rows, width)
-    bias : Array, shape (n_rows,)
-    struck : Array of uint32, shape (n_rows, 4), or None
-        Bits of the pitches that a row strikes again: it is possible only where they sounded in the
-        frame before. None does not ask.
+    A row that strikes pitches again is possible only where they sounded in the frame before, unless
+    `struck` is None.
     """
 
-    table: Array
-    bias: Array
-    struck: Array | None
+    table: Array  # (n_rows, width)
+    bias: Array  # (n_rows,)
+    struck: Array | None  # uint32 (n_rows, 4): bits of the pitches that a row strikes again
 
 
 class Targets(NamedTuple):
-    """What is predicted; arrays of shape (n,) if not said otherwise.
+    """What is predicted."""
 
-    Attributes
-    ----------
-    rows : int32
-        Of the softmax; the last where the frame is no row.
-    may_hold : bool
-        Whether the row `HOLD` is possible.
-    before : uint32, shape (n, 4)
-        Bits of the pitches that sounded in the frame before.
-    log_spelled : float32
-        Nats of the frame's notes, given that they are spelled.
-    """
-
-    rows: Array
-    may_hold: Array
-    before: Array
-    log_spelled: Array
+    rows: Array  # int32 (n,): of the softmax; the last where the frame is no row
+    may_hold: Array  # bool (n,): whether the row `HOLD` is possible
+    before: Array  # uint32 (n, 4): bits of the pitches that sounded in the frame before
+    log_spelled: Array  # (n,): nats of the frame's notes, given that they are spelled
 
 
 @jax.custom_vjp
-def softmax_loss(features: Array, output: Output, targets: Targets, weights: Array) -> Sums:
+def softmax_loss(
+    features: Array,  # (n, width)
+    output: Output,
+    targets: Targets,  # of n frames
+    weights: Array,  # (n,): 0 leaves a frame out
+) -> Sums:
     """Weighted sum of the negative log-likelihoods of the targets, and of right first guesses.
 
     The logits of frame n are ``features[n] @ table.T + bias``. They are made chunk by chunk over n.
     When a gradient is asked for, it is computed while a chunk's logits are there, so that they are
-    neither kept nor made twice.
-
-    Parameters
-    ----------
-    features : Array, shape (n, width)
-    output : Output
-    targets : Targets
-    weights : Array, shape (n,)
-        Weight of each frame; 0 leaves it out.
-
-    Returns
-    -------
-    loss : Array, shape ()
-        Nats.
-    n_right : Array, shape ()
-        Weighted count of frames whose target has the highest logit; it has no gradient.
+    neither kept nor made twice. The count of right guesses, frames whose target has the highest
+    logit, has none.
     """
 
-    def chunk(sums: Sums, rows: tuple[Array, ...]) -> tuple[Sums, None]:
+    def chunk(sums: Sums, rows: Rows) -> tuple[Sums, None]:
         x, weight, *target = rows
         loss, n_right, *_ = _chunk_loss(x, output, Targets(*target), weight)
         return (sums[0] + loss, sums[1] + n_right), None
@@ -93,11 +74,14 @@ def softmax_loss(features: Array, output: Output, targets: Targets, weights: Arr
 
 
 def _softmax_loss_fwd(
-    features: Array, output: Output, targets: Targets, weights: Array
-) -> tuple[Sums, tuple]:
+    features: Array,  # (n, width)
+    output: Output,
+    targets: Targets,
+    weights: Array,  # (n,)
+) -> tuple[Sums, tuple[Array, ...]]:  # gradients: (n, width), (n_rows, width), (n_rows,), (n,)
     table, bias, _ = output
 
-    def chunk(carry: tuple, rows: tuple[Array, ...]) -> tuple[tuple, tuple[Array, Array]]:
+    def chunk(carry: Running, rows: Rows) -> tuple[Running, Rows]:
         (loss, n_right), d_table, d_bias = carry
         x, weight, *target = rows
         chunk_loss, chunk_right, exps, total, by_row = _chunk_loss(
@@ -123,7 +107,10 @@ def _softmax_loss_fwd(
     return sums, (d_features, d_table, d_bias, d_spelled.reshape(-1)[:n])
 
 
-def _softmax_loss_bwd(gradients: tuple[Array, ...], cotangents: Sums) -> tuple[Any, ...]:
+def _softmax_loss_bwd(
+    gradients: tuple[Array, ...],  # as `_softmax_loss_fwd` gives them
+    cotangents: Sums,
+) -> tuple[Array, Output, Targets, None]:  # (n, width)
     d_features, d_table, d_bias, d_spelled = (g * cotangents[0] for g in gradients)
     nothing: Any = None
     output = Output(d_table, d_bias, nothing)
@@ -133,22 +120,14 @@ def _softmax_loss_bwd(gradients: tuple[Array, ...], cotangents: Sums) -> tuple[A
 softmax_loss.defvjp(_softmax_loss_fwd, _softmax_loss_bwd)
 
 
-def log_likelihoods(features: Array, output: Output, targets: Targets) -> tuple[Array, Array]:
-    """Log-likelihood of each target, and whether it has the highest logit; chunk by chunk.
+def log_likelihoods(
+    features: Array,  # (n, width)
+    output: Output,
+    targets: Targets,
+) -> tuple[Array, Array]:  # (n,), bool (n,)
+    """Nats of each target, and whether it has the highest logit; chunk by chunk."""
 
-    Parameters
-    ----------
-    features, output, targets
-        As for `softmax_loss`.
-
-    Returns
-    -------
-    log_p : Array, shape (n,)
-        Nats.
-    right : Array of bool, shape (n,)
-    """
-
-    def chunk(rows: tuple[Array, ...]) -> tuple[Array, Array]:
+    def chunk(rows: Rows) -> tuple[Array, Array]:  # (n,), bool (n,)
         x, *target = rows
         logits = logits_of(x, output, target[1], target[2])
         at_target, joint, _ = _routes(logits, Targets(*target))
@@ -159,7 +138,12 @@ def log_likelihoods(features: Array, output: Output, targets: Targets) -> tuple[
     return log_p.reshape(-1)[:n], right.reshape(-1)[:n]
 
 
-def logits_of(x: Array, output: Output, may_hold: Array, before: Array) -> Array:
+def logits_of(
+    x: Array,  # (n, width)
+    output: Output,
+    may_hold: Array,  # bool (n,)
+    before: Array,  # uint32 (n, 4)
+) -> Array:  # (n, n_rows)
     """Logits of all rows; `NEVER` of those that are impossible. For arguments, see `Targets`."""
     table, bias, struck = output
     logits = x @ table.T + bias
@@ -173,8 +157,11 @@ def logits_of(x: Array, output: Output, may_hold: Array, before: Array) -> Array
 
 
 def _chunk_loss(
-    x: Array, output: Output, targets: Targets, weight: Array
-) -> tuple[Array, Array, Array, Array, Array]:
+    x: Array,  # (n, width)
+    output: Output,
+    targets: Targets,
+    weight: Array,  # (n,)
+) -> tuple[Array, Array, Array, Array, Array]:  # (), (), (n, n_rows), (n,), (n,)
     """Loss and right guesses of a chunk; exps of its logits less their maximum, and their sums.
 
     And the share of each likelihood that is due to the target's own row.
@@ -188,7 +175,10 @@ def _chunk_loss(
     return loss, jnp.sum(weight * (at_target >= highest)), exps, total, by_row
 
 
-def _routes(logits: Array, targets: Targets) -> tuple[Array, Array, Array]:
+def _routes(
+    logits: Array,  # (n, n_rows)
+    targets: Targets,
+) -> tuple[Array, Array, Array]:  # (n,), (n,), (n,)
     """Logit of the target's row, of both routes together, and the share of the row in that."""
     at_target = jnp.take_along_axis(logits, targets.rows[:, None], axis=-1)[:, 0]
     is_row = targets.rows != logits.shape[-1] + OTHER
@@ -197,8 +187,11 @@ def _routes(logits: Array, targets: Targets) -> tuple[Array, Array, Array]:
     return at_target, joint, jnp.exp(by_row - joint)
 
 
-def _chunks(output: Output, *arrays: Array) -> tuple[Array, ...]:
-    """Arrays (n, …) as (n_chunks, rows, …), filled with zeros at the end."""
+def _chunks(
+    output: Output,
+    *arrays: Array,  # (n, …)
+) -> tuple[Array, ...]:  # (n_chunks, rows, …)
+    """Arrays cut in chunks, filled with zeros at the end."""
     n = len(arrays[0])
     fewest = -(-n * len(output.bias) // CHUNK_LOGITS)
     # A few chunks more are cheaper than rows of zeros.

@@ -16,7 +16,8 @@ are in Flax's order: input, forget, cell, output.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from types import ModuleType
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +26,28 @@ from flax import nnx
 from jax import Array, lax
 from jax.core import Tracer
 
-Carry: TypeAlias = tuple[Array, Array]
+from pianolstm._jax.keys import Rngs
+
+LSTMCarry: TypeAlias = tuple[Array, Array]
 """Cell state c and output h, each (batch, units), as in Flax."""
 
-Affine: TypeAlias = tuple[Any, Any]
-"""Kernel and bias."""
+Affine: TypeAlias = tuple[Array | np.ndarray, Array | np.ndarray]
+"""Kernel (in_features, out_features) and bias (out_features,)."""
+
+Initializer: TypeAlias = Callable[..., Array]
+"""Gives parameters of a key, a shape and a type, as Flax asks for them."""
+
+Kept: TypeAlias = tuple[Array, ...]
+"""Outputs, cells (time, batch, units) and activated gates (time, batch, 4 * units) of all steps."""
+
+State: TypeAlias = tuple[Kept, LSTMCarry]
+"""What steps on the way forth hand on."""
+
+Residuals: TypeAlias = tuple[Array, Array, Array, LSTMCarry, Kept]
+"""Of the way back: inputs, both kernels, first carry, and what is kept of the steps."""
+
+Sums: TypeAlias = tuple[Array, Array, Array, LSTMCarry]
+"""Gradients of kernel, bias and recurrent kernel so far, and of the carry."""
 
 CHUNK_ROWS = 1280
 """Rows (steps times batch) whose gates are made at once: they stay in the processor's cache."""
@@ -52,7 +70,7 @@ class LSTMLayer(nnx.Module):
         Source of the initial parameters.
     """
 
-    def __init__(self, in_features: int, units: int, *, rngs: Any) -> None:
+    def __init__(self, in_features: int, units: int, *, rngs: Rngs) -> None:
         self.cell = nnx.OptimizedLSTMCell(
             in_features,
             units,
@@ -63,26 +81,17 @@ class LSTMLayer(nnx.Module):
         )
 
     def __call__(
-        self, x: Array, carry: Carry, *, valid: Array | None = None, reverse: bool = False
-    ) -> tuple[Array, Carry]:
-        """Run over a sequence.
+        self,
+        x: Array,  # (batch, time, in_features)
+        carry: LSTMCarry,
+        *,
+        valid: Array | None = None,  # bool (batch, time)
+        reverse: bool = False,
+    ) -> tuple[Array, LSTMCarry]:  # (batch, time, units)
+        """Run over a sequence from a state; give the outputs, and the state after all steps.
 
-        Parameters
-        ----------
-        x : Array, shape (batch, time, in_features)
-            Inputs.
-        carry : tuple of Array
-            State before the first step (before the last, if `reverse`).
-        valid : Array of bool, shape (batch, time), default=None
-            At a step that is not valid the state is set to zero.
-        reverse : bool, default=False
-            Run from the last step to the first.
-
-        Returns
-        -------
-        outputs : Array, shape (batch, time, units)
-        carry : tuple of Array
-            State after the last step taken.
+        At a step that is not valid the state is set to zero. `reverse` runs from the last step to
+        the first.
         """
         if x.shape[1] == 1 and valid is None:
             carry, h = self.cell(carry, x[:, 0])
@@ -97,7 +106,7 @@ class LSTMLayer(nnx.Module):
         outputs, carry = _run(x, valid, kernel, bias[...], recurrent, carry)
         return jnp.swapaxes(outputs[::-1] if reverse else outputs, 0, 1), carry
 
-    def initial_carry(self, batch: int, xp: Any = jnp) -> Carry:
+    def initial_carry(self, batch: int, xp: ModuleType = jnp) -> LSTMCarry:
         """A state of zeros; see `ChordNetwork.initial_carry`."""
         kernel = self.cell.dense_h.kernel[...]
         zeros = xp.zeros((batch, self.cell.hidden_features), kernel.dtype)
@@ -111,8 +120,12 @@ class LSTMLayer(nnx.Module):
         return np.concatenate(kernels), bias[...]
 
     @staticmethod
-    def step(weights: Affine, x: Array, carry: Carry) -> tuple[Array, Carry]:
-        """The layer's function of one step, x (lanes, in_features), on parameters laid out."""
+    def step(
+        weights: Affine,
+        x: Array,  # (lanes, in_features)
+        carry: LSTMCarry,
+    ) -> tuple[Array, LSTMCarry]:  # (lanes, units)
+        """The layer's function of one step, on parameters laid out."""
         c, h = carry
         gates = affine(weights, jnp.concatenate([x, h], axis=1))
         i, f, g, o = jnp.split(gates, 4, axis=1)
@@ -123,44 +136,54 @@ class LSTMLayer(nnx.Module):
 
 @jax.custom_vjp
 def _run(
-    x: Array, valid: Array | None, kernel: Array, bias: Array, recurrent: Array, carry: Carry
-) -> tuple[Array, Carry]:
-    """Outputs (time, batch, units) and last carry of inputs (time, batch, in_features)."""
+    x: Array,  # (time, batch, in_features)
+    valid: Array | None,  # bool (time, batch)
+    kernel: Array,  # (in_features, 4 * units)
+    bias: Array,  # (4 * units,)
+    recurrent: Array,  # (units, 4 * units)
+    carry: LSTMCarry,
+) -> tuple[Array, LSTMCarry]:  # (time, batch, units)
+    """Outputs and last carry."""
     (outputs, *_), carry = _forward(x, valid, kernel, bias, recurrent, carry, keep=False)
     return outputs, carry
 
 
 def _run_fwd(
-    x: Array, valid: Array | None, kernel: Array, bias: Array, recurrent: Array, carry: Carry
-) -> tuple:
+    x: Array,  # (time, batch, in_features)
+    valid: Array | None,  # bool (time, batch)
+    kernel: Array,  # (in_features, 4 * units)
+    bias: Array,  # (4 * units,)
+    recurrent: Array,  # (units, 4 * units)
+    carry: LSTMCarry,
+) -> tuple[tuple[Array, LSTMCarry], Residuals]:  # (time, batch, units)
     kept, last = _forward(x, valid, kernel, bias, recurrent, carry, keep=True)
     return (kept[0], last), (x, kernel, recurrent, carry, kept)
 
 
 def _forward(
-    x: Array,
-    valid: Array | None,
-    kernel: Array,
-    bias: Array,
-    recurrent: Array,
-    carry: Carry,
+    x: Array,  # (time, batch, in_features)
+    valid: Array | None,  # bool (time, batch)
+    kernel: Array,  # (in_features, 4 * units)
+    bias: Array,  # (4 * units,)
+    recurrent: Array,  # (units, 4 * units)
+    carry: LSTMCarry,
     *,
     keep: bool,
-) -> tuple[tuple[Array, ...], Carry]:
+) -> State:
     """Outputs of all steps, if `keep` also cells and activated gates; and the last carry."""
     (time, batch, _), units = x.shape, recurrent.shape[0]
     n = _chunk_length(time, batch)
     scale = np.full(4 * units, 0.5, x.dtype)  # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2
     scale[2 * units : 3 * units] = 1
 
-    def chunk(k: Array, state: tuple) -> tuple:
+    def chunk(k: Array, state: State) -> State:  # k: int32 ()
         inputs = lax.dynamic_slice_in_dim(x, k * n, n)
         gates = (_rows(inputs) @ kernel + bias).reshape(n, batch, -1)
         if valid is not None:
             now = lax.dynamic_slice_in_dim(valid, k * n, n)
             gates = jnp.where(now[..., None], gates, BLANK)
 
-        def step(j: Array, state: tuple) -> tuple:
+        def step(j: Array, state: State) -> State:  # j: int32 ()
             kept, (c, h) = state
             activated = jnp.tanh((_at(gates, j) + h @ recurrent) * scale) * scale + (1 - scale)
             i, f, g, o = jnp.split(activated, 4, axis=-1)
@@ -180,12 +203,18 @@ def _forward(
     return lax.fori_loop(0, time // n, chunk, (kept, carry))
 
 
-def _run_bwd(residuals: tuple, cotangents: tuple) -> tuple:
+def _run_bwd(
+    residuals: Residuals,
+    cotangents: tuple[Array, LSTMCarry],  # (time, batch, units)
+) -> tuple[Array, None, Array, Array, Array, LSTMCarry]:  # gradients of what `_run` takes
     x, kernel, recurrent, (c0, h0), (outputs, cells, activated) = residuals
     d_outputs, d_carry = cotangents
     n = _chunk_length(*x.shape[:2])
 
-    def chunk(sums: tuple, arrays: tuple) -> tuple[tuple, Array]:
+    def chunk(
+        sums: Sums,
+        arrays: tuple[Array, ...],  # of a chunk, (n, batch, …), and carried to it, (batch, units)
+    ) -> tuple[Sums, Array]:  # (n, batch, in_features)
         d_kernel, d_bias, d_recurrent, d_carry = sums
         x, d_outputs, outputs, cells, activated, c_before, h_before = arrays
         # All that does not depend on the gradients carried, for the whole chunk at once.
@@ -196,7 +225,7 @@ def _run_bwd(residuals: tuple, cotangents: tuple) -> tuple:
             [g * i * (1 - i), before * f * (1 - f), i * (1 - g**2), tanh_c * o * (1 - o)], axis=-1
         )
 
-        def step(carry: Carry, now: tuple) -> tuple[Carry, Array]:
+        def step(carry: LSTMCarry, now: tuple[Array, ...]) -> tuple[LSTMCarry, Array]:  # (batch, …)
             d_c, d_h = carry
             slope, to_c, f, d_output = now
             d_h = d_h + d_output
@@ -237,25 +266,29 @@ def _chunk_length(time: int, batch: int) -> int:
     return n if 2 * n >= longest else time
 
 
-def _rows(a: Array) -> Array:
+def _rows(a: Array) -> Array:  # (time, batch, width) -> (time * batch, width)
     """One row a step and sequence. A product of matrices is faster than one of three axes."""
     return a.reshape(-1, a.shape[-1])
 
 
-def _at(a: Array, i: Array) -> Array:
+def _at(a: Array, i: Array) -> Array:  # (n, …), int32 () -> (…)
     return lax.dynamic_index_in_dim(a, i, 0, keepdims=False)
 
 
-def affine(weights: Affine, x: Array) -> Array:
+def affine(weights: Affine, x: Array) -> Array:  # (n, in_features) -> (n, out_features)
     """The product with a kernel, and a bias."""
     kernel, bias = weights
     return x @ kernel + bias
 
 
-def from_numpy(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Any:
+def from_numpy(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Initializer:
     """A Flax initialiser that draws with NumPy, where JAX would compile for seconds."""
 
-    def init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    def init(
+        key: Array | np.ndarray,  # key (), or its words, uint32 (2,)
+        shape: tuple[int, ...],
+        dtype: jax.typing.DTypeLike = jnp.float32,
+    ) -> Array:  # (*shape)
         if isinstance(key, Tracer):  # under eval_shape, which asks for shapes alone
             return jnp.zeros(shape, dtype)
         # A key of `Keys`, or of nnx.Rngs.
@@ -266,7 +299,7 @@ def from_numpy(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray
     return init
 
 
-def no_draw(*shape: int) -> Array:
+def no_draw(*shape: int) -> Array:  # (*shape)
     """Zeros, without compiling."""
     return jax.device_put(np.zeros(shape, np.float32))
 
@@ -274,7 +307,9 @@ def no_draw(*shape: int) -> Array:
 zeros = from_numpy(lambda _, shape: np.zeros(shape))
 
 
-def _orthogonal_per_gate(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _orthogonal_per_gate(
+    rng: np.random.Generator, shape: tuple[int, ...]
+) -> np.ndarray:  # float64 (units, 4 * units)
     units = shape[0]
     q, r = np.linalg.qr(rng.standard_normal((4, units, units)))
     # Signs of the diagonal of r make it uniform over orthogonal matrices (Mezzadri 2007).
@@ -282,12 +317,14 @@ def _orthogonal_per_gate(rng: np.random.Generator, shape: tuple[int, ...]) -> np
     return np.concatenate(q, axis=1)
 
 
-def _glorot(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _glorot(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:  # float64 (*shape)
     limit = np.sqrt(6 / sum(shape))
     return rng.uniform(-limit, limit, shape)
 
 
-def _forget_bias_one(_: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _forget_bias_one(
+    _: np.random.Generator, shape: tuple[int, ...]
+) -> np.ndarray:  # float64 (4 * units,)
     gates = np.zeros((4, shape[0] // 4))
     gates[1] = 1
     return gates.ravel()

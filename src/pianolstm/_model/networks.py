@@ -13,22 +13,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from types import ModuleType
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array, lax
+from numpy.typing import ArrayLike
 
-from pianolstm._jax.keys import Keys
+from pianolstm._jax.keys import Keys, Rngs
 from pianolstm._model.losses import Output, Targets
-from pianolstm._model.lstm import Affine, LSTMLayer, affine, from_numpy, no_draw, zeros
+from pianolstm._model.lstm import (
+    Affine,
+    Initializer,
+    LSTMCarry,
+    LSTMLayer,
+    affine,
+    from_numpy,
+    no_draw,
+    zeros,
+)
 from pianolstm._model.note_decoder import NEVER, Speller
 from pianolstm.vocabulary import END, HOLD, OTHER
 from pianolstm.windows import PAD, START
 
-Params: TypeAlias = dict[str, Any]
+Leaf: TypeAlias = Array | np.ndarray
+"""A parameter."""
+
+Params: TypeAlias = dict[str, "Leaf | Params"]
+"""Parameters by the names of modules and of their own."""
+
+RecurrentCarry: TypeAlias = tuple[LSTMCarry, ...]
+"""State of each layer."""
+
+HybridCarry: TypeAlias = tuple[Array, Array, tuple[RecurrentCarry, RecurrentCarry]]
+"""Inputs that the convolution still sees (batch, CONV_FRAMES - 1, in_features), its last output
+(batch, 1, units), and a state for each phase. `step` takes both as (lanes, features)."""
+
+BodyCarry: TypeAlias = Any
+"""`RecurrentCarry`, `HybridCarry` or nothing: what the body at hand takes and gives."""
+
+Carry: TypeAlias = tuple[BodyCarry, tuple[Array, Array, Array]]
+"""State of a network: of its body, and what is needed of the frames before, ids int32 (batch, n),
+bits uint32 (batch, n, 8), and for how many frames the last has been held, int32 (batch,)."""
+
+Tree = TypeVar("Tree")
 
 ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
 
@@ -64,12 +95,12 @@ class NetworkConfig:
         return 2 if self.arch in ("stacked", "hybrid_stacked") else 1
 
     @property
-    def size(self) -> tuple[Any, ...]:
+    def size(self) -> tuple[str, int, int, int, bool]:
         """What models have in common that share programs."""
         return self.arch, self.n_rows, self.units, self.embedding, self.spell
 
 
-def _normal(scale: float) -> Any:
+def _normal(scale: float) -> Initializer:
     return from_numpy(lambda rng, shape: scale * rng.standard_normal(shape))
 
 
@@ -80,21 +111,25 @@ _lecun = from_numpy(lambda rng, shape: rng.standard_normal(shape) / np.sqrt(np.p
 class ChordVectors(nnx.Module):
     """A vector for each chord: the sum of its pitches' vectors, plus a small one of its own."""
 
-    def __init__(self, rows: int, width: int, scale: float, *, rngs: Any) -> None:
+    def __init__(self, rows: int, width: int, scale: float, *, rngs: Rngs) -> None:
         init = _normal(scale)
         self.pitch = nnx.Param(init(rngs.params(), (N_BITS, width)))
         # Zero at first: a rare chord begins as the sum of its pitches.
         self.own = nnx.Param(no_draw(rows, width))
 
-    def of(self, ids: Array, bits: Array) -> Array:
-        """Vectors of the given chords, (…, width); an id outside the rows has none of its own."""
+    def of(
+        self,
+        ids: Array,  # int32 (…)
+        bits: Array,  # uint32 (…, 8)
+    ) -> Array:  # (…, width)
+        """Vectors of the given chords; an id outside the rows has none of its own."""
         own = self.own[...]
         known = (ids >= 0) & (ids < own.shape[0])
         picked = own[jnp.where(known, ids, 0)] * known[..., None]
         return unpack_words(bits) @ self.pitch[...] + picked
 
-    def table(self, bits: Array) -> Array:
-        """Vectors of all rows, (rows, width)."""
+    def table(self, bits: Array) -> Array:  # uint32 (rows, 8) -> (rows, width)
+        """Vectors of all rows."""
         return unpack_words(bits) @ self.pitch[...] + self.own[...]
 
 
@@ -102,13 +137,13 @@ class RecurrentBody(nnx.Module):
     """One LSTM layer or more, one above the other."""
 
     def __init__(
-        self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: Any
+        self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: Rngs
     ) -> None:
         widths = [in_features] + [units] * n_layers
         self.layers = nnx.List([LSTMLayer(w, units, rngs=rngs) for w in widths[:-1]])
         self.dropout = dropout
 
-    def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
+    def initial_carry(self, batch: int, xp: ModuleType = jnp) -> RecurrentCarry:
         return tuple(layer.initial_carry(batch, xp) for layer in self.layers)
 
     @property
@@ -117,8 +152,12 @@ class RecurrentBody(nnx.Module):
         return [layer.cell.hidden_features for layer in self.layers[1:]]
 
     def __call__(
-        self, x: Array, carry: Any, valid: Array, masks: Sequence[Array] | None
-    ) -> tuple[Array, Any]:
+        self,
+        x: Array,  # (batch, time, in_features)
+        carry: RecurrentCarry,
+        valid: Array,  # bool (batch, time)
+        masks: Sequence[Array] | None,  # bool (batch, 1, width) for each of `mask_widths`
+    ) -> tuple[Array, RecurrentCarry]:  # (batch, time, units)
         carries = []
         for i, (layer, layer_carry) in enumerate(zip(self.layers, carry, strict=True)):
             if i > 0:
@@ -132,8 +171,12 @@ class RecurrentBody(nnx.Module):
         return [layer.step_weights() for layer in self.layers]
 
     @staticmethod
-    def step(weights: list[Affine], x: Array, carry: Any) -> tuple[Array, Any]:
-        """The function of one frame, x (lanes, in_features), on parameters laid out."""
+    def step(
+        weights: list[Affine],
+        x: Array,  # (lanes, in_features)
+        carry: RecurrentCarry,
+    ) -> tuple[Array, RecurrentCarry]:  # (lanes, units)
+        """The function of one frame, on parameters laid out."""
         carries = []
         for layer, layer_carry in zip(weights, carry, strict=True):
             x, layer_carry = LSTMLayer.step(layer, x, layer_carry)
@@ -141,10 +184,17 @@ class RecurrentBody(nnx.Module):
         return x, tuple(carries)
 
     @staticmethod
-    def first_carry(config: NetworkConfig) -> Any:
+    def first_carry(config: NetworkConfig) -> BodyCarry:
         """State of `step` before the first frame, in one lane; without compiling."""
         zeros = np.zeros((1, config.units), np.float32)
         return ((zeros, zeros),) * config.n_layers
+
+
+class HybridWeights(TypedDict):
+    """What `HybridBody.step` takes: of the convolution as one product, and of the layers."""
+
+    conv: Affine
+    recurrent: list[Affine]
 
 
 class HybridBody(nnx.Module):
@@ -156,7 +206,7 @@ class HybridBody(nnx.Module):
     """
 
     def __init__(
-        self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: Any
+        self, in_features: int, units: int, n_layers: int, dropout: float, *, rngs: Rngs
     ) -> None:
         self.conv = nnx.Conv(
             in_features,
@@ -170,8 +220,7 @@ class HybridBody(nnx.Module):
         self.recurrent = RecurrentBody(units, units, n_layers, dropout, rngs=rngs)
         self.in_features, self.units = in_features, units
 
-    def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
-        """Inputs that the convolution still sees, its last output, and a carry for each phase."""
+    def initial_carry(self, batch: int, xp: ModuleType = jnp) -> HybridCarry:
         dtype = self.conv.kernel[...].dtype
         seen = xp.zeros((batch, CONV_FRAMES - 1, self.in_features), dtype)
         last = xp.zeros((batch, 1, self.units), dtype)
@@ -184,8 +233,12 @@ class HybridBody(nnx.Module):
         return 2 * self.recurrent.mask_widths
 
     def __call__(
-        self, x: Array, carry: Any, valid: Array, masks: Sequence[Array] | None
-    ) -> tuple[Array, Any]:
+        self,
+        x: Array,  # (batch, time, in_features)
+        carry: HybridCarry,
+        valid: Array,  # bool (batch, time)
+        masks: Sequence[Array] | None,  # bool (batch, 1, width) for each of `mask_widths`
+    ) -> tuple[Array, HybridCarry]:  # (batch, time, units)
         seen, last, (next_phase, other_phase) = carry
         batch, time, _ = x.shape
         inputs = jnp.concatenate([seen, x], axis=1)
@@ -211,7 +264,7 @@ class HybridBody(nnx.Module):
         other_phase = jax.tree.map(lambda leaf: leaf[batch:], both)
         return h, (*carry_on, (next_phase, other_phase))
 
-    def step_weights(self) -> dict[str, Any]:
+    def step_weights(self) -> HybridWeights:
         """What `step` takes."""
         kernel, bias = self.conv.kernel[...], self.conv.bias
         assert bias is not None
@@ -221,8 +274,12 @@ class HybridBody(nnx.Module):
         }
 
     @staticmethod
-    def step(weights: dict[str, Any], x: Array, carry: Any) -> tuple[Array, Any]:
-        """The function of one frame, x (lanes, in_features), on parameters laid out."""
+    def step(
+        weights: HybridWeights,
+        x: Array,  # (lanes, in_features)
+        carry: HybridCarry,
+    ) -> tuple[Array, HybridCarry]:  # (lanes, units)
+        """The function of one frame, on parameters laid out."""
         seen, last, (next_phase, other_phase) = carry
         seen = jnp.concatenate([seen, x], axis=1)  # frames side by side
         local = jax.nn.relu(affine(weights["conv"], seen))
@@ -230,7 +287,7 @@ class HybridBody(nnx.Module):
         return h, (seen[:, x.shape[1] :], local, (other_phase, stepped))
 
     @staticmethod
-    def first_carry(config: NetworkConfig) -> Any:
+    def first_carry(config: NetworkConfig) -> BodyCarry:
         """State of `step` before the first frame, in one lane; without compiling."""
         phase = RecurrentBody.first_carry(config)
         seen = np.zeros((1, (CONV_FRAMES - 1) * config.embedding), np.float32)
@@ -244,19 +301,23 @@ class BidirectionalBody(nnx.Module):
     state at its first: each has read everything. Nothing is carried.
     """
 
-    def __init__(self, in_features: int, units: int, *, rngs: Any) -> None:
+    def __init__(self, in_features: int, units: int, *, rngs: Rngs) -> None:
         self.forwards = LSTMLayer(in_features, units, rngs=rngs)
         self.backwards = LSTMLayer(in_features, units, rngs=rngs)
 
-    def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
+    def initial_carry(self, batch: int, xp: ModuleType = jnp) -> tuple[()]:
         return ()
 
     mask_widths: tuple[int, ...] = ()
     """It has no layer above another."""
 
     def __call__(
-        self, x: Array, carry: Any, valid: Array, masks: Sequence[Array] | None
-    ) -> tuple[Array, Any]:
+        self,
+        x: Array,  # (batch, time, in_features)
+        carry: tuple[()],
+        valid: Array,  # bool (batch, time)
+        masks: Sequence[Array] | None,  # of no layer
+    ) -> tuple[Array, tuple[()]]:  # (batch, 1, 2 * units)
         batch = x.shape[0]
         last, _ = self.forwards(x, self.forwards.initial_carry(batch), valid=valid)
         first, _ = self.backwards(x, self.backwards.initial_carry(batch), valid=valid, reverse=True)
@@ -268,7 +329,7 @@ class BidirectionalBody(nnx.Module):
 class ChordNetwork(nnx.Module):
     """Chord vectors → body → dense, ReLU → softmax over chords, by their vectors."""
 
-    def __init__(self, config: NetworkConfig, *, rngs: Any) -> None:
+    def __init__(self, config: NetworkConfig, *, rngs: Rngs) -> None:
         width, units = config.embedding, config.units
         self.chords_in = ChordVectors(config.n_rows, width, 0.5, rngs=rngs)
         self.start = nnx.Param(_normal(0.5)(rngs.params(), (width,)))
@@ -293,27 +354,16 @@ class ChordNetwork(nnx.Module):
         self.dropout = config.dropout
 
     def __call__(
-        self, ids: Array, bits: Array, carry: Any, key: Array | None = None
-    ) -> tuple[Array, Any]:
+        self,
+        ids: Array,  # int32 (batch, time): token of each frame, `START` or `PAD`
+        bits: Array,  # uint32 (batch, time, 8): its chord
+        carry: Carry,  # from `initial_carry` or an earlier call
+        key: Array | None = None,  # key (batch,): draws the dropout masks of a row; None for none
+    ) -> tuple[Array, Carry]:  # (batch, n_targets, embedding)
         """Read frames; give what predicts the frame after each.
 
-        Parameters
-        ----------
-        ids : Array of int32, shape (batch, time)
-            Token of each frame, `START` or `PAD`.
-        bits : Array of uint32, shape (batch, time, 8)
-            Its chord.
-        carry : pytree
-            From `initial_carry` or an earlier call.
-        key : Array of keys, shape (batch,), default=None
-            Draw the dropout masks of each row; None for none.
-
-        Returns
-        -------
-        features : Array, shape (batch, n_targets, embedding)
-            To be multiplied with the chords' output vectors; n_targets is time, and 1 for the
-            Bi-LSTM.
-        carry : pytree
+        That is to be multiplied with the chords' output vectors; n_targets is time, and 1 for the
+        Bi-LSTM.
         """
         body_carry, (past_ids, past_bits, age) = carry
         if self.window_size is not None:
@@ -341,7 +391,7 @@ class ChordNetwork(nnx.Module):
         h = drop(jax.nn.relu(self.dense(h)), self.dropout, of_dense)
         return self.project(h), carry
 
-    def initial_carry(self, batch: int, xp: Any = jnp) -> Any:
+    def initial_carry(self, batch: int, xp: ModuleType = jnp) -> Carry:
         """State of the body, and what is needed of the frames before: a window, or the last one.
 
         `xp` is NumPy or its namesake in JAX; the former compiles nothing where it is called outside
@@ -353,18 +403,14 @@ class ChordNetwork(nnx.Module):
         age = xp.zeros(batch, np.int32)
         return self.body.initial_carry(batch, xp), (past_ids, past_bits, age)
 
-    def output(self, vocabulary: Array, n_tokens: Array, *, goes_on: bool) -> Output:
-        """The softmax; padding is never chosen.
-
-        Parameters
-        ----------
-        vocabulary : Array of uint32, shape (n_rows, 8)
-            Bits of the chords.
-        n_tokens : Array of int32, shape ()
-            How many rows are chords.
-        goes_on : bool
-            Whether it is given that the piece does not end here.
-        """
+    def output(
+        self,
+        vocabulary: Array,  # uint32 (n_rows, 8): bits of the chords
+        n_tokens: Array,  # int32 (): how many rows are chords
+        *,
+        goes_on: bool,  # whether it is given that the piece does not end here
+    ) -> Output:
+        """The softmax; padding is never chosen."""
         rows = jnp.arange(self.bias.shape[0])
         first = rows.shape[0] + (HOLD if self.spell else END)
         padding = (rows >= n_tokens) & (rows < first)
@@ -376,23 +422,13 @@ class ChordNetwork(nnx.Module):
 
 def targets_of(
     network: ChordNetwork,
-    features: Array,
-    rows: Array,
-    may_hold: Array,
-    symbols: Array,
-    before: Array,
+    features: Array,  # (n, embedding)
+    rows: Array,  # int32 (n,)
+    may_hold: Array,  # bool (n,)
+    symbols: Array,  # int16 (n, length)
+    before: Array,  # uint32 (n, 8): the frames before
 ) -> Targets:
-    """What is predicted, with the likelihood of its notes.
-
-    Parameters
-    ----------
-    network : ChordNetwork
-    features : Array, shape (n, embedding)
-    rows, may_hold, symbols : Array, shapes (n,), (n,), (n, length)
-        See `Reader.targets`.
-    before : Array of uint32, shape (n, 8)
-        The frames before.
-    """
+    """What is predicted (see `Reader.targets`), with the likelihood of its notes."""
     n_rows = network.bias.shape[0]
     if network.spell:
         nats = network.speller(features, symbols, before[:, :4])
@@ -401,16 +437,12 @@ def targets_of(
     return Targets(rows, may_hold, before[:, :4], nats)
 
 
-def initialise(config: NetworkConfig, seed: int, bias: Any) -> Params:
-    """Initial parameters as a plain tree.
-
-    Parameters
-    ----------
-    config : NetworkConfig
-    seed : int
-    bias : array-like, shape (n_rows,)
-        Initial logits of the chords, e.g. the logarithms of their shares.
-    """
+def initialise(
+    config: NetworkConfig,
+    seed: int,
+    bias: ArrayLike,  # (n_rows,): first logits of the chords, e.g. the logarithms of their shares
+) -> Params:
+    """Initial parameters as a plain tree."""
     network = ChordNetwork(config, rngs=Keys(seed))
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     return {**params, "bias": jax.device_put(np.asarray(bias))}
@@ -421,7 +453,7 @@ def shapes(config: NetworkConfig) -> Params:
     return nnx.to_pure_dict(_abstract(config)[1])
 
 
-def grow(tree: Any, n_old: int, n_new: int, rows_before: int, n_rows: int, bias: float) -> Any:
+def grow(tree: Tree, n_old: int, n_new: int, rows_before: int, n_rows: int, bias: float) -> Tree:
     """Parameters, or an optimiser's moments of them, for a vocabulary with more chords.
 
     Parameters
@@ -436,7 +468,7 @@ def grow(tree: Any, n_old: int, n_new: int, rows_before: int, n_rows: int, bias:
         Bias of the new chords.
     """
 
-    def resized(path: Any, leaf: Array) -> Array:
+    def resized(path: jax.tree_util.KeyPath, leaf: Array) -> Array:  # (rows, …)
         name = tuple(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
         of_chords = name in (("chords_in", "own"), ("chords_out", "own"), ("bias",))
         if not of_chords or leaf.shape[:1] != (rows_before,):
@@ -451,7 +483,10 @@ def grow(tree: Any, n_old: int, n_new: int, rows_before: int, n_rows: int, bias:
     return jax.tree_util.tree_map_with_path(resized, tree)
 
 
-def flatten(params: Params, xp: Any = np) -> Any:  # (n_parameters,)
+def flatten(
+    params: Any,  # leaves (…)
+    xp: ModuleType = np,
+) -> Any:  # (n_parameters,)
     """All parameters in one vector, as training holds them: what is done to each is done at once.
 
     `xp` is NumPy, or its namesake in JAX inside of a compiled function.
@@ -459,7 +494,10 @@ def flatten(params: Params, xp: Any = np) -> Any:  # (n_parameters,)
     return xp.concatenate([xp.reshape(leaf, -1) for leaf in jax.tree.leaves(params)])
 
 
-def unflatten(config: NetworkConfig, vector: Any) -> Params:  # (n_parameters,)
+def unflatten(
+    config: NetworkConfig,
+    vector: Any,  # (n_parameters,)
+) -> Params:
     """The reverse of `flatten`; of an array of NumPy, views."""
     leaves, structure = jax.tree.flatten(shapes(config))
     ends = np.cumsum([leaf.size for leaf in leaves]).tolist()
@@ -480,58 +518,50 @@ def n_parameters(params: Params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def dropout_masks(key: Array, rate: float, widths: Sequence[int]) -> list[Array]:
-    """Which features dropout keeps: bool, (batch, 1, width) for each width.
+def dropout_masks(
+    key: Array,  # key (batch,)
+    rate: float,  # share of the features set to zero
+    widths: Sequence[int],
+) -> list[Array]:  # bool (batch, 1, width) for each width
+    """Which features dropout keeps.
 
     One mask for all frames of a window (Gal and Ghahramani 2016), drawn by the key of its row, so
     that it is the same on whatever device the row is; all at once, since each draw is a program of
     its own to the compiler.
-
-    Parameters
-    ----------
-    key : Array of keys, shape (batch,)
-    rate : float
-        Share of the features set to zero.
-    widths : sequence of int
     """
 
-    def of_row(key: Array) -> Array:
+    def of_row(key: Array) -> Array:  # key () -> bool (1, sum(widths))
         return jax.random.bernoulli(key, 1 - rate, (1, sum(widths)))
 
     return jnp.split(jax.vmap(of_row)(key), np.cumsum(widths)[:-1], axis=2)
 
 
-def drop(x: Array, rate: float, mask: Array | None) -> Array:
-    """Features (batch, time, width), some set to zero and the others scaled up; None keeps all."""
+def drop(
+    x: Array,  # (batch, time, width)
+    rate: float,
+    mask: Array | None,  # bool (batch, 1, width)
+) -> Array:  # (batch, time, width)
+    """Features, some set to zero and the others scaled up; None keeps all."""
     return x if mask is None else jnp.where(mask, x / (1 - rate), 0)
 
 
-def _structure(config: NetworkConfig) -> tuple[Any, Any]:
+def _structure(config: NetworkConfig) -> tuple[nnx.GraphDef[ChordNetwork], nnx.State]:
     graph, state = _abstract(config)
     return graph, jax.tree.map(lambda leaf: leaf, state)
 
 
 @lru_cache(maxsize=16)
-def _abstract(config: NetworkConfig) -> tuple[Any, Any]:
+def _abstract(config: NetworkConfig) -> tuple[nnx.GraphDef[ChordNetwork], nnx.State]:
     network = nnx.eval_shape(lambda: ChordNetwork(config, rngs=nnx.Rngs(params=0)))
     return nnx.split(network)
 
 
-def _ages(before: Array, bits: Array, age: Array) -> Array:
-    """For how many frames each chord has been held: 0 where it begins or is struck again.
-
-    Parameters
-    ----------
-    before : Array of uint32, shape (batch, 1, 8)
-        The chord before the first frame.
-    bits : Array of uint32, shape (batch, time, 8)
-    age : Array of int32, shape (batch,)
-        For how many frames `before` has been held.
-
-    Returns
-    -------
-    Array of int32, shape (batch, time)
-    """
+def _ages(
+    before: Array,  # uint32 (batch, 1, 8): the chord before the first frame
+    bits: Array,  # uint32 (batch, time, 8)
+    age: Array,  # int32 (batch,): for how many frames `before` has been held
+) -> Array:  # int32 (batch, time)
+    """For how many frames each chord has been held: 0 where it begins or is struck again."""
     last = jnp.concatenate([before, bits[:, :-1]], axis=1)
     begins = begins_chord(last, bits)
     time = jnp.arange(bits.shape[1])
@@ -539,19 +569,22 @@ def _ages(before: Array, bits: Array, age: Array) -> Array:
     return time - lax.cummax(began, axis=1)
 
 
-def begins_chord(before: Array, bits: Array) -> Array:
-    """Whether each chord is not the one before it held on; words in the last axis."""
+def begins_chord(
+    before: Array,  # uint32 (…, 8)
+    bits: Array,  # uint32 (…, 8)
+) -> Array:  # bool (…)
+    """Whether each chord is not the one before it held on."""
     changes = jnp.any(bits[..., :4] != before[..., :4], axis=-1)
     return changes | jnp.any(bits[..., 4:] > 0, axis=-1)
 
 
-def age_class(ages: Array) -> Array:
+def age_class(ages: Array) -> Array:  # int32 (…) -> int32 (…)
     """Half octaves, so that ages that are rare share a vector with their neighbours."""
     return jnp.minimum(2 * jnp.log2(ages + 1.0), N_AGES - 1).astype(jnp.int32)
 
 
-def unpack_words(bits: Array) -> Array:
-    """Words (…, n) to float planes (…, 32 n), in the order of `pianolstm.chords.unpack`."""
+def unpack_words(bits: Array) -> Array:  # uint32 (…, n) -> (…, 32 * n)
+    """Words to planes of 0 and 1, in the order of `pianolstm.chords.unpack`."""
     shifts = jnp.arange(32, dtype=jnp.uint32)
     planes = (bits[..., None] >> shifts) & 1
     return planes.reshape(*bits.shape[:-1], 32 * bits.shape[-1]).astype(jnp.float32)

@@ -10,7 +10,7 @@ For symbols, see `pianolstm._model.inputs.spelled`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from pianolstm._jax.keys import Rngs
 from pianolstm._model.inputs import LAST
 from pianolstm._model.lstm import from_numpy, zeros
 from pianolstm.rolls import N_PITCHES
@@ -29,6 +30,14 @@ NEVER = -1e9
 """Logit, or log-likelihood, of what can't be."""
 
 Weights: TypeAlias = dict[str, Array]
+"""``spelled`` (LAST, hidden); ``kernel`` (hidden, 257) and ``bias`` (257,) give the logits of the
+pitches, of the end, and of each pitch being struck again."""
+
+Gradients: TypeAlias = tuple[Weights, Array]
+"""Of the weights, and of what is read of the frames (n, hidden)."""
+
+Kept: TypeAlias = tuple[Weights, Array, Array, Array, Array, Array, Array]
+"""What `_log_p` takes; places and planes as `_Chunk.of` takes them; how many symbols there are."""
 
 
 class Speller(nnx.Module):
@@ -39,7 +48,7 @@ class Speller(nnx.Module):
     2011), through a ReLU.
     """
 
-    def __init__(self, width: int, hidden: int, *, rngs: Any) -> None:
+    def __init__(self, width: int, hidden: int, *, rngs: Rngs) -> None:
         normal = from_numpy(lambda rng, shape: rng.standard_normal(shape) / np.sqrt(shape[0]))
         self.read = nnx.Linear(width, hidden, kernel_init=normal, bias_init=zeros, rngs=rngs)
         self.before = nnx.Param(normal(rngs.params(), (N_PITCHES, hidden)))
@@ -49,22 +58,13 @@ class Speller(nnx.Module):
         )
         self.again = nnx.Linear(hidden, N_PITCHES, kernel_init=normal, bias_init=zeros, rngs=rngs)
 
-    def __call__(self, features: Array, symbols: Array, before: Array) -> Array:
-        """Log-likelihood of frames.
-
-        Parameters
-        ----------
-        features : Array, shape (n, width)
-        symbols : Array of int, shape (n, length)
-            Notes of each frame, then at least one `LAST`; or `SKIPPED` first.
-        before : Array of uint32, shape (n, 4)
-            Bits of the pitches that sounded in the frame before.
-
-        Returns
-        -------
-        Array, shape (n,)
-            Nats; `NEVER` of frames that are skipped.
-        """
+    def __call__(
+        self,
+        features: Array,  # (n, width)
+        symbols: Array,  # int (n, length): notes, then at least one `LAST`; or `SKIPPED` first
+        before: Array,  # uint32 (n, 4): bits of the pitches that sounded in the frame before
+    ) -> Array:  # (n,)
+        """Log-likelihood of frames in nats; `NEVER` of those that are skipped."""
         dense = [nnx.to_pure_dict(nnx.state(layer)) for layer in (self.write, self.again)]
         weights = {
             "spelled": self.spelled[...],
@@ -79,7 +79,12 @@ class Speller(nnx.Module):
 
 
 @jax.custom_vjp
-def _log_p(weights: Weights, read: Array, symbols: Array, before: Array) -> Array:
+def _log_p(
+    weights: Weights,
+    read: Array,  # (n, hidden)
+    symbols: Array,  # int32 (n, length)
+    before: Array,  # uint32 (n, 4)
+) -> Array:  # (n,)
     """Log-likelihood of frames, 0 of those that are skipped, of all that is read of them.
 
     The symbols of all frames stand in one row, without what fills their lists, and are computed
@@ -89,11 +94,16 @@ def _log_p(weights: Weights, read: Array, symbols: Array, before: Array) -> Arra
     return _log_p_fwd(weights, read, symbols, before)[0]
 
 
-def _log_p_fwd(weights: Weights, read: Array, symbols: Array, before: Array) -> tuple[Array, tuple]:
+def _log_p_fwd(
+    weights: Weights,
+    read: Array,  # (n, hidden)
+    symbols: Array,  # int32 (n, length)
+    before: Array,  # uint32 (n, 4)
+) -> tuple[Array, Kept]:  # (n,)
     places, n = _in_a_row(symbols)
     planes = jnp.any(symbols[:, :, None] == jnp.arange(LAST), axis=1)
 
-    def chunk(k: Array, log_p: Array) -> Array:
+    def chunk(k: Array, log_p: Array) -> Array:  # int32 (), (n,) -> (n,)
         one = _Chunk.of(k, places, symbols, before, planes)
         found = one.log_p(weights, read[one.frame])
         return log_p.at[one.frame].add(jnp.where(one.place < n, found, 0))
@@ -102,10 +112,13 @@ def _log_p_fwd(weights: Weights, read: Array, symbols: Array, before: Array) -> 
     return log_p, (weights, read, symbols, before, places, planes, n)
 
 
-def _log_p_bwd(kept: tuple, cotangent: Array) -> tuple:
+def _log_p_bwd(
+    kept: Kept,
+    cotangent: Array,  # (n,)
+) -> tuple[Weights, Array, None, None]:  # (n, hidden)
     weights, read, symbols, before, places, planes, n = kept
 
-    def chunk(k: Array, sums: tuple[Weights, Array]) -> tuple[Weights, Array]:
+    def chunk(k: Array, sums: Gradients) -> Gradients:  # k: int32 ()
         d_weights, d_read = sums
         one = _Chunk.of(k, places, symbols, before, planes)
         _, back = jax.vjp(one.log_p, weights, read[one.frame])
@@ -119,7 +132,9 @@ def _log_p_bwd(kept: tuple, cotangent: Array) -> tuple:
 _log_p.defvjp(_log_p_fwd, _log_p_bwd)
 
 
-def _in_a_row(symbols: Array) -> tuple[Array, Array]:
+def _in_a_row(
+    symbols: Array,  # int32 (n, length)
+) -> tuple[Array, Array]:  # int32 (n * length,), int32 ()
     """Where the symbols of all frames stand in the lists, one after the other; and how many."""
     n, length = symbols.shape
     # Rows of zeros, which fill a batch, have no end; they must not run into others.
@@ -133,30 +148,25 @@ def _in_a_row(symbols: Array) -> tuple[Array, Array]:
 
 
 class _Chunk(NamedTuple):
-    """Some symbols; arrays of shape (CHUNK,), if not said otherwise.
+    """Some symbols."""
 
-    Attributes
-    ----------
-    place, frame : Array of int32
-        Their numbers in the row of all, and their frames.
-    pitch, last : Array of int32
-        Their pitches, `N_PITCHES` for the end; those of the notes before, -1 for none.
-    is_struck, can : Array of bool
-        Whether the note is struck again, and whether it may be.
-    planes : Array of bool, shape (CHUNK, LAST)
-        What is spelled of the frame so far.
-    """
-
-    place: Array
-    frame: Array
-    pitch: Array
-    last: Array
-    is_struck: Array
-    can: Array
-    planes: Array
+    place: Array  # int32 (CHUNK,): their numbers in the row of all
+    frame: Array  # int32 (CHUNK,)
+    pitch: Array  # int32 (CHUNK,): `N_PITCHES` for the end
+    last: Array  # int32 (CHUNK,): pitch of the note before, -1 for none
+    is_struck: Array  # bool (CHUNK,): whether the note is struck again
+    can: Array  # bool (CHUNK,): whether it may be
+    planes: Array  # bool (CHUNK, LAST): what is spelled of the frame so far
 
     @classmethod
-    def of(cls, k: Array, places: Array, symbols: Array, before: Array, planes: Array) -> _Chunk:
+    def of(
+        cls,
+        k: Array,  # int32 ()
+        places: Array,  # int32 (n * length,)
+        symbols: Array,  # int32 (n, length)
+        before: Array,  # uint32 (n, 4)
+        planes: Array,  # bool (n, LAST)
+    ) -> _Chunk:
         """The k-th chunk."""
         index = k * CHUNK + jnp.arange(CHUNK)
         frame, number = jnp.divmod(places[jnp.minimum(index, len(places) - 1)], symbols.shape[1])
@@ -175,8 +185,12 @@ class _Chunk(NamedTuple):
             planes[frame] & (jnp.arange(LAST) % N_PITCHES < pitch[:, None]),
         )
 
-    def log_p(self, weights: Weights, read: Array) -> Array:
-        """Nats of each symbol: (CHUNK,)."""
+    def log_p(
+        self,
+        weights: Weights,
+        read: Array,  # (CHUNK, hidden)
+    ) -> Array:  # (CHUNK,)
+        """Nats of each symbol."""
         # Rows are picked, and vectors added up, by products: the way back of a look-up is slow.
         hidden = jax.nn.relu(read + self.planes.astype(read.dtype) @ weights["spelled"])
         logits = hidden @ weights["kernel"] + weights["bias"]

@@ -36,14 +36,11 @@ MEMORY = 4096
 class Recall:
     """How often what is recalled comes.
 
-    Attributes
-    ----------
-    counts : ndarray of int64, shape (2, 1 + len(LENGTHS))
-        For each class of agreement, frames of the training pieces; and those among them whose
-        chord was the one recalled. Class 0 is of frames where nothing is recalled.
+    Counts are, for each class of agreement, frames of the training pieces; and those among them
+    whose chord was the one recalled. Class 0 is of frames where nothing is recalled.
     """
 
-    counts: np.ndarray
+    counts: np.ndarray  # int64 (2, 1 + len(LENGTHS))
 
     @classmethod
     def fit(cls, corpus: Corpus) -> Recall:
@@ -60,13 +57,19 @@ class Recall:
         return Recall(self.counts + other.counts)
 
     @property
-    def shares(self) -> np.ndarray:
-        """Probability of what is recalled, by class: float32, never 1."""
+    def shares(self) -> np.ndarray:  # (1 + len(LENGTHS),)
+        """Probability of what is recalled, by class; never 1."""
         n, came = self.counts
         return (came / (n + 1)).astype(np.float32)
 
-    def of(self, corpus: Corpus, tokens: np.ndarray, *, spell: bool) -> tuple[np.ndarray, ...]:
-        """Along a piece, the share of what is recalled, and its id: float64 and int, (n_frames,).
+    def of(
+        self,
+        corpus: Corpus,
+        tokens: np.ndarray,  # int32 (n_frames,)
+        *,
+        spell: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:  # float64 (n_frames,), int32 (n_frames,)
+        """Along a piece, the share of what is recalled, and its id.
 
         Without spelling no chord outside the vocabulary is recalled.
         """
@@ -76,20 +79,17 @@ class Recall:
         return np.where(spell | (corpus.rows[ids] >= 0), shares, 0), ids
 
 
-def find_sources(corpus: Corpus, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_sources(
+    corpus: Corpus,
+    tokens: np.ndarray,  # int32 (n,): ids of a piece's chords
+) -> tuple[np.ndarray, np.ndarray]:  # int64 (n,), int64 (n,)
     """What is recalled along a piece.
-
-    Parameters
-    ----------
-    corpus : Corpus
-    tokens : ndarray of int32, shape (n,)
-        Ids of the piece's chords.
 
     Returns
     -------
-    classes : ndarray of int, shape (n,)
+    classes
         How many frames before each frame agree, as a number of `LENGTHS` from 1 on; 0 for none.
-    sources : ndarray of int, shape (n,)
+    sources
         The frame that is recalled, an earlier one; 0 for none.
     """
     n = len(tokens)
@@ -115,7 +115,9 @@ def find_sources(corpus: Corpus, tokens: np.ndarray) -> tuple[np.ndarray, np.nda
     return classes, sources
 
 
-def _numbered(pairs: np.ndarray) -> np.ndarray:
+def _numbered(
+    pairs: np.ndarray,  # int (n, 2)
+) -> np.ndarray:  # int64 (n,)
     """Rows of two numbers as one, the same for like rows."""
     wide = pairs[:, 0].astype(np.int64) * (int(pairs[:, 1].max(initial=0)) + 1) + pairs[:, 1]
     return np.unique(wide, return_inverse=True)[1].reshape(-1)
