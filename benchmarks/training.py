@@ -45,7 +45,7 @@ from pianolstm._model.lstm import LSTMLayer
 from pianolstm._model.networks import NetworkConfig, flatten, initialise
 from pianolstm._model.note_decoder import NEVER
 from pianolstm.model import TrainState
-from pianolstm.vocabulary import n_rows
+from pianolstm.vocabulary import HOLD, n_rows
 
 BATCH, TIME, TOKENS, EMBEDDING, UNITS = 64, 200, 4300, 128, 256
 TARGETS = BATCH * TIME
@@ -69,7 +69,7 @@ class Plain(nnx.Module):
         n = targets.size
         nothing = Targets(
             targets.reshape(-1),
-            jnp.zeros(n, bool),
+            jnp.full(n, -1, jnp.int32),
             jnp.zeros((n, 4), jnp.uint32),
             jnp.full(n, NEVER),
         )
@@ -138,8 +138,8 @@ def ours_low_rank(*, spell):
         ids, targets = tokens[:, :-1], tokens[:, 1:]
     symbols = spelled(words.view("<u8").astype(np.uint64))[targets]
     symbols[ids == targets] = SKIPPED  # as in training: what is held on is learned by its row
-    may_hold, weights = np.zeros(ids.shape, bool), np.ones(ids.shape, np.float32)
-    arrays = ids, words[ids], targets, may_hold, symbols, weights
+    barred, weights = np.full(ids.shape, rows + HOLD, np.int32), np.ones(ids.shape, np.float32)
+    arrays = ids, words[ids], targets, barred, symbols, weights
     holder = list(on_all((state.params, state.average, state.opt_state)))
     vocabulary = on_all(jnp.asarray(words))
 

@@ -111,9 +111,10 @@ def test_targets_that_are_spelled_by_hand():
     rows = n_rows(3)
     #                    held on, known; begins; held on, unknown; struck again; held on; the end
     before, ids = np.array([[5, START, 1, 2, 4, 3]]), np.array([[5, 1, 1, 4, 6, 7]])
-    targets, may_hold, symbols = Reader(make(), spell=True).targets(ids, before)
+    targets, barred, symbols = Reader(make(), spell=True).targets(ids, before)
     assert targets.tolist() == [[1, rows - 1, rows - 3, rows - 1, rows - 3, rows - 2]]
-    assert may_hold.tolist() == [[False, False, True, False, True, True]]
+    hold = rows - 3
+    assert barred.tolist() == [[hold, hold, -1, hold, -1, -1]]
     assert symbols.shape == (1, 6, 4)
     assert symbols[0].tolist() == [
         [60, 256, 256, 256],
@@ -128,8 +129,8 @@ def test_targets_that_are_spelled_by_hand():
     assert np.array_equal(skipped[0, [1, 3]], symbols[0, [1, 3]])
     # A hidden chord is held on like an unknown one.
     hidden = Reader(make(), np.array([5]), spell=True)
-    targets, may_hold, _ = hidden.targets(ids, before)
-    assert (targets[0, 0], bool(may_hold[0, 0])) == (rows - 3, True)
+    targets, barred, _ = hidden.targets(ids, before)
+    assert (targets[0, 0], barred[0, 0]) == (rows - 3, -1)
 
 
 def test_transposed_targets_are_spelled():
@@ -137,9 +138,9 @@ def test_transposed_targets_are_spelled():
     transposed = Transposed(Transpositions(corpus, 2).rows, np.array([2, 0, -2]))
     reader = Reader(corpus, (), transposed, spell=True)
     before, ids = np.array([[START, 2], [5, 5]]), np.array([[2, 4], [5, 2]])
-    targets, may_hold, symbols = reader.targets(ids, before, np.array([0, 1]))
+    targets, barred, symbols = reader.targets(ids, before, np.array([0, 1]))
     assert targets.tolist() == [[rows - 1, rows - 1], [1, 2]]
-    assert may_hold.tolist() == [[False, True], [False, False]]
+    assert barred.tolist() == [[rows - 3, -1], [rows - 3, rows - 3]]
     assert symbols[0, :, :3].tolist() == [[62, 66, 256], [66, 128 + 72, 256]]
     assert symbols[1, :, :3].tolist() == [[60, 256, 256], [60, 64, 256]]
 

@@ -414,14 +414,19 @@ class TestScoring:
             tokens = np.append(sequence.tokens, chord).astype(np.int32)
             rows = np.arange(tokenizer.n_tokens_)
             corpus = training.Corpus(
-                [tokens], tokenizer.vocabulary_, rows, rows, tokenizer.vocabulary_
+                [tokens], tokenizer.vocabulary_, rows, rows, tokenizer.vocabulary_, [tokens * 0 + 1]
             )
             total += np.exp(self._last(fitted, corpus))
         unknown = np.array([[1 << 3, 1 << 9, 0, 0]], np.uint64)
         chords = np.concatenate([tokenizer.vocabulary_, unknown])
         tokens[-1] = tokenizer.n_tokens_
         corpus = training.Corpus(
-            [tokens], chords, np.append(rows, -1), np.arange(len(chords)), tokenizer.vocabulary_
+            [tokens],
+            chords,
+            np.append(rows, -1),
+            np.arange(len(chords)),
+            tokenizer.vocabulary_,
+            [tokens * 0 + 1],
         )
         spelled = fitted._model.bernoulli.log_likelihood(unknown, chords[tokens[-2:-1]])
         total += np.exp(self._last(fitted, corpus) - spelled[0])

@@ -31,7 +31,7 @@ def case():
         jnp.asarray(rng.normal(size=VOCABULARY), jnp.float32),
         losses.Targets(
             rows.astype(jnp.int32),
-            jnp.asarray(rows == HOLD_ROW).at[7].set(True),
+            jnp.where(rows == HOLD_ROW, -1, HOLD_ROW).at[7].set(0).astype(jnp.int32),
             BEFORE,
             jnp.asarray(log_spelled, jnp.float32),
         ),
@@ -41,7 +41,7 @@ def case():
 
 def impossible(targets):
     found = ((STRUCK & ~BEFORE[:, None]) > 0).any(2)
-    found[:, HOLD_ROW] = ~np.asarray(targets.may_hold)
+    found |= np.arange(VOCABULARY) == np.asarray(targets.barred)[:, None]
     return found
 
 
@@ -107,7 +107,7 @@ def test_the_logits_are_never_whole():
         array(jnp.uint32, vocabulary, 4),
         losses.Targets(
             array(jnp.int32, n),
-            array(jnp.bool_, n),
+            array(jnp.int32, n),
             array(jnp.uint32, n, 4),
             array(jnp.float32, n),
         ),

@@ -104,7 +104,8 @@ def test_changing_frame_t_and_later_never_changes_the_prediction_for_t(arch):
     def likelihoods(pieces):
         vocabulary = padded_vocabulary(chords[:-1])
         rows = np.append(np.arange(n_tokens), -1).astype(np.int32)
-        corpus = Corpus(pieces, chords, rows, np.arange(len(chords)), chords[:-1])
+        ones = [np.ones(len(tokens), np.int32) for tokens in pieces]
+        corpus = Corpus(pieces, chords, rows, np.arange(len(chords)), chords[:-1], ones)
         return [p.log_p for p in evaluate(config, params, vocabulary, corpus, bernoulli)]
 
     # A history of t frames, then each chord there is: the distribution of frame t.
@@ -134,7 +135,8 @@ def test_the_bilstm_is_validated_on_frames_of_all_positions():
     rows = np.arange(4, dtype=np.int32)
     rng = np.random.default_rng(0)
     pieces = [rng.integers(0, 4, n).astype(np.int32) for n in (401, 3, 82)]
-    corpus = Corpus(pieces, chords, rows, rows, chords)
+    ones = [np.ones(len(tokens), np.int32) for tokens in pieces]
+    corpus = Corpus(pieces, chords, rows, rows, chords, ones)
     rest = config, params, padded_vocabulary(chords), corpus, PitchBernoulli(np.ones(128) / 2, 0.5)
     every, some, again = evaluate(*rest), evaluate(*rest, stride=8), evaluate(*rest, stride=8)
     for piece, all_of, few, same in zip(pieces, every, some, again, strict=True):
@@ -286,14 +288,14 @@ def test_gradients_equal_finite_differences_in_float64(arch, spell):
         rng = np.random.default_rng(2)
         n_targets = 6 if config.is_causal else 1
         rows = rng.integers(0, 200, (BATCH, n_targets)).astype(np.int32)
-        may_hold = rng.random(rows.shape) < 0.5
+        barred = np.where(rng.random(rows.shape) < 0.5, 253, rng.integers(200, 253, rows.shape))
         symbols = np.full((*rows.shape, 4), LAST)
         for i in np.ndindex(rows.shape):
             pitches = np.sort(rng.choice(128, int(rng.integers(4)), replace=False))
             symbols[i][: len(pitches)] = pitches + 128 * rng.integers(0, 2, len(pitches))
         if spell:
             rows[rows >= 100] -= 100  # the others may be impossible
-            rows[0, ::2], rows[1, 0], may_hold[1, 0] = 255, 253, True
+            rows[0, ::2], rows[1, 0], barred[1, 0] = 255, 253, -1
             symbols[1, 3] = SKIPPED
         weights = rng.random((BATCH, n_targets))
         vocabulary = rng.integers(0, 2**32, (256, 8)).astype(np.uint32)
@@ -301,7 +303,7 @@ def test_gradients_equal_finite_differences_in_float64(arch, spell):
 
         @jax.jit
         def loss(params):
-            batch = training.TrainingBatch(ids, bits, rows, may_hold, symbols, weights)
+            batch = training.TrainingBatch(ids, bits, rows, barred, symbols, weights)
             return training._sums(config, params, vocabulary, np.int32(200), batch, None)[0]
 
         gradient = jax.jit(jax.grad(loss))(params)

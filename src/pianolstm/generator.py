@@ -49,7 +49,7 @@ from pianolstm.model import Model
 from pianolstm.rolls import Grid, PianoRoll
 from pianolstm.streams import Stream, begin_stream, resume_stream
 from pianolstm.tokens import ChordTokenizer, Pieces, TokenCorpus, as_corpus
-from pianolstm.vocabulary import Corpus
+from pianolstm.vocabulary import Clock, Corpus
 from pianolstm.windows import split_pieces
 
 MAX_TRANSPOSITION = 60
@@ -191,6 +191,7 @@ class SequenceGenerator(BaseEstimator):
     grid_: Grid
     held_out_: list[int]
     _model: Model
+    _clock: Clock = "frames"
 
     def __init__(
         self,
@@ -1134,9 +1135,9 @@ class SequenceGenerator(BaseEstimator):
     def _config(self) -> networks.NetworkConfig:
         """The network that the parameters ask for, without its vocabulary."""
         given = self._given()
-        names = networks.NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
+        names = networks.NetworkConfig.__dataclass_fields__.keys() - {"n_rows", "clock"}
         settings: Any = {name: getattr(given, name) for name in names}
-        return networks.NetworkConfig(n_rows=0, **settings)
+        return networks.NetworkConfig(n_rows=0, clock=self._clock, **settings)
 
     def _config_of(self, model: Model) -> networks.NetworkConfig:
         """A model's network, with the settings that may change after it was fitted."""
@@ -1184,7 +1185,8 @@ class SequenceGenerator(BaseEstimator):
         """The model as it is now, and pieces through its vocabulary."""
         check_is_fitted(self)
         model = self._model
-        return model, Corpus.of(model.tokenizer.vocabulary_, _on_grid_of(model, X))
+        vocabulary = model.tokenizer.vocabulary_
+        return model, Corpus.of(vocabulary, _on_grid_of(model, X), model.config.clock)
 
     def _log_likelihoods(self, model: Model, corpus: Corpus) -> list[np.ndarray]:
         pieces = evaluate(

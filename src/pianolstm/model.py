@@ -19,6 +19,7 @@ from jax import Array
 
 from pianolstm._jax.programs import Size, hold
 from pianolstm._model import networks
+from pianolstm._model.durations import initial_bias
 from pianolstm._model.files import Arrays, Header, fill_leaves, named_leaves, with_nan, without_nan
 from pianolstm._model.networks import NetworkConfig, Params, Tree
 from pianolstm._model.recall import Recall
@@ -130,12 +131,12 @@ class Model:
         train : TokenCorpus
         seed : int
         """
-        corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.known(train))
+        corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.known(train), config.clock)
         config = replace(config, n_rows=n_rows(tokenizer.n_tokens_))
         tempi = [int(m.microseconds[0]) for m in train.tempo_maps if m is not None]
         return cls(
             config=config,
-            params=networks.initialise(config, seed, _initial_bias(config, corpus)),
+            params=networks.initialise(config, seed, *_initial_biases(config, corpus)),
             tokenizer=tokenizer,
             bernoulli=PitchBernoulli.fit(corpus),
             recall=Recall.fit(corpus),
@@ -172,7 +173,9 @@ class Model:
 
     def corpus(self, pieces: TokenCorpus) -> Corpus:
         """Training pieces through the vocabulary."""
-        return Corpus.of(self.tokenizer.vocabulary_, self.tokenizer.known(pieces))
+        return Corpus.of(
+            self.tokenizer.vocabulary_, self.tokenizer.known(pieces), self.config.clock
+        )
 
     def with_chords_of(self, pieces: TokenCorpus) -> Model:
         """The model with the chords of more pieces in its vocabulary.
@@ -290,6 +293,8 @@ class Model:
             # Files from before there was a `Model` have the network among the estimator's settings,
             # and no counts of chords outside the vocabulary.
             network = header.get("network") or header["settings"]
+            # Those from before there was another clock count frames.
+            network = {"clock": "frames", **network}
             fields = NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
             config = NetworkConfig(
                 n_rows=n_rows(len(arrays["vocabulary"])), **{k: network[k] for k in fields}
@@ -323,8 +328,10 @@ class Model:
             ) from None
 
 
-def _initial_bias(config: NetworkConfig, corpus: Corpus) -> np.ndarray:  # (n_rows,)
-    """Logits of the chords from their shares of the frames."""
+def _initial_biases(
+    config: NetworkConfig, corpus: Corpus
+) -> tuple[np.ndarray, np.ndarray | None]:  # (n_rows,), (N_CLASSES,)
+    """Logits of the chords from their shares of the steps, and of the hazards where there are."""
     n_tokens = corpus.n_tokens
     frames = np.zeros(n_tokens + 1)  # the last counts chords outside the vocabulary
     np.add.at(frames, corpus.rows, corpus.counts())
@@ -333,4 +340,4 @@ def _initial_bias(config: NetworkConfig, corpus: Corpus) -> np.ndarray:  # (n_ro
     bias[:n_tokens] = np.log((frames[:-1] + 0.5) / (n + 0.5 * (n_tokens + 1)))
     bias[END], bias[OTHER] = np.log([1 / n, (frames[-1] + 0.5) / n])
     bias[HOLD] = 0  # where it is possible at all, it is about as likely as not
-    return bias
+    return bias, initial_bias(corpus.durations) if config.clock == "changes" else None

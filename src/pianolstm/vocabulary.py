@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -16,6 +17,9 @@ ROW_MULTIPLE = 256
 
 CHUNK = 1 << 14
 """Chords whose bits are unpacked at once."""
+
+Clock: TypeAlias = Literal["frames", "changes"]
+"""What a step of a network is: a frame, or a chord that begins and the frames that it lasts."""
 
 HOLD, END, OTHER = -3, -2, -1
 """The last rows of the softmax: what sounds, outside the vocabulary, is held on; the piece ends;
@@ -34,24 +38,37 @@ def n_rows(n_tokens: int) -> int:
 class Corpus:
     """Pieces as tokens, seen through a vocabulary."""
 
-    tokens: Sequence[np.ndarray]  # int32 (n_frames,) for each piece: ids, rows of `chords`
+    tokens: Sequence[np.ndarray]  # int32 (n_steps,) for each piece: ids, rows of `chords`
     chords: np.ndarray  # uint64 (n_chords, 4): bits of each id
     rows: np.ndarray  # int32 (n_chords,): the chord's number in the vocabulary, -1 where outside
     held: np.ndarray  # int64 (n_chords,): id of each chord held on, nothing in it struck again
     vocabulary: np.ndarray  # uint64 (n_tokens, 4): bits of the vocabulary's chords
+    durations: Sequence[np.ndarray]  # int32 (n_steps,): frames of each step, from 1 on
+    clock: Clock = "frames"
 
     @classmethod
     def of(
         cls,
         vocabulary: np.ndarray,  # uint64 (n_tokens, 4)
         corpus: TokenCorpus,
+        clock: Clock = "frames",
     ) -> Corpus:
         """See a corpus through a vocabulary."""
         held = held_on(corpus.chords)
         lacking = unique_chords(held[find(corpus.chords, held) < 0])[0]
         chords = np.concatenate([corpus.chords, lacking])
         rows = find(vocabulary, chords).astype(np.int32)
-        return cls(corpus.tokens, chords, rows, find(chords, held_on(chords)), vocabulary)
+        held = find(chords, held_on(chords))
+        if clock == "frames":
+            tokens = corpus.tokens
+            durations = [np.broadcast_to(np.int32(1), len(piece)) for piece in tokens]
+        else:
+            tokens, durations = zip(*(runs(piece, held) for piece in corpus.tokens), strict=True)
+        return cls(tokens, chords, rows, held, vocabulary, durations, clock)
+
+    def take(self, n: int) -> Corpus:
+        """The first n pieces."""
+        return replace(self, tokens=self.tokens[:n], durations=self.durations[:n])
 
     @property
     def n_tokens(self) -> int:
@@ -68,7 +85,7 @@ class Corpus:
         return len(self.chords)
 
     def counts(self) -> np.ndarray:  # int64 (n_chords,)
-        """Frames of each id."""
+        """Steps of each id."""
         return count_frames(self.tokens, len(self.chords))
 
     def onsets(self) -> np.ndarray:  # int64 (n_pieces,)
@@ -84,9 +101,11 @@ class Corpus:
     def longest_hold(self) -> int:
         """Most frames that a chord lasts before another follows; last chords of pieces aside."""
         holds, last = [], []
-        for tokens in self.tokens:
-            begins = np.flatnonzero(np.append(True, tokens[1:] != tokens[:-1]))
-            lengths = np.diff(begins, append=len(tokens))
+        for tokens, durations in zip(self.tokens, self.durations, strict=True):
+            lengths = durations
+            if self.clock == "frames":
+                begins = np.flatnonzero(np.append(True, tokens[1:] != tokens[:-1]))
+                lengths = np.diff(begins, append=len(tokens))
             holds.append(lengths[:-1])
             last.append(lengths[-1:])
         followed = np.concatenate(holds)
@@ -96,10 +115,21 @@ class Corpus:
         """Ids of vocabulary chords that the corpus begins just once, in the vocabulary's order."""
         begun = np.zeros(len(self.chords), np.int64)
         for tokens in self.tokens:
-            changes = np.append(True, tokens[1:] != tokens[:-1])[: len(tokens)]
-            begun += np.bincount(tokens[changes], minlength=len(begun))
+            begins = np.append(True, tokens[1:] != tokens[:-1])[: len(tokens)]
+            begins |= self.clock == "changes"
+            begun += np.bincount(tokens[begins], minlength=len(begun))
         ids = np.flatnonzero((begun == 1) & (self.rows >= 0))
         return ids[np.argsort(self.rows[ids])]
+
+
+def runs(
+    tokens: np.ndarray,  # int32 (n_frames,)
+    held: np.ndarray,  # int64 (n_chords,): id of each chord held on
+) -> tuple[np.ndarray, np.ndarray]:  # int32 (n_chords,), int32 (n_chords,)
+    """Chords that begin, and for how many frames each lasts: until another begins."""
+    begins = np.append(True, tokens[1:] != held[tokens[:-1]])[: len(tokens)]
+    at = np.flatnonzero(begins)
+    return tokens[at], np.diff(at, append=len(tokens)).astype(np.int32)
 
 
 class PitchBernoulli:

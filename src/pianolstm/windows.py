@@ -41,12 +41,16 @@ class WindowBatch:
         False where there is no target.
     pieces : ndarray of int64, shape (batch,)
         Number of the piece that each window is of; 0 where a row only fills the batch.
+    durations : ndarray of int32, shape (batch, window_size + 1), or None
+        Frames of the chord before the first input, and of each input; 0 where there is none. None
+        where the dataset has no durations.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     mask: np.ndarray
     pieces: np.ndarray
+    durations: np.ndarray | None = None
 
 
 class WindowDataset:
@@ -70,6 +74,9 @@ class WindowDataset:
     end : int, default=None
         Token that `batches` gives as the target after a piece's last frame; None for no such
         target.
+    durations : list of array-like of int, shape (n_frames,), default=None
+        For how many frames each token lasts, where a token stands for more than one; batches then
+        have them too.
 
     Examples
     --------
@@ -89,6 +96,7 @@ class WindowDataset:
         stride: int | None = None,
         target: Literal["sequence", "next"] = "sequence",
         end: int | None = None,
+        durations: Sequence[np.ndarray] | None = None,
     ) -> None:
         if target not in ("sequence", "next"):
             raise InvalidInputError(f'target must be "sequence" or "next"; got {target!r}.')
@@ -110,6 +118,12 @@ class WindowDataset:
                 )
         if not self.tokens:
             raise InvalidInputError("tokens is empty; expected at least one piece.")
+        self.durations = None if durations is None else [np.asarray(d) for d in durations]
+        if self.durations is not None and list(map(len, self.durations)) != self._n_tokens():
+            raise InvalidInputError(
+                "durations must have a number for each token, piece by piece; got "
+                f"{list(map(len, self.durations))} for {self._n_tokens()} tokens."
+            )
         self.window_size = int(window_size)
         self.target: Literal["sequence", "next"] = target
         self.stride = int(stride or (window_size if target == "sequence" else 1))
@@ -153,16 +167,16 @@ class WindowDataset:
             If there are fewer than two pieces or the fraction leaves one part empty.
         """
         kept, held = split_pieces(len(self.tokens), fraction, random_state)
-        parts = ([self.tokens[i] for i in part] for part in (kept, held))
         first, second = (
             WindowDataset(
-                part,
+                [self.tokens[i] for i in part],
                 window_size=self.window_size,
                 stride=self.stride,
                 target=self.target,
                 end=self.end,
+                durations=None if self.durations is None else [self.durations[i] for i in part],
             )
-            for part in parts
+            for part in (kept, held)
         )
         return first, second
 
@@ -243,6 +257,9 @@ class WindowDataset:
         n = sum(-(-length // step) + extra for length in self._lengths() if length)
         return -(-n // batch_size)
 
+    def _n_tokens(self) -> list[int]:
+        return [len(t) for t in self.tokens]
+
     def _lengths(self) -> list[int]:
         """Targets of each piece."""
         return [len(t) + (self.end is not None) for t in self.tokens]
@@ -273,6 +290,9 @@ class WindowDataset:
         mask = np.zeros((batch_size, n_targets), bool)
         pieces = np.zeros(batch_size, np.int64)
         pieces[: len(places)] = places[:, 0]
+        durations = None
+        if self.durations is not None:
+            durations = np.zeros((batch_size, self.window_size + 1), np.int32)
         for row, (i, a, b) in enumerate(places.tolist()):
             tokens = self.tokens[i]
             frames = tokens[a:b]
@@ -287,7 +307,12 @@ class WindowDataset:
                 column, first = column + 1, 0
             stop = b - 1
             inputs[row, column : column + stop - first] = tokens[first:stop]
-        return WindowBatch(inputs, targets, mask, pieces)
+            if durations is not None and self.durations is not None:
+                lasted = self.durations[i][first:stop]
+                durations[row, column + 1 : column + 1 + len(lasted)] = lasted
+                if first > 0:
+                    durations[row, column] = self.durations[i][first - 1]
+        return WindowBatch(inputs, targets, mask, pieces, durations)
 
 
 def split_pieces(

@@ -28,6 +28,7 @@ from pianolstm._learning.devices import (
     shared_out,
 )
 from pianolstm._model import networks
+from pianolstm._model.durations import log_duration
 from pianolstm._model.inputs import Reader
 from pianolstm._model.likelihood import evaluate
 from pianolstm._model.losses import softmax_loss
@@ -186,7 +187,7 @@ class Trainer:
         self.progress = progress.moved(on_all)
         self.corpus = corpus = model.corpus(train)
         known = model.tokenizer.vocabulary_
-        self.held_out = None if held_out is None else Corpus.of(known, held_out)
+        self.held_out = None if held_out is None else Corpus.of(known, held_out, config.clock)
         # The Bi-LSTM reads a window for each target: an eighth of a window apart.
         self.target_stride = max(1, config.window_size // 8)
         self.dataset = WindowDataset(
@@ -195,6 +196,7 @@ class Trainer:
             stride=None if config.is_causal else self.target_stride,
             target="sequence" if config.is_causal else "next",
             end=corpus.end,
+            durations=corpus.durations if config.clock == "changes" else None,
         )
         self.begun_once = corpus.begun_once()
         self.transpositions = Transpositions(corpus, settings.augment)
@@ -337,28 +339,31 @@ class Trainer:
         is_target = batch.mask & (rows >= 0)
         weights = is_target.astype(np.float32)
         inputs = reader.inputs(batch.inputs, batch.pieces)
-        arrays = shared_out(*inputs, np.where(is_target, rows, 0), *how, weights)
-        return TrainingBatch(*arrays)
+        arrays = [*inputs, np.where(is_target, rows, 0), *how, weights]
+        if batch.durations is not None:
+            arrays.append(batch.durations)
+        return TrainingBatch(*shared_out(*arrays))
 
     def _read_sums(
         self,
-        sums: Array,  # (4,)
+        sums: Array,  # (5,)
         step: int,
         n_steps: int,
         call: Call,
     ) -> np.ndarray:  # float64 (3,)
         """Sums of loss, right guesses and weights of a step."""
         values = np.asarray(sums, np.float64)
-        values[0] += values[3] * self.unknown_cost
-        if not np.isfinite(values[0]):
+        loss, n_right, n_frames, n_unknown, n_targets = values.tolist()
+        loss += n_unknown * self.unknown_cost
+        if not np.isfinite(loss):
             epoch = self.progress.state.epoch + 1
             raise LossNotFiniteError(
-                f"The loss became {values[0]} in step {step + 1} of epoch {epoch}; training "
+                f"The loss became {loss} in step {step + 1} of epoch {epoch}; training "
                 f"stopped, and the model is that of epoch {self.progress.best_epoch:g}. Try "
                 "a smaller learning_rate."
             )
-        call("on_batch_end", step, n_steps, float(values[0] / max(values[2], 1)))
-        return values[:3]
+        call("on_batch_end", step, n_steps, loss / max(n_frames, 1))
+        return np.array([loss, n_right * n_frames / max(n_targets, 1), n_frames])
 
     def _recorded(self, epoch: float, loss: float, accuracy: float, began: float) -> Progress:
         """Validate; the progress with a row more in its history."""
@@ -398,7 +403,7 @@ class Trainer:
         """Nats per frame of some training pieces before any step, by the network alone."""
         # As many as are held out need the same programs.
         n = 1 if self.held_out is None else min(len(self.held_out.tokens), MOST_FIRST)
-        return self._evaluate(replace(self.corpus, tokens=self.corpus.tokens[:n]), None)[0]
+        return self._evaluate(self.corpus.take(n), None)[0]
 
     def _evaluate(self, corpus: Corpus, recall: Recall | None) -> tuple[float, float]:
         """Nats per frame and accuracy of the running average."""
@@ -436,9 +441,10 @@ class TrainingBatch(NamedTuple):
     ids: Array  # int32 (batch, time)
     bits: Array  # uint32 (batch, time, 8)
     rows: Array  # int32 (batch, n_targets)
-    may_hold: Array  # bool (batch, n_targets)
+    barred: Array  # int32 (batch, n_targets)
     symbols: Array  # int16 (batch, n_targets, length)
     weights: Array  # (batch, n_targets): 0 leaves a frame out
+    durations: Array | None = None  # int32 (batch, time + 1): see `WindowBatch`
 
 
 class StepSettings(NamedTuple):
@@ -457,28 +463,39 @@ def _sums(
     n_tokens: Array,  # int32 ()
     batch: TrainingBatch,
     key: Array | None,  # key (batch,)
-) -> tuple[Array, Array]:  # (), (4,)
-    """Sum of the loss; and sums of loss, right guesses, weights, targets outside the vocabulary."""
+) -> tuple[Array, Array]:  # (), (5,)
+    """Sum of the loss; and sums of loss, right guesses, frames, unknown chords, targets."""
     network = bind(config, params)
-    ids, bits, *targets = batch
-    features, _ = network(ids, bits, network.initial_carry(ids.shape[0]), key)
+    masks = network.masks(key)
+    ids, bits, *targets, durations = batch
+    lasted = None if durations is None else durations[:, :-1]
+    h, _ = network.read(ids, bits, network.initial_carry(ids.shape[0]), masks, lasted)
+    n_targets = h.shape[1]
+    if durations is not None:
+        durations = durations[:, -n_targets:]
+    features = network.predict(h, durations, masks)
     output = network.output(vocabulary, n_tokens, goes_on=False)
-    before = bits[:, -features.shape[1] :]
-    features, before, rows, may_hold, symbols, weights = (
-        a.reshape(-1, *a.shape[2:]) for a in (features, before, *targets)
+    features, before, rows, barred, symbols, weights = (
+        a.reshape(-1, *a.shape[2:]) for a in (features, bits[:, -n_targets:], *targets)
     )
-    targets = targets_of(network, features, rows, may_hold, symbols, before)
+    targets = targets_of(network, features, rows, barred, symbols, before)
     loss, n_right = softmax_loss(features, output, targets, weights)
-    weight = weights.sum()
+    weight = n_frames = weights.sum()
+    if durations is not None:
+        durations = durations.reshape(-1)
+        log_p = log_duration(network.holds(h.reshape(len(durations), -1)), durations)
+        # Nothing lasts before the first chord of a piece.
+        loss -= jnp.sum(jnp.where(durations > 0, weights * log_p, 0))
+        n_frames = jnp.sum(weights * durations)
     n_unknown = jnp.sum(weights * (rows == config.n_rows - 1))
-    return loss, jnp.stack([loss, n_right, weight, n_unknown])
+    return loss, jnp.stack([loss, n_right, n_frames, n_unknown, weight])
 
 
 def _gradients(
     config: NetworkConfig,
     params: Array,  # (n_parameters,)
     *arrays: Array | TrainingBatch,  # as `_sums` takes them
-) -> tuple[Array, Array]:  # (4,), (n_parameters,)
+) -> tuple[Array, Array]:  # (5,), (n_parameters,)
     """Sums over a batch, as in `_sums`, and the gradients of its loss."""
     loss, tree = partial(_sums, config), networks.unflatten(config, params)
     (_, sums), gradients = jax.value_and_grad(loss, has_aux=True)(tree, *arrays)
@@ -496,7 +513,7 @@ def train_step(
     n_tokens: Array,  # int32 ()
     batch: TrainingBatch,
     step: StepSettings,
-) -> tuple[Array, Array, optax.OptState, Array]:  # (n_parameters,), (n_parameters,), …, (4,)
+) -> tuple[Array, Array, optax.OptState, Array]:  # (n_parameters,), (n_parameters,), …, (5,)
     """One step on one batch: parameters, their average, moments, sums as in `_sums`."""
     seed, *numbers = step.number
     key = reduce(jax.random.fold_in, numbers, seed_key(seed))
@@ -504,7 +521,7 @@ def train_step(
     sums, gradients = over_devices(
         partial(_gradients, config), (params, vocabulary, n_tokens), (batch, keys)
     )
-    weight = jnp.maximum(sums[2], 1)  # a batch may have no target
+    weight = jnp.maximum(sums[4], 1)  # a batch may have no target
     steps = optimizer(config, factory, step.learning_rate, step.clip_norm)
     updates, opt_state = steps.update(gradients / weight, opt_state, params)
     params = jnp.add(params, updates)  # pyright: ignore[reportArgumentType]

@@ -65,10 +65,13 @@ class Reader:
             # Nobody wrote a chord that only a transposition takes out of the vocabulary: it is
             # heard, but how often such chords come is not to be learned from it.
             targets[(table < 0) & (corpus.rows >= 0)] = -1
-        self.spell, self.skip_held, self.n_rows = spell, skip_held, rows
+        self.spell, self.skip_held, self.n_rows, self.clock = spell, skip_held, rows, corpus.clock
         # Two more entries, so that PAD (-2) and START (-1) index the last two.
         self._inputs = _with_ends(np.where(outside, rows, table), [-2, -1])
-        self._targets = _with_ends(targets, [rows + END])
+        self._targets, self._rows = (
+            _with_ends(targets, [rows + END]),
+            _with_ends(np.where(table < 0, rows, table), [-1]),
+        )
         self._held = np.append(corpus.held, [corpus.end] * 2)
         self._chords = np.concatenate([corpus.chords, np.zeros((2, N_WORDS), np.uint64)])
         self._words = as_words(self._chords)
@@ -100,22 +103,28 @@ class Reader:
         ids: np.ndarray,  # int (…): `Corpus.end` may be among them
         before: np.ndarray,  # int (…): the frames before them
         pieces: np.ndarray | None = None,  # int (len(ids),): as for `inputs`
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # int32 (…), bool (…), int16 (…, length)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # int32 (…), int32 (…), int16 (…, length)
         """What is to be predicted.
 
         Returns
         -------
         rows
             Of the softmax; -1 where there is no target.
-        may_hold
-            Whether the row `HOLD` is possible: what sounds, held on, is outside the vocabulary.
+        barred
+            The row that is impossible, -1 for none. With the clock of frames that is `HOLD` where
+            what sounds, held on, is in the vocabulary; with that of changes it is the row that
+            holds it on, since no chord begins so, or `n_rows` where that is no row.
         symbols
             How it is spelled; `SKIPPED` where it is not.
         """
         row, held = self._row(ids, pieces), self._held[before]
         targets = self._targets[row, ids]
-        may_hold = self.spell & (self._targets[row, held] == self.n_rows + OTHER)
-        targets = np.where(may_hold & (ids == held), self.n_rows + HOLD, targets)
+        if self.clock == "frames":
+            may_hold = self.spell & (self._targets[row, held] == self.n_rows + OTHER)
+            targets = np.where(may_hold & (ids == held), self.n_rows + HOLD, targets)
+            barred = np.where(may_hold, -1, self.n_rows + HOLD)
+        else:
+            barred = self._rows[row, held]
         symbols = self._symbols[ids]
         if pieces is not None:
             steps = self._steps[pieces].reshape(-1, *[1] * ids.ndim)
@@ -123,7 +132,7 @@ class Reader:
             symbols = np.where(is_note, symbols + steps, symbols).astype(np.int16)
         if self.skip_held:
             symbols[ids == held] = SKIPPED
-        return targets.astype(np.int32), may_hold, symbols
+        return targets.astype(np.int32), barred.astype(np.int32), symbols
 
     def _row(
         self,

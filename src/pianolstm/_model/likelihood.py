@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from pianolstm._jax.programs import program
+from pianolstm._model.durations import STARTS
 from pianolstm._model.inputs import Reader
 from pianolstm._model.losses import Output, log_likelihoods, logits_of
 from pianolstm._model.networks import Carry, NetworkConfig, Params, bind, targets_of
@@ -57,28 +58,115 @@ def evaluate(
         Bi-LSTM only: predict one frame of every `stride`, drawn once and for all.
     """
     reader = Reader(corpus, spell=config.spell)
-    frames = _frames(corpus, 1 if config.is_causal else stride)
-    features = _features(config, params, corpus, reader, frames)
+    steps = _steps(corpus, 1 if config.is_causal else stride)
+    read = _read_steps(config, params, corpus, reader, steps)
+    output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
+    shares = recall if config.recall else None
+    # The chords of steps that have one: the last only lasts, until the piece ends.
+    chords = [at[at < len(tokens)] for at, tokens in zip(steps, corpus.tokens, strict=True)]
+    features = [columns[0][: len(at)] for columns, at in zip(read, chords, strict=True)]
     targets, before = (
-        np.concatenate([a[at] for a, at in zip(arrays, frames, strict=True)])
+        np.concatenate([a[at] for a, at in zip(arrays, chords, strict=True)])
         for arrays in (corpus.tokens, [np.append(START, tokens) for tokens in corpus.tokens])
     )
-    output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
     log_p, right = _likelihoods(
         config, params, output, np.concatenate(features), reader, targets, before
     )
-    ends = np.cumsum([len(at) for at in frames])
+    ends = np.cumsum([len(at) for at in chords])
     pieces = [
         PieceLikelihood(*columns)
         for columns in zip(
-            frames, np.split(log_p, ends[:-1]), np.split(right, ends[:-1]), strict=True
+            chords, np.split(log_p, ends[:-1]), np.split(right, ends[:-1]), strict=True
         )
     ]
     if not config.spell:
         _add_unknown(pieces, corpus, bernoulli)
-    if config.recall and recall is not None:
-        _mix_recalled(pieces, corpus, recall, spell=config.spell)
-    return pieces
+    if shares is not None:
+        _mix_recalled(pieces, corpus, shares, spell=config.spell)
+    if config.clock == "frames":
+        return pieces
+    return [
+        _by_frame(piece, _Timing.of(corpus, i, steps[i], read[i][1], shares))
+        for i, piece in enumerate(pieces)
+    ]
+
+
+def _by_frame(piece: PieceLikelihood, timing: _Timing) -> PieceLikelihood:
+    """Chords and how long they last, as log-likelihoods of frames."""
+    log_p, hazard = timing.log_p.copy(), timing.hazard
+    begins = np.flatnonzero(timing.begins)
+    # More likely than that what sounds goes on.
+    right = hazard < 0.5
+    right[begins] = piece.right & (hazard[begins] * np.exp(piece.log_p) >= 1 - hazard[begins])
+    log_p[begins] += piece.log_p
+    return PieceLikelihood(timing.frames, log_p, right)
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """How long the chords of a piece last, frame by frame."""
+
+    frames: np.ndarray  # int64 (n,): their numbers in the piece
+    step: np.ndarray  # int64 (n,): which of the steps scored each is of
+    ages: np.ndarray  # int32 (n,): frames that what sounds before has lasted; 0 at the beginning
+    begins: np.ndarray  # bool (n,): whether a chord begins
+    hazard: np.ndarray  # float64 (n,): probability that one does
+    log_p: np.ndarray  # float64 (n,): nats of whether one does
+
+    @classmethod
+    def of(
+        cls,
+        corpus: Corpus,
+        number: int,  # of the piece
+        steps: np.ndarray,  # int64 (n_scored,)
+        logits: np.ndarray,  # (n_scored, N_CLASSES)
+        recall: Recall | None,
+    ) -> _Timing:
+        """A step has the frames after the one in which the chord before it began, and its first."""
+        durations = np.append(0, corpus.durations[number])
+        first = np.cumsum(durations)  # the frame in which the chord of each step begins
+        lasted = durations[steps]
+        is_last = steps == len(durations) - 1
+        # The first step has the first frame alone, the last has none in which a chord begins.
+        n = np.where(steps == 0, 1, lasted - is_last)
+        step = np.repeat(np.arange(len(steps)), n)
+        place = np.arange(len(step)) - np.repeat(np.cumsum(n) - n, n)
+        ages = np.where(steps[step] == 0, 0, place + 1)
+        begins = (place == n[step] - 1) & ~is_last[step]
+        frames = np.where(steps[step] == 0, 0, (first - durations)[steps[step]] + ages)
+        z = logits[step, np.searchsorted(STARTS, np.maximum(ages, 1), "right") - 1].astype(float)
+        ends, goes_on = -np.logaddexp(0, -z), -np.logaddexp(0, z)
+        if recall is not None:
+            share, recalled = recall.durations_of(corpus, number)
+            ends, goes_on = _mix_durations(
+                ends, goes_on, ages, n[step], share[steps][step], recalled[steps][step]
+            )
+        ends, goes_on = np.where(ages == 0, 0, ends), np.where(ages == 0, -np.inf, goes_on)
+        log_p = np.where(begins, ends, goes_on)
+        return cls(frames, step, ages, begins, np.exp(ends), log_p)
+
+
+def _mix_durations(
+    ends: np.ndarray,  # float64 (n,): nats of ending at each age, of what has lasted as long
+    goes_on: np.ndarray,  # float64 (n,)
+    ages: np.ndarray,  # int (n,), each step's from 1 on
+    counts: np.ndarray,  # int (n,): frames of its step
+    share: np.ndarray,  # float64 (n,): of the duration that is recalled
+    recalled: np.ndarray,  # int (n,): that duration
+) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,), float64 (n,)
+    """The same where one duration has a share of its own."""
+    total = np.cumsum(goes_on)
+    at = np.arange(len(ages)) - ages  # the frame before the step's first
+    before = np.where(at >= 0, total[at], 0)
+    lasted = np.where(ages > 1, total - goes_on - before, 0)  # nats of the ages before
+    with np.errstate(divide="ignore"):
+        log_share, log_rest = np.log(share), np.log1p(-share)
+        alive = np.logaddexp(np.where(recalled >= ages, log_share, -np.inf), log_rest + lasted)
+        end = np.logaddexp(np.where(recalled == ages, log_share, -np.inf), log_rest + lasted + ends)
+        on = np.logaddexp(
+            np.where(recalled > ages, log_share, -np.inf), log_rest + lasted + goes_on
+        )
+    return end - alive, on - alive
 
 
 def _add_unknown(pieces: list[PieceLikelihood], corpus: Corpus, bernoulli: PitchBernoulli) -> None:
@@ -95,8 +183,8 @@ def _mix_recalled(
     pieces: list[PieceLikelihood], corpus: Corpus, recall: Recall, *, spell: bool
 ) -> None:
     """Give what is recalled its share."""
-    for piece, tokens in zip(pieces, corpus.tokens, strict=True):
-        share, ids = (a[piece.frames] for a in recall.of(corpus, tokens, spell=spell))
+    for i, (piece, tokens) in enumerate(zip(pieces, corpus.tokens, strict=True)):
+        share, ids = (a[piece.frames] for a in recall.of(corpus, i, spell=spell))
         came = ids == tokens[piece.frames]
         with np.errstate(divide="ignore"):  # a share of 0 has the logarithm minus infinity
             recalled = np.where(came, np.log(share), -np.inf)
@@ -113,37 +201,51 @@ def probabilities(
 ) -> list[np.ndarray]:  # (n_frames, n_tokens) for each piece
     """Of each chord of the vocabulary."""
     reader = Reader(corpus, spell=config.spell)
-    features = _features(config, params, corpus, reader, _frames(corpus, 1))
+    steps = _steps(corpus, 1)
+    read = _read_steps(config, params, corpus, reader, steps, is_hidden=config.clock == "changes")
     output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
+    shares = recall if config.recall else None
     found = []
-    for tokens, read in zip(corpus.tokens, features, strict=True):
-        before = np.append(START, tokens)[:-1]
-        _, may_hold, _ = reader.targets(tokens, before)
-        columns = read, may_hold, reader.inputs(before)[1][:, :4]
-        p = np.empty((len(tokens), corpus.n_tokens), np.float32)
-        for at in range(0, len(tokens), ROWS[0]):
+    for i, (tokens, (x, *logits)) in enumerate(zip(corpus.tokens, read, strict=True)):
+        timing = _Timing.of(corpus, i, steps[i], logits[0], shares) if logits else None
+        step = np.arange(len(tokens)) if timing is None else timing.step
+        ages = np.zeros_like(step) if timing is None else timing.ages
+        before = np.append(START, tokens)[step]
+        _, barred, _ = reader.targets(np.zeros_like(before), before)
+        columns = x[step], ages.astype(np.int32), barred, reader.inputs(before)[1][:, :4]
+        p = np.empty((len(step), corpus.n_tokens), np.float32)
+        for at in range(0, len(step), ROWS[0]):
             part = [a[at : at + ROWS[0]] for a in columns]
             n = len(part[0])
             full = [np.pad(a, [(0, ROWS[0] - n)] + [(0, 0)] * (a.ndim - 1)) for a in part]
-            p[at : at + n] = np.asarray(_softmax_rows(config, output, *full))[:n, : corpus.n_tokens]
-        if config.recall:
-            share, ids = recall.of(corpus, tokens, spell=config.spell)
+            rows = np.asarray(_softmax_rows(config, params, output, *full))
+            p[at : at + n] = rows[:n, : corpus.n_tokens]
+        if shares is not None:
+            share, ids = (a[step] for a in shares.of(corpus, i, spell=config.spell))
             p *= (1 - share[:, None]).astype(np.float32)
             known = np.flatnonzero(corpus.rows[ids] >= 0)
             p[known, corpus.rows[ids[known]]] += share[known]
+        if timing is not None:
+            p *= timing.hazard[:, None].astype(np.float32)
+            known = np.flatnonzero((barred >= 0) & (barred < corpus.n_tokens))
+            p[known, barred[known]] = 1 - timing.hazard[known]
         found.append(p)
     return found
 
 
 @program()
 def _softmax_rows(
-    _: NetworkConfig,
+    config: NetworkConfig,
+    params: Params,
     output: Output,
-    features: Array,  # (n, width)
-    may_hold: Array,  # bool (n,)
+    x: Array,  # (n, width), with a clock of changes (n, units)
+    ages: Array,  # int32 (n,): with a clock of changes, frames that what sounds has lasted
+    barred: Array,  # int32 (n,)
     before: Array,  # uint32 (n, 4)
 ) -> Array:  # (n, n_rows)
-    return jax.nn.softmax(logits_of(features, output, may_hold, before))
+    if config.clock == "changes":
+        x = bind(config, params).predict(x, ages)
+    return jax.nn.softmax(logits_of(x, output, barred, before))
 
 
 @program(n_static=2)
@@ -158,61 +260,81 @@ def output_table(
     return bind(config, params).output(vocabulary, n_tokens, goes_on=goes_on)
 
 
-@program()
+@program(n_static=2)
 def _read(
     config: NetworkConfig,
+    is_hidden: bool,
     params: Params,
     carry: Carry,
     ids: Array,  # int32 (batch, time)
     bits: Array,  # uint32 (batch, time, 8)
-) -> tuple[Array, Carry]:  # (batch, n_targets, width)
-    return bind(config, params)(ids, bits, carry)
+    durations: Array | None,  # int32 (batch, time + 1): see `WindowBatch`
+) -> tuple[tuple[Array, ...], Carry]:  # (batch, n_targets, …) each
+    """What predicts the chord after each, and with a clock of changes the logits of the hazards.
+
+    If `is_hidden`, what the body gives stands in place of the former.
+    """
+    network = bind(config, params)
+    if durations is None:
+        features, carry = network(ids, bits, carry)
+        return (features,), carry
+    h, carry = network.read(ids, bits, carry, None, durations[:, :-1])
+    features = h if is_hidden else network.predict(h, durations[:, -h.shape[1] :])
+    return (features, network.holds(h)), carry
 
 
-def _frames(corpus: Corpus, stride: int) -> list[np.ndarray]:  # int64 (n,) for each piece
-    """Frames of each piece to be scored: one of every `stride`.
+def _steps(corpus: Corpus, stride: int) -> list[np.ndarray]:  # int64 (n,) for each piece
+    """Steps of each piece to be scored: one of every `stride`.
+
+    With a clock of changes the last of them has no chord: what sounds lasts until the piece ends.
 
     Drawn, and always the same: at equal distances they might all be on the beat, where chords
     begin, and each piece would count its first frame, which is hard to tell, as much as others.
     """
     rng = np.random.default_rng(0)
-    firsts = [np.arange(0, len(tokens), stride) for tokens in corpus.tokens]
+    counts = [len(tokens) + (corpus.clock == "changes") for tokens in corpus.tokens]
+    firsts = [np.arange(0, n, stride) for n in counts]
     return [
-        first + rng.integers(np.minimum(stride, len(tokens) - first))
-        for first, tokens in zip(firsts, corpus.tokens, strict=True)
+        first + rng.integers(np.minimum(stride, n - first))
+        for first, n in zip(firsts, counts, strict=True)
     ]
 
 
-def _features(
+def _read_steps(
     config: NetworkConfig,
     params: Params,
     corpus: Corpus,
     reader: Reader,
-    frames: list[np.ndarray],  # int64 (n,) for each piece
-) -> list[np.ndarray]:  # (n, width) for each piece
-    """What predicts the given frames of each piece; causal networks give all of them."""
+    steps: list[np.ndarray],  # int64 (n,) for each piece
+    *,
+    is_hidden: bool = False,
+) -> list[tuple[np.ndarray, ...]]:  # (n, …) each, for each piece
+    """What `_read` gives for the given steps of each piece; causal networks read all of them."""
     if config.is_causal:
-        return _carried(config, params, corpus, reader)
-    return _windowed(config, params, corpus, reader, frames)
+        return _carried(config, params, corpus, reader, is_hidden)
+    return _windowed(config, params, corpus, reader, steps, is_hidden)
 
 
 def _carried(
-    config: NetworkConfig, params: Params, corpus: Corpus, reader: Reader
-) -> list[np.ndarray]:  # (n_frames, width) for each piece
-    """Features of every frame of each piece; pieces side by side, state carried along them."""
-    time = config.window_size
-    lengths = [len(tokens) for tokens in corpus.tokens]
+    config: NetworkConfig, params: Params, corpus: Corpus, reader: Reader, is_hidden: bool
+) -> list[tuple[np.ndarray, ...]]:  # (n_steps, …) each, for each piece
+    """Of every step of each piece; pieces side by side, state carried along them."""
+    time, is_timed = config.window_size, corpus.clock == "changes"
+    lengths = [len(tokens) + is_timed for tokens in corpus.tokens]
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    features: dict[int, np.ndarray] = {}
+    found: dict[int, tuple[np.ndarray, ...]] = {}
     for first in range(0, len(longest_first), LANES[-1]):
         group = longest_first[first : first + LANES[-1]]
         ids = np.full((LANES[-1], 1 + -(-lengths[group[0]] // time) * time), PAD, np.int32)
+        durations = np.zeros((len(ids), 1 + ids.shape[1]), np.int32) if is_timed else None
         ids[:, 0] = START
         for lane, i in enumerate(group):
-            ids[lane, 1 : 1 + lengths[i]] = corpus.tokens[i]
+            ids[lane, 1 : 1 + len(corpus.tokens[i])] = corpus.tokens[i]
+            if durations is not None:
+                durations[lane, 2 : 2 + len(corpus.tokens[i])] = corpus.durations[i]
         n_lanes = LANES[-1]
         carry = bind(config, params).initial_carry(n_lanes, np)
-        parts: list[list[np.ndarray]] = [[] for _ in group]
+        parts: list[list[tuple[np.ndarray, ...]]] = [[] for _ in group]
         for a in range(0, ids.shape[1] - 1, time):
             # Pieces that go on come first: as others end, fewer lanes are left to compute.
             going_on = sum(lengths[i] > a for i in group)
@@ -221,13 +343,20 @@ def _carried(
                 # By NumPy: JAX would compile a slice of each size.
                 carry = jax.tree.map(lambda leaf, n=lanes: np.asarray(leaf)[:n], carry)
                 n_lanes = lanes
-            part, carry = _read(config, params, carry, *reader.inputs(ids[:lanes, a : a + time]))
-            part = np.asarray(part)
+            part, carry = _read(
+                config,
+                is_hidden,
+                params,
+                carry,
+                *reader.inputs(ids[:lanes, a : a + time]),
+                None if durations is None else durations[:lanes, a : a + time + 1],
+            )
+            columns = [np.asarray(column) for column in part]
             for lane, i in enumerate(group[:going_on]):
-                parts[lane].append(part[lane, : lengths[i] - a])
+                parts[lane].append(tuple(column[lane, : lengths[i] - a] for column in columns))
         for i, piece in zip(group, parts, strict=True):
-            features[i] = np.concatenate(piece)
-    return [features[i] for i in range(len(lengths))]
+            found[i] = tuple(np.concatenate(column) for column in zip(*piece, strict=True))
+    return [found[i] for i in range(len(lengths))]
 
 
 def _windowed(
@@ -235,22 +364,31 @@ def _windowed(
     params: Params,
     corpus: Corpus,
     reader: Reader,
-    frames: list[np.ndarray],  # int64 (n,) for each piece
-) -> list[np.ndarray]:  # (n, width) for each piece
-    """Features of the given frames of each piece, each from the window before it."""
+    steps: list[np.ndarray],  # int64 (n,) for each piece
+    is_hidden: bool,
+) -> list[tuple[np.ndarray, ...]]:  # (n, …) each, for each piece
+    """Of the given steps of each piece, each from the window before it."""
     lanes, size = 64, config.window_size
-    # The window before frame t begins at t here.
+    # The window before step t begins at t here.
     pieces = [np.concatenate([np.full(size - 1, PAD), [START], t]) for t in corpus.tokens]
-    counts = [len(at) for at in frames]
-    places = np.stack([np.repeat(np.arange(len(pieces)), counts), np.concatenate(frames)], axis=1)
+    lasted = [np.concatenate([np.zeros(size + 1, np.int32), d]) for d in corpus.durations]
+    counts = [len(at) for at in steps]
+    places = np.stack([np.repeat(np.arange(len(pieces)), counts), np.concatenate(steps)], axis=1)
     carry = bind(config, params).initial_carry(lanes, np)
     parts = []
     for first in range(0, len(places), lanes):
         windows = np.full((lanes, size), PAD, np.int32)
+        durations = np.zeros((lanes, size + 1), np.int32) if corpus.clock == "changes" else None
         for row, (i, t) in enumerate(places[first : first + lanes].tolist()):
             windows[row] = pieces[i][t : t + size]
-        parts.append(np.asarray(_read(config, params, carry, *reader.inputs(windows))[0])[:, 0])
-    return np.split(np.concatenate(parts)[: len(places)], np.cumsum(counts)[:-1])
+            if durations is not None:
+                durations[row] = lasted[i][t : t + size + 1]
+        inputs = *reader.inputs(windows), durations
+        part, _ = _read(config, is_hidden, params, carry, *inputs)
+        parts.append([np.asarray(column)[:, 0] for column in part])
+    columns = [np.concatenate(column)[: len(places)] for column in zip(*parts, strict=True)]
+    ends = np.cumsum(counts)[:-1]
+    return list(zip(*(np.split(column, ends) for column in columns), strict=True))
 
 
 @program()
@@ -260,11 +398,11 @@ def _score_rows(
     output: Output,
     features: Array,  # (n, width)
     rows: Array,  # int32 (n,)
-    may_hold: Array,  # bool (n,)
+    barred: Array,  # int32 (n,)
     symbols: Array,  # int16 (n, length)
     before: Array,  # uint32 (n, 8)
 ) -> tuple[Array, Array]:  # (n,), bool (n,)
-    targets = targets_of(bind(config, params), features, rows, may_hold, symbols, before)
+    targets = targets_of(bind(config, params), features, rows, barred, symbols, before)
     return log_likelihoods(features, output, targets)
 
 

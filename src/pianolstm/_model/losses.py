@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from pianolstm._model.note_decoder import NEVER
-from pianolstm.vocabulary import HOLD, OTHER
+from pianolstm.vocabulary import OTHER
 
 CHUNK_LOGITS = 2**22
 """Logits held at once: 16 MB, whatever the batch and the vocabulary."""
@@ -44,7 +44,7 @@ class Targets(NamedTuple):
     """What is predicted."""
 
     rows: Array  # int32 (n,): of the softmax; the last where the frame is no row
-    may_hold: Array  # bool (n,): whether the row `HOLD` is possible
+    barred: Array  # int32 (n,): a row that is impossible, -1 for none
     before: Array  # uint32 (n, 4): bits of the pitches that sounded in the frame before
     log_spelled: Array  # (n,): nats of the frame's notes, given that they are spelled
 
@@ -141,14 +141,13 @@ def log_likelihoods(
 def logits_of(
     x: Array,  # (n, width)
     output: Output,
-    may_hold: Array,  # bool (n,)
+    barred: Array,  # int32 (n,)
     before: Array,  # uint32 (n, 4)
 ) -> Array:  # (n, n_rows)
     """Logits of all rows; `NEVER` of those that are impossible. For arguments, see `Targets`."""
     table, bias, struck = output
     logits = x @ table.T + bias
-    is_hold = jnp.arange(len(table)) == len(table) + HOLD
-    impossible = is_hold & ~may_hold[:, None]
+    impossible = jnp.arange(len(table)) == barred[:, None]
     if struck is not None:
         silent = ~before
         for word in range(4):
@@ -166,7 +165,7 @@ def _chunk_loss(
 
     And the share of each likelihood that is due to the target's own row.
     """
-    logits = logits_of(x, output, targets.may_hold, targets.before)
+    logits = logits_of(x, output, targets.barred, targets.before)
     highest = jnp.max(logits, axis=-1)
     at_target, joint, by_row = _routes(logits, targets)
     exps = jnp.exp(logits - highest[:, None])

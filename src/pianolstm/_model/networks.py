@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, TypeAlias, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from jax import Array, lax
 from numpy.typing import ArrayLike
 
 from pianolstm._jax.keys import Keys, Rngs
+from pianolstm._model.durations import Holds
 from pianolstm._model.losses import Output, Targets
 from pianolstm._model.lstm import (
     Affine,
@@ -36,7 +37,7 @@ from pianolstm._model.lstm import (
     zeros,
 )
 from pianolstm._model.note_decoder import NEVER, Speller
-from pianolstm.vocabulary import END, HOLD, OTHER
+from pianolstm.vocabulary import END, HOLD, OTHER, Clock
 from pianolstm.windows import PAD, START
 
 Leaf: TypeAlias = Array | np.ndarray
@@ -61,6 +62,16 @@ bits uint32 (batch, n, 8), and for how many frames the last has been held, int32
 
 Tree = TypeVar("Tree")
 
+
+class Masks(NamedTuple):
+    """Which features dropout keeps; bool (batch, 1, width) each."""
+
+    x: Array  # of the vectors read
+    h: Array  # of what the body gives
+    dense: Array
+    body: list[Array]  # between its layers
+
+
 ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
 
 N_BITS = 256
@@ -83,6 +94,7 @@ class NetworkConfig:
     window_size: int
     spell: bool = False
     recall: bool = False
+    clock: Clock = "frames"
 
     @property
     def is_causal(self) -> bool:
@@ -95,9 +107,9 @@ class NetworkConfig:
         return 2 if self.arch in ("stacked", "hybrid_stacked") else 1
 
     @property
-    def size(self) -> tuple[str, int, int, int, bool]:
+    def size(self) -> tuple[str, int, int, int, bool, Clock]:
         """What models have in common that share programs."""
-        return self.arch, self.n_rows, self.units, self.embedding, self.spell
+        return self.arch, self.n_rows, self.units, self.embedding, self.spell, self.clock
 
 
 def _normal(scale: float) -> Initializer:
@@ -350,8 +362,10 @@ class ChordNetwork(nnx.Module):
         self.bias = nnx.Param(no_draw(config.n_rows))
         if config.spell:
             self.speller = Speller(width, units, rngs=rngs)
-        self.spell = config.spell
-        self.dropout = config.dropout
+        self.spell, self.clock, self.dropout = config.spell, config.clock, config.dropout
+        if config.clock == "changes":
+            self.holds = Holds(out, width, rngs=rngs)
+            self.lasted = nnx.Param(no_draw(N_AGES, units))
 
     def __call__(
         self,
@@ -365,12 +379,48 @@ class ChordNetwork(nnx.Module):
         That is to be multiplied with the chords' output vectors; n_targets is time, and 1 for the
         Bi-LSTM.
         """
+        masks = self.masks(key)
+        h, carry = self.read(ids, bits, carry, masks)
+        return self.predict(h, None, masks), carry
+
+    def masks(
+        self,
+        key: Array | None,  # key (batch,)
+    ) -> Masks | None:
+        """Dropout masks; None for none."""
+        if key is None or self.dropout == 0:
+            return None
+        widths = [self.start.shape[0], self.dense.in_features, self.dense.out_features]
+        of_x, of_h, of_dense, *of_body = dropout_masks(
+            key, self.dropout, [*widths, *self.body.mask_widths]
+        )
+        return Masks(of_x, of_h, of_dense, of_body)
+
+    def read(
+        self,
+        ids: Array,  # int32 (batch, time): token of each step, `START` or `PAD`
+        bits: Array,  # uint32 (batch, time, 8): its chord
+        carry: Carry,  # from `initial_carry` or an earlier call
+        masks: Masks | None = None,
+        lasted: Array | None = None,  # int32 (batch, time): frames of the chord before each
+    ) -> tuple[Array, Carry]:  # (batch, n_targets, units), twice as wide of the Bi-LSTM
+        """What the body makes of all that came.
+
+        With the clock of frames `lasted` is None: how long a chord has been held is counted here.
+        """
         body_carry, (past_ids, past_bits, age) = carry
         if self.window_size is not None:
             if ids.shape[1] == 1:
                 ids = jnp.concatenate([past_ids[:, 1:], ids], axis=1)
                 bits = jnp.concatenate([past_bits[:, 1:], bits], axis=1)
             past_ids, past_bits = ids, bits
+        if lasted is not None:
+            ages = lasted
+            if self.window_size is not None:
+                if lasted.shape[1] == 1:
+                    ages = jnp.concatenate([age[:, 1:], lasted], axis=1)
+                age = ages
+        elif self.window_size is not None:
             ages = _ages(jnp.zeros_like(bits[:, :1]), bits, jnp.zeros_like(age))
         else:
             ages = _ages(past_bits, bits, age)
@@ -378,18 +428,21 @@ class ChordNetwork(nnx.Module):
         x = self.chords_in.of(ids, bits)
         x = jnp.where((ids == START)[..., None], self.start[...], x)
         x = x + self.held[...][age_class(ages)]
-        of_x, of_body, of_h, of_dense = None, None, None, None
-        if key is not None and self.dropout > 0:
-            widths = [x.shape[-1], self.dense.in_features, self.dense.out_features]
-            of_x, of_h, of_dense, *of_body = dropout_masks(
-                key, self.dropout, [*widths, *self.body.mask_widths]
-            )
-        x = drop(x, self.dropout, of_x)
-        h, body_carry = self.body(x, body_carry, ids != PAD, of_body)
-        carry = body_carry, (past_ids, past_bits, age)
-        h = drop(h, self.dropout, of_h)
-        h = drop(jax.nn.relu(self.dense(h)), self.dropout, of_dense)
-        return self.project(h), carry
+        x = drop(x, self.dropout, masks and masks.x)
+        h, body_carry = self.body(x, body_carry, ids != PAD, masks and masks.body)
+        return drop(h, self.dropout, masks and masks.h), (body_carry, (past_ids, past_bits, age))
+
+    def predict(
+        self,
+        h: Array,  # (batch, n_targets, units): from `read`
+        durations: Array | None,  # int32 (batch, n_targets): frames that each chord has lasted
+        masks: Masks | None = None,
+    ) -> Array:  # (batch, n_targets, embedding)
+        """What predicts the chord after each, to be multiplied with the chords' output vectors."""
+        h = self.dense(h)
+        if durations is not None:
+            h = h + self.lasted[...][age_class(durations)]
+        return self.project(drop(jax.nn.relu(h), self.dropout, masks and masks.dense))
 
     def initial_carry(self, batch: int, xp: ModuleType = jnp) -> Carry:
         """State of the body, and what is needed of the frames before: a window, or the last one.
@@ -400,7 +453,8 @@ class ChordNetwork(nnx.Module):
         n = self.window_size or 1
         past_ids = xp.full((batch, n), PAD, np.int32)
         past_bits = xp.zeros((batch, n, 8), np.uint32)
-        age = xp.zeros(batch, np.int32)
+        is_window = self.clock == "changes" and self.window_size is not None
+        age = xp.zeros((batch, n) if is_window else batch, np.int32)
         return self.body.initial_carry(batch, xp), (past_ids, past_bits, age)
 
     def output(
@@ -412,7 +466,7 @@ class ChordNetwork(nnx.Module):
     ) -> Output:
         """The softmax; padding is never chosen."""
         rows = jnp.arange(self.bias.shape[0])
-        first = rows.shape[0] + (HOLD if self.spell else END)
+        first = rows.shape[0] + (HOLD if self.spell and self.clock == "frames" else END)
         padding = (rows >= n_tokens) & (rows < first)
         if goes_on:
             padding |= rows == rows.shape[0] + END
@@ -424,27 +478,31 @@ def targets_of(
     network: ChordNetwork,
     features: Array,  # (n, embedding)
     rows: Array,  # int32 (n,)
-    may_hold: Array,  # bool (n,)
+    barred: Array,  # int32 (n,)
     symbols: Array,  # int16 (n, length)
     before: Array,  # uint32 (n, 8): the frames before
 ) -> Targets:
     """What is predicted (see `Reader.targets`), with the likelihood of its notes."""
     n_rows = network.bias.shape[0]
     if network.spell:
-        nats = network.speller(features, symbols, before[:, :4])
+        is_barred = None if network.clock == "frames" else barred >= 0
+        nats = network.speller(features, symbols, before[:, :4], is_barred)
     else:
         nats = jnp.where(rows == n_rows + OTHER, 0.0, NEVER)
-    return Targets(rows, may_hold, before[:, :4], nats)
+    return Targets(rows, barred, before[:, :4], nats)
 
 
 def initialise(
     config: NetworkConfig,
     seed: int,
     bias: ArrayLike,  # (n_rows,): first logits of the chords, e.g. the logarithms of their shares
+    hold_bias: ArrayLike | None = None,  # (N_CLASSES,): those of the hazards, of a clock of changes
 ) -> Params:
     """Initial parameters as a plain tree."""
     network = ChordNetwork(config, rngs=Keys(seed))
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
+    if hold_bias is not None:
+        params["holds"]["bias"] = jax.device_put(np.asarray(hold_bias))
     return {**params, "bias": jax.device_put(np.asarray(bias))}
 
 

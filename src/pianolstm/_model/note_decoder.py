@@ -10,7 +10,7 @@ For symbols, see `pianolstm._model.inputs.spelled`.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ pitches, of the end, and of each pitch being struck again."""
 Gradients: TypeAlias = tuple[Weights, Array]
 """Of the weights, and of what is read of the frames (n, hidden)."""
 
-Kept: TypeAlias = tuple[Weights, Array, Array, Array, Array, Array, Array]
+Kept: TypeAlias = tuple[Weights, Array, Array, Array, Array | None, Array, Array, Array]
 """What `_log_p` takes; places and planes as `_Chunk.of` takes them; how many symbols there are."""
 
 
@@ -63,6 +63,7 @@ class Speller(nnx.Module):
         features: Array,  # (n, width)
         symbols: Array,  # int (n, length): notes, then at least one `LAST`; or `SKIPPED` first
         before: Array,  # uint32 (n, 4): bits of the pitches that sounded in the frame before
+        barred: Array | None = None,  # bool (n,): where these, held on, are no chord to be spelled
     ) -> Array:  # (n,)
         """Log-likelihood of frames in nats; `NEVER` of those that are skipped."""
         dense = [nnx.to_pure_dict(nnx.state(layer)) for layer in (self.write, self.again)]
@@ -71,11 +72,17 @@ class Speller(nnx.Module):
             "kernel": jnp.concatenate([d["kernel"] for d in dense], axis=1),
             "bias": jnp.concatenate([d["bias"] for d in dense]),
         }
-        planes = (before[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
-        planes = planes.reshape(-1, N_PITCHES).astype(features.dtype)
-        read = self.read(features) + planes @ self.before[...]
+        read = self.read(features) + _planes(before).astype(features.dtype) @ self.before[...]
         symbols = symbols.astype(jnp.int32)
-        return jnp.where(symbols[:, 0] < 0, NEVER, _log_p(weights, read, symbols, before))
+        log_p: Any = _log_p(weights, read, symbols, before, barred)
+        return jnp.where(symbols[:, 0] < 0, NEVER, log_p)
+
+
+def _planes(
+    words: Array,  # uint32 (n, 4)
+) -> Array:  # bool (n, 128)
+    planes = (words[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    return planes.reshape(-1, N_PITCHES) > 0
 
 
 @jax.custom_vjp
@@ -84,6 +91,7 @@ def _log_p(
     read: Array,  # (n, hidden)
     symbols: Array,  # int32 (n, length)
     before: Array,  # uint32 (n, 4)
+    barred: Array | None,  # bool (n,)
 ) -> Array:  # (n,)
     """Log-likelihood of frames, 0 of those that are skipped, of all that is read of them.
 
@@ -91,7 +99,7 @@ def _log_p(
     chunk by chunk: as many chunks as it takes. The way back computes them again, so that memory is
     bounded.
     """
-    return _log_p_fwd(weights, read, symbols, before)[0]
+    return _log_p_fwd(weights, read, symbols, before, barred)[0]
 
 
 def _log_p_fwd(
@@ -99,34 +107,35 @@ def _log_p_fwd(
     read: Array,  # (n, hidden)
     symbols: Array,  # int32 (n, length)
     before: Array,  # uint32 (n, 4)
+    barred: Array | None,  # bool (n,)
 ) -> tuple[Array, Kept]:  # (n,)
     places, n = _in_a_row(symbols)
     planes = jnp.any(symbols[:, :, None] == jnp.arange(LAST), axis=1)
 
     def chunk(k: Array, log_p: Array) -> Array:  # int32 (), (n,) -> (n,)
-        one = _Chunk.of(k, places, symbols, before, planes)
+        one = _Chunk.of(k, places, symbols, before, planes, barred)
         found = one.log_p(weights, read[one.frame])
         return log_p.at[one.frame].add(jnp.where(one.place < n, found, 0))
 
     log_p = lax.fori_loop(0, -(-n // CHUNK), chunk, jnp.zeros(len(read), read.dtype))
-    return log_p, (weights, read, symbols, before, places, planes, n)
+    return log_p, (weights, read, symbols, before, barred, places, planes, n)
 
 
 def _log_p_bwd(
     kept: Kept,
     cotangent: Array,  # (n,)
-) -> tuple[Weights, Array, None, None]:  # (n, hidden)
-    weights, read, symbols, before, places, planes, n = kept
+) -> tuple[Weights, Array, None, None, None]:  # (n, hidden)
+    weights, read, symbols, before, barred, places, planes, n = kept
 
     def chunk(k: Array, sums: Gradients) -> Gradients:  # k: int32 ()
         d_weights, d_read = sums
-        one = _Chunk.of(k, places, symbols, before, planes)
+        one = _Chunk.of(k, places, symbols, before, planes, barred)
         _, back = jax.vjp(one.log_p, weights, read[one.frame])
         more, rows = back(jnp.where(one.place < n, cotangent[one.frame], 0))
         return jax.tree.map(jnp.add, d_weights, more), d_read.at[one.frame].add(rows)
 
     zeros = jax.tree.map(jnp.zeros_like, weights), jnp.zeros_like(read)
-    return *lax.fori_loop(0, -(-n // CHUNK), chunk, zeros), None, None
+    return *lax.fori_loop(0, -(-n // CHUNK), chunk, zeros), None, None, None
 
 
 _log_p.defvjp(_log_p_fwd, _log_p_bwd)
@@ -155,7 +164,8 @@ class _Chunk(NamedTuple):
     pitch: Array  # int32 (CHUNK,): `N_PITCHES` for the end
     last: Array  # int32 (CHUNK,): pitch of the note before, -1 for none
     is_struck: Array  # bool (CHUNK,): whether the note is struck again
-    can: Array  # bool (CHUNK,): whether it may be
+    can: Array  # bool (CHUNK,): whether it may be, and may not
+    may_end: Array  # bool (CHUNK,): whether the chord may end here
     planes: Array  # bool (CHUNK, LAST): what is spelled of the frame so far
 
     @classmethod
@@ -166,6 +176,7 @@ class _Chunk(NamedTuple):
         symbols: Array,  # int32 (n, length)
         before: Array,  # uint32 (n, 4)
         planes: Array,  # bool (n, LAST)
+        barred: Array | None,  # bool (n,)
     ) -> _Chunk:
         """The k-th chunk."""
         index = k * CHUNK + jnp.arange(CHUNK)
@@ -174,16 +185,19 @@ class _Chunk(NamedTuple):
         pitch = jnp.where(now < LAST, now % N_PITCHES, N_PITCHES)
         word = before[frame, jnp.minimum(pitch, N_PITCHES - 1) // 32]
         sounded = (word >> (pitch % 32).astype(jnp.uint32)) & 1
-        return cls(
-            index,
-            frame,
-            pitch,
-            jnp.where(number == 0, -1, last % N_PITCHES),
-            now >= N_PITCHES,
-            (now < LAST) & (sounded > 0),
-            # Notes ascend: those before this one are below it.
-            planes[frame] & (jnp.arange(LAST) % N_PITCHES < pitch[:, None]),
-        )
+        # Notes ascend: those before this one are below it.
+        so_far = planes[frame] & (jnp.arange(LAST) % N_PITCHES < pitch[:, None])
+        can, may_end = (now < LAST) & (sounded > 0), jnp.ones(CHUNK, bool)
+        if barred is not None:
+            # What sounds, held on, is no chord that begins: its notes can't be all.
+            held = jnp.pad(_planes(before[frame]), ((0, 0), (0, N_PITCHES)))
+            may_end = ~barred[frame] | jnp.any(so_far != held, axis=1)
+            # After the highest pitch that there is nothing could follow.
+            is_highest = jnp.arange(LAST) == N_PITCHES - 1
+            is_all = (pitch == N_PITCHES - 1) & jnp.all((so_far == held) | is_highest, axis=1)
+            can &= ~barred[frame] | ~is_all
+        last = jnp.where(number == 0, -1, last % N_PITCHES)
+        return cls(index, frame, pitch, last, now >= N_PITCHES, can, may_end, so_far)
 
     def log_p(
         self,
@@ -195,7 +209,7 @@ class _Chunk(NamedTuple):
         hidden = jax.nn.relu(read + self.planes.astype(read.dtype) @ weights["spelled"])
         logits = hidden @ weights["kernel"] + weights["bias"]
         row = jnp.arange(logits.shape[1])
-        above = (row > self.last[:, None]) & (row <= N_PITCHES)
+        above = (row > self.last[:, None]) & (row <= N_PITCHES - ~self.may_end[:, None])
         again = jnp.sum(jnp.where(row == self.pitch[:, None] + N_PITCHES + 1, logits, 0), axis=1)
         logits = jnp.where(above, logits, NEVER)
         picked = jnp.sum(jnp.where(row == self.pitch[:, None], logits, 0), axis=1)

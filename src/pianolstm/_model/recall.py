@@ -40,17 +40,20 @@ class Recall:
     whose chord was the one recalled. Class 0 is of frames where nothing is recalled.
     """
 
-    counts: np.ndarray  # int64 (2, 1 + len(LENGTHS))
+    counts: np.ndarray  # int64 (2, 1 + len(LENGTHS)), with a clock of changes (3, 1 + len(LENGTHS))
 
     @classmethod
     def fit(cls, corpus: Corpus) -> Recall:
         """Count over the pieces of a corpus."""
-        counts = np.zeros((2, 1 + len(LENGTHS)), np.int64)
-        for tokens in corpus.tokens:
+        n_counts = 2 if corpus.clock == "frames" else 3
+        counts = np.zeros((n_counts, 1 + len(LENGTHS)), np.int64)
+        for tokens, durations in zip(corpus.tokens, corpus.durations, strict=True):
             classes, sources = find_sources(corpus, tokens)
-            came = (classes > 0) & (tokens[sources] == tokens)
-            for row, which in enumerate((classes, classes[came])):
-                counts[row] += np.bincount(which, minlength=counts.shape[1])
+            is_recalled = classes > 0
+            came = is_recalled & (tokens[sources] == tokens)
+            lasted = is_recalled & (durations[sources - 1] == np.roll(durations, 1))
+            for row, which in zip(counts, (classes, classes[came], classes[lasted]), strict=False):
+                row += np.bincount(which, minlength=len(row))
         return cls(counts)
 
     def __add__(self, other: Recall) -> Recall:
@@ -59,24 +62,39 @@ class Recall:
     @property
     def shares(self) -> np.ndarray:  # (1 + len(LENGTHS),)
         """Probability of what is recalled, by class; never 1."""
-        n, came = self.counts
+        n, came, *_ = self.counts
         return (came / (n + 1)).astype(np.float32)
+
+    @property
+    def duration_shares(self) -> np.ndarray:  # (1 + len(LENGTHS),)
+        """Probability that the last chord lasts as long as the one recalled with it, by class."""
+        n, _, lasted = self.counts
+        return (lasted / (n + 1)).astype(np.float32)
 
     def of(
         self,
         corpus: Corpus,
-        tokens: np.ndarray,  # int32 (n_frames,)
+        number: int,  # of the piece
         *,
         spell: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:  # float64 (n_frames,), int32 (n_frames,)
-        """Along a piece, the share of what is recalled, and its id.
+    ) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,), int32 (n,)
+        """Along a piece, the share of what is recalled, and its id; for a step more than there is.
 
         Without spelling no chord outside the vocabulary is recalled.
         """
+        tokens = np.append(corpus.tokens[number], 0)
         classes, sources = find_sources(corpus, tokens)
         ids = tokens[sources]
         shares = self.shares.astype(np.float64)[classes]
         return np.where(spell | (corpus.rows[ids] >= 0), shares, 0), ids
+
+    def durations_of(
+        self, corpus: Corpus, number: int
+    ) -> tuple[np.ndarray, np.ndarray]:  # float64 (n_steps + 1,), int32 (n_steps + 1,)
+        """Of the chord before each step, the share of the duration that is recalled, and that."""
+        classes, sources = find_sources(corpus, np.append(corpus.tokens[number], 0))
+        recalled = corpus.durations[number][sources - 1]
+        return self.duration_shares.astype(np.float64)[classes], recalled
 
 
 def find_sources(
@@ -94,7 +112,10 @@ def find_sources(
     """
     n = len(tokens)
     classes, sources = np.zeros((2, n), np.int64)
-    frames = np.stack([tokens, ages(corpus.chords[tokens])], axis=1)
+    # Of chords that begin the timing is no part: performances never repeat it.
+    is_held = corpus.clock == "frames"
+    held = ages(corpus.chords[tokens]) if is_held else np.zeros(n, np.int64)
+    frames = np.stack([tokens, held], axis=1)
     # Contexts that end with each frame, numbered so that like ones have the same number; -1 where
     # the piece is too young.
     contexts = {1: _numbered(frames)}
