@@ -83,12 +83,16 @@ def draw(logits, rules, clock):
     return sampling.sample(config, all_of, np.bool_(False)).ids
 
 
+@jax.jit
+def draw_all(logits, rules, clocks):
+    return jax.lax.map(lambda clock: draw(logits, rules, clock), clocks)
+
+
 def drawn(logits, rules, n):
     """Many tokens, eight frames at a time."""
     wide = jnp.broadcast_to(logits, (LANES, len(logits)))
     clocks = jnp.arange(n, dtype=jnp.int32).reshape(-1, LANES)
-    tokens = jax.jit(lambda clocks: jax.lax.map(lambda clock: draw(wide, rules, clock), clocks))
-    return np.asarray(tokens(clocks)).ravel()
+    return np.asarray(draw_all(wide, rules, clocks)).ravel()
 
 
 def in_order(n_rows):
