@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--at", required=True, help="host and port where process 0 listens")
     parser.add_argument("--processes", type=int, required=True, help="how many there are")
     parser.add_argument("--number", type=int, required=True, help="which of them this is, from 0")
+    parser.add_argument("--arch", default="stacked", help="network (default: stacked)")
     parser.add_argument("--batch-size", type=int, default=128, help="windows over all devices")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--verbose", type=int, default=1)
@@ -30,7 +31,7 @@ def main() -> None:
     import pianolstm as pl
 
     model = pl.SequenceGenerator(
-        arch="stacked",
+        arch=args.arch,
         batch_size=args.batch_size,
         max_epochs=args.epochs,
         random_state=0,

@@ -14,8 +14,10 @@ import pianolstm as pl
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no window opens
 
-# What one process has compiled, the others, and those that tests start, need not compile again.
+# What one process has compiled, the others, and those that tests start, need not compile again;
+# nor need it itself, when a size comes back that no model has had for a while.
 PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def pytest_configure(config):

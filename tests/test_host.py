@@ -24,6 +24,18 @@ HOSTS = [
 ]
 
 
+# As in test_generator, so that programs are shared.
+SMALL = {
+    "units": 8,
+    "embedding": 6,
+    "window_size": 24,
+    "batch_size": 8,
+    "dropout": 0.0,
+    "max_epochs": 1,
+    "random_state": 0,
+}
+
+
 @pytest.fixture
 def host(request):
     """JAX set as a host program may have set it."""
@@ -37,9 +49,7 @@ def host(request):
 
 def main_calls(pieces, folder):
     """What the main calls give, one after the other."""
-    model = pl.SequenceGenerator(
-        units=8, embedding=8, window_size=16, batch_size=4, max_epochs=1, augment=2, random_state=0
-    ).fit(pieces)
+    model = pl.SequenceGenerator(**SMALL, augment=2).fit(pieces)
     yield model.score(pieces)
     yield model.surprise(pieces[:1])[0]
     yield model.predict_proba(pieces[:1])[0]
@@ -85,8 +95,7 @@ def test_callbacks_run_under_the_settings_of_the_host(host, pieces):
 
         on_fit_begin = on_batch_end = on_epoch_end = on_fit_end = note
 
-    settings = {"units": 8, "embedding": 8, "window_size": 16, "max_epochs": 1, "random_state": 0}
-    pl.SequenceGenerator(**settings, callbacks=[Wide()]).fit(pieces)
+    pl.SequenceGenerator(**SMALL, callbacks=[Wide()]).fit(pieces)
     assert len(Wide.dtypes) >= 4
     assert set(Wide.dtypes) == {"float64"}
 
@@ -122,7 +131,7 @@ import multiprocessing, sys, warnings
 import pianolstm as pl
 warnings.simplefilter("ignore")  # Python and JAX warn of forks
 rolls = pl.datasets.load_chorales("train")[:2]
-small = dict(units=8, embedding=8, window_size=16, max_epochs=1, spell=False, random_state=0)
+small = SMALL
 if sys.argv[1] == "ours":
     model = pl.SequenceGenerator(**small).fit(rolls)
 else:  # the host's own JAX has run, ours has not
@@ -153,8 +162,9 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 @pytest.mark.parametrize(("who", "expected"), [("ours", [True] * 4), ("host", [True])])
 def test_a_forked_child_says_at_once_to_spawn(who, expected):
+    closed = {**SMALL, "spell": False, "recall": False}
     ran = subprocess.run(
-        [sys.executable, "-c", FORKED, who],
+        [sys.executable, "-c", FORKED.replace("SMALL", repr(closed)), who],
         check=False,
         capture_output=True,
         text=True,

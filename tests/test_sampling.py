@@ -83,12 +83,16 @@ def draw(logits, rules, clock):
     return sampling.sample(config, all_of, np.bool_(False)).ids
 
 
+@jax.jit
+def draw_all(logits, rules, clocks):
+    return jax.lax.map(lambda clock: draw(logits, rules, clock), clocks)
+
+
 def drawn(logits, rules, n):
     """Many tokens, eight frames at a time."""
     wide = jnp.broadcast_to(logits, (LANES, len(logits)))
     clocks = jnp.arange(n, dtype=jnp.int32).reshape(-1, LANES)
-    tokens = jax.jit(lambda clocks: jax.lax.map(lambda clock: draw(wide, rules, clock), clocks))
-    return np.asarray(tokens(clocks)).ravel()
+    return np.asarray(draw_all(wide, rules, clocks)).ravel()
 
 
 def in_order(n_rows):
@@ -230,10 +234,19 @@ def run(writer, n_frames, *args, **kwargs):
     return one.forced.ids, write_all(writer, [one], n_frames)[0].tokens
 
 
-@pytest.mark.parametrize("recall_and_spell", [False, True])
-@pytest.mark.parametrize("arch", sorted({*ARCHITECTURES} - {"bilstm"}))
+@pytest.mark.parametrize(
+    ("arch", "recall_and_spell"),
+    [
+        *((arch, False) for arch in ARCHITECTURES if arch != "bilstm"),
+        # What is recalled and spelled is the same for all: twice, with layers and with phases.
+        ("stacked", True),
+        ("hybrid_stacked", True),
+    ],
+)
 def test_few_lanes_write_the_bits_that_many_do(arch, recall_and_spell):
-    config, params, chords = make(arch, recall=recall_and_spell, spell=recall_and_spell)
+    # The size of test_recall, so that programs are shared.
+    sizes = {"units": 8, "embedding": 6} if arch == "stacked" and recall_and_spell else {}
+    config, params, chords = make(arch, recall=recall_and_spell, spell=recall_and_spell, **sizes)
     shares = np.linspace(0, 0.9, 11, dtype=np.float32) if recall_and_spell else None
     writer = Decoder(
         config, params, chords, 99, fs=20, grid="seconds", tempo_map=None, shares=shares

@@ -94,6 +94,8 @@ def softmax_after(config, params, past):
 def features_after(network, past):
     """What predicts the next frame, float64."""
     n = len(past)
+    # Rests after it don't count, and all pasts have one length.
+    past = [*past, *[chord()] * (max(map(len, PASTS)) - n)]
     bits = as_words(np.array([chord(), *past]))[None]
     rows = [np.flatnonzero((c == KNOWN).all(1)) for c in past]
     ids = np.array([[-1, *(r[0] if len(r) else 256 for r in rows)]], np.int32)

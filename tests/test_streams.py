@@ -35,7 +35,8 @@ def take(stream, n):
 
 @pytest.mark.parametrize("arch", ["bilstm", "hybrid_stacked"])
 def test_every_network_streams_and_resumes(arch, pieces):
-    model = make(pieces, arch, early_stopping=False)
+    # As in test_generator again, where these networks are larger.
+    model = make(pieces, arch, units=48, embedding=24, early_stopping=False)
     settings = {"prime": pieces[0][:30], "top_p": 0.9, "random_state": 5}
     whole = model.generate(40, **settings)
     stream = model.stream(**settings)

@@ -25,6 +25,7 @@ from pianolstm.tokens import TokenCorpus
 from pianolstm.vocabulary import Corpus, padded_vocabulary
 
 PITCHES = (60, 61, 62, 63)
+MOST_DRAWN = 100_000
 
 
 def chord(sounding=(), struck=()):
@@ -86,16 +87,17 @@ def log_p(config, params, pieces):
 
 
 @partial(jax.jit, static_argnums=0)
-def draw_all(config, laid, vocabulary, rules, free, state, clocks):
-    """Chords drawn from one state by many random numbers."""
+def draw_all(config, laid, vocabulary, rules, free, state, n):
+    """Chords drawn from one state by n rows of random numbers, and zeros."""
 
-    def one(clock):
-        timed = state._replace(position=clock)
+    def one(row, drawn):
+        timed = state._replace(position=row * LANES + jnp.arange(LANES))
         heard = recalled(state.memory) if config.recall else None
         all_of = Context(laid, vocabulary, rules, free, timed, heard)
-        return sample(config, all_of, np.bool_(False)).bits
+        return drawn.at[row].set(sample(config, all_of, np.bool_(False)).bits)
 
-    return jax.lax.map(one, clocks)
+    drawn = jnp.zeros((MOST_DRAWN // LANES, LANES, 8), jnp.uint32)
+    return jax.lax.fori_loop(0, n, one, drawn)  # compiled once for all n
 
 
 def drawn_after(config, params, past, n, limits=None, **draw):
@@ -109,10 +111,10 @@ def drawn_after(config, params, past, n, limits=None, **draw):
     group.advance(len(past))
     free = jax.tree.map(lambda a: a[0], group._free)
 
-    clocks = np.arange(n, dtype=np.int32).reshape(-1, LANES)
-    laid, vocabulary = writer.weights, writer.vocabulary
-    words = draw_all(writer.config, laid, vocabulary, group.sampling, free, group.state, clocks)
-    words = np.asarray(words).reshape(-1, 8).view("<u8")
+    assert n % LANES == 0 and n <= MOST_DRAWN
+    laid, vocabulary, rows = writer.weights, writer.vocabulary, np.int32(n // LANES)
+    words = draw_all(writer.config, laid, vocabulary, group.sampling, free, group.state, rows)
+    words = np.asarray(words).reshape(-1, 8)[:n].view("<u8")
     frames, counts = np.unique(words, axis=0, return_counts=True)
     return {f.astype(np.uint64).tobytes(): c for f, c in zip(frames, counts, strict=True)}
 
