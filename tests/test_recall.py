@@ -18,6 +18,7 @@ from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSetting
 from pianolstm._decoding.state import repeat_lanes
 from pianolstm._decoding.stepping import LANES
 from pianolstm._model import recall
+from pianolstm._model.networks import NetworkConfig
 from pianolstm._model.recall import LENGTHS, Recall, find_sources
 from pianolstm.chords import as_chords, as_words
 from pianolstm.constraints import limits_of
@@ -33,6 +34,17 @@ def corpus_of(*pieces, vocabulary=CHORDS):
     tokens = [np.array(piece, np.int32) for piece in pieces]
     corpus = TokenCorpus(tokens, CHORDS, 20, "seconds", [None] * len(tokens))
     return Corpus.of(vocabulary, corpus)
+
+
+FRAMES = NetworkConfig("lstm", 256, 4, 4, 0.0, 8, recall=True)
+CHANGES = replace(FRAMES, clock="changes")
+
+
+def step_of(words, ids):
+    """A frame of each lane, as it is remembered."""
+    yes = jnp.ones(LANES, bool)
+    number = ids.astype(jnp.uint32)
+    return history.Step(yes, words[ids], ids, ids + 100, number, ~yes, jnp.ones_like(ids))
 
 
 def sources_by_search(tokens, memory):
@@ -116,11 +128,8 @@ def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
     @jax.jit
     def heard(tokens):
         def one(state, ids):
-            hold = ids + 100
             found = history.recalled(state)
-            begins = jnp.zeros(LANES, bool)
-            state = history.remember(state, words[ids], ids, hold, ids.astype(jnp.uint32), begins)
-            return state, found
+            return history.remember(FRAMES, state, step_of(words, ids)), found
 
         start = repeat_lanes(history.empty_memory(), LANES)
         return jax.lax.scan(one, start, tokens)[1]
@@ -143,10 +152,52 @@ def test_a_piece_that_begins_forgets():
     for t, token in enumerate([1, 4, 1, 4, 1]):
         ids = np.full(LANES, token, np.int32)
         begins = (np.arange(LANES) < 3) & (t == 4)
-        state = history.remember(state, words[ids], ids, ids, ids.astype(np.uint32), begins)
-    classes, _, ids, _ = history.recalled(state)
+        state = history.remember(FRAMES, state, step_of(words, ids)._replace(begins=begins))
+    classes, _, ids, _, _ = history.recalled(state)
     assert classes.tolist() == [0] * 3 + [3] * (LANES - 3)
     assert ids[3:].tolist() == [4] * (LANES - 3)
+
+
+@pytest.mark.parametrize("memory", [11, 4096])
+def test_lanes_remember_chords_and_durations(memory, monkeypatch):
+    """With the clock of changes lanes step at different times, and agree whatever the time."""
+    for module in (recall, history):
+        monkeypatch.setattr(module, "MEMORY", memory)
+    words = jnp.asarray(as_words(CHORDS))
+    rng = np.random.default_rng(2)
+    pieces, lengths = [], []
+    for seed in range(LANES):
+        piece = repetitive(seed, 12)[:60]
+        pieces.append(np.append(piece[:1], piece[1:][piece[1:] != piece[:-1]]))  # none held on
+        lengths.append(rng.integers(1, 5, len(pieces[-1])).astype(np.int32))
+    n_frames = max(d.sum() for d in lengths)
+    tokens, is_one, lasted = np.zeros((3, n_frames, LANES), np.int32)
+    for lane, (piece, durations) in enumerate(zip(pieces, lengths, strict=True)):
+        at = np.cumsum(durations) - durations
+        tokens[at, lane], is_one[at, lane] = piece, 1
+        lasted[at, lane] = np.append(0, durations[:-1])
+
+    @jax.jit
+    def heard(arrays):
+        def one(state, now):
+            ids, is_one, lasted = now
+            found = history.recalled(state)
+            step = step_of(words, ids)._replace(is_one=is_one > 0, lasted=lasted)
+            return history.remember(CHANGES, state, step), found
+
+        return jax.lax.scan(one, repeat_lanes(history.empty_memory(), LANES), arrays)[1]
+
+    found = heard((tokens, is_one, lasted))
+    for lane, (piece, durations) in enumerate(zip(pieces, lengths, strict=True)):
+        corpus = replace(corpus_of(piece), durations=[durations], clock="changes")
+        classes, sources = find_sources(corpus, corpus.tokens[0])
+        at = np.flatnonzero(is_one[:, lane])
+        assert np.asarray(found.classes)[at, lane].tolist() == classes.tolist()
+        assert (classes > 0).sum() > 5
+        at, sources = at[classes > 0], sources[classes > 0]
+        assert np.asarray(found.ids)[at, lane].tolist() == piece[sources].tolist()
+        expected = durations[sources - 1].tolist()
+        assert np.asarray(found.duration)[at, lane].tolist() == expected
 
 
 def make_recalling():

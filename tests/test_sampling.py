@@ -49,6 +49,7 @@ def rules(**changes):
         "pitches": np.full((LANES, 4), 2**32 - 1, np.uint32),
         **dict.fromkeys(("max_notes", "span", "hand"), np.full(LANES, 128, np.int32)),
         "may_rest": np.ones(LANES, bool),
+        "is_restricted": np.zeros(LANES, bool),
     }
     for name, value in changes.items():
         fields[name] = np.broadcast_to(value, fields[name].shape).astype(fields[name].dtype)
@@ -70,11 +71,11 @@ def draw(logits, rules, clock):
     laid = {
         "table": logits,
         "bias": jnp.zeros(logits.shape[1]),
-        "begin": (None, jnp.zeros((1, LANES))),
+        "begin": (None, jnp.zeros((1, LANES)), None),
     }
     begun = np.full((LANES, states.N_BEGUN), -1, np.int32)
-    past = clock, words, zeros - 1, zeros, begun, begun, None
-    state = states.State(None, jnp.eye(LANES), *past)
+    past = clock, words, zeros - 1, zeros, zeros, begun, begun, None, None
+    state = states.State(None, jnp.eye(LANES), None, *past)
     given = states.ForcedFrames(zeros > 0, zeros, words, zeros, words, words)
     n_rows = logits.shape[1]
     vocabulary = states.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))

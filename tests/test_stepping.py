@@ -31,7 +31,8 @@ def test_a_step_is_the_networks(arch):
     expected, theirs = network(*start, network.initial_carry(LANES))
     one = jax.jit(step, static_argnums=0)
     begin = repeat_lanes(laid["begin"], LANES)
-    ours, features = one(config, laid, begin, start[0][:, 0], start[1][:, 0])
+    none = np.zeros(LANES, np.int32)
+    ours, features, _ = one(config, laid, begin, start[0][:, 0], start[1][:, 0], none)
     np.testing.assert_allclose(features, expected[:, 0], atol=1e-5)
     every = jax.jit(lambda ids, bits, carry: network(ids[:, None], bits[:, None], carry))
     ids = np.zeros(LANES, np.int32)
@@ -41,7 +42,7 @@ def test_a_step_is_the_networks(arch):
         if t % 5 == 2:  # a chord outside the vocabulary
             ids[3], bits[3] = 256 + t, rng.integers(0, 2**20, 8)
         expected, theirs = every(ids, bits, theirs)
-        ours, features = one(config, laid, ours, ids, bits)
+        ours, features, _ = one(config, laid, ours, ids, bits, none)
         np.testing.assert_allclose(features, expected[:, 0], atol=1e-5)
         ids = np.minimum(ids, N_TOKENS - 1)
     table, bias, _ = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)

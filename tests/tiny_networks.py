@@ -13,7 +13,6 @@ from scipy import stats
 
 import reference
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings
-from pianolstm._decoding.history import recalled
 from pianolstm._decoding.sampling import sample
 from pianolstm._decoding.state import Context
 from pianolstm._decoding.stepping import LANES
@@ -92,8 +91,7 @@ def draw_all(config, laid, vocabulary, rules, free, state, n):
 
     def one(row, drawn):
         timed = state._replace(position=row * LANES + jnp.arange(LANES))
-        heard = recalled(state.memory) if config.recall else None
-        all_of = Context(laid, vocabulary, rules, free, timed, heard)
+        all_of = Context(laid, vocabulary, rules, free, timed)
         return drawn.at[row].set(sample(config, all_of, np.bool_(False)).bits)
 
     drawn = jnp.zeros((MOST_DRAWN // LANES, LANES, 8), jnp.uint32)

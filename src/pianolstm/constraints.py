@@ -157,6 +157,13 @@ class Limits:
     span: int = N_PITCHES
     hand: int = N_PITCHES
 
+    @property
+    def is_restricted(self) -> bool:
+        """Whether there are chords that may not come, in any frame."""
+        sizes = self.max_notes, self.span, self.hand
+        is_free = self.may_rest and sizes == (N_PITCHES,) * 3
+        return not (is_free and bool(self.allowed.all()) and bool(self.pitches.all()))
+
     def satisfied_by(self, sounding: np.ndarray) -> np.ndarray:  # (n, 128) -> bool (n,)
         """Which chords may sound, whatever the frame."""
         nothing = np.zeros((1, N_PITCHES), bool)

@@ -1171,7 +1171,7 @@ class SequenceGenerator(BaseEstimator):
                 fs=model.fs,
                 grid=model.grid,
                 tempo_map=model.tempo_map,
-                shares=model.recall.shares,
+                shares=model.recall.all_shares,
             )
             self.__dict__["_decoder_"] = model, config, decoder
         return decoder
@@ -1205,7 +1205,7 @@ class SequenceGenerator(BaseEstimator):
             raise InvalidInputError(f'per must be "frame", "note" or "second"; got {per!r}.')
         scale = _unit(unit)
         model, corpus = self._seen(X)
-        counts = np.array([len(tokens) for tokens in corpus.tokens], float)
+        counts = np.array([durations.sum() for durations in corpus.durations], float)
         if per == "note":
             counts = corpus.onsets().astype(float)
             if (silent := np.flatnonzero(counts == 0)).size:

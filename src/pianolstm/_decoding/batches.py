@@ -28,6 +28,7 @@ from pianolstm._decoding.state import (
 from pianolstm._decoding.stepping import FEW, LANES, rounds_alike, step_weights
 from pianolstm._jax.host import guest
 from pianolstm._jax.programs import hold
+from pianolstm._model.durations import N_CLASSES
 from pianolstm._model.networks import NetworkConfig, Params
 from pianolstm.chords import N_PITCHES, as_words, find, held_on, pack
 from pianolstm.constraints import Limits
@@ -116,8 +117,9 @@ class Decoder:
         Frames after which a chord is held no longer, if any other is allowed.
     fs, grid, tempo_map
         Of what is written.
-    shares : ndarray of float32, default=None
-        Of what is recalled, see `Recall`; the network says whether anything is.
+    shares : ndarray of float32, shape (n_classes,), or (2, n_classes), default=None
+        Of what is recalled, see `Recall`; with the clock of changes those of durations follow. The
+        network says whether anything is.
     """
 
     def __init__(
@@ -145,17 +147,21 @@ class Decoder:
         held[: len(vocabulary)] = self._held(vocabulary)
         self.vocabulary = jax.device_put(Vocabulary(np.ascontiguousarray(words.T), held))
         self.weights = step_weights(config, params, words, len(vocabulary))
-        self.weights["recall"] = None if shares is None else jax.device_put(shares)
+        self.weights["recall"] = None if shares is None else jax.device_put(np.atleast_2d(shares))
         self._few = FEW if rounds_alike(config, self.weights) else LANES
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
         self.start = self._started()
-        self.weights["begin"] = jax.device_put((self.start.carry, self.start.features))
+        start = self.start.carry, self.start.features, self.start.holds
+        self.weights["begin"] = jax.device_put(start)
 
     def _started(self) -> State:
         """The state that has read the start of a piece, by the program that reads all frames."""
-        features = np.zeros((1, self.config.embedding), np.float32)
-        zeros = initial_state(self.config, self.weights["begin"], features)
-        self.weights["begin"] = zeros.carry, zeros.features
+        is_timed = self.config.clock == "changes"
+        width = self.config.units if is_timed else self.config.embedding
+        features = np.zeros((1, width), np.float32)
+        holds = np.zeros((1, N_CLASSES), np.float32) if is_timed else None
+        zeros = initial_state(self.config, self.weights["begin"], features, holds)
+        self.weights["begin"] = zeros.carry, zeros.features, zeros.holds
         sign = np.full(1, START, np.int32)
         start = Forced(
             np.ones(1, bool), sign, np.zeros((1, 8), np.uint32), np.full(1, -1, np.int32)
@@ -165,7 +171,7 @@ class Decoder:
         batch = Batch(self, [request], zeros)
         batch.advance(1)
         state = jax.tree.map(lambda a: np.asarray(a)[:1], batch.state)
-        return initial_state(self.config, state.carry, state.features)
+        return initial_state(self.config, state.carry, state.features, state.holds)
 
     def n_lanes(self, n_pieces: int) -> int:
         """Lanes in which so many pieces are written."""
@@ -222,6 +228,7 @@ class Decoder:
             np.int32(limits.span),
             np.int32(limits.hand),
             np.bool_(limits.may_rest),
+            np.bool_(limits.is_restricted),
         )
 
 

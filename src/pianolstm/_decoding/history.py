@@ -1,4 +1,4 @@
-"""What was written and read, kept frame by frame, and what of it is recalled."""
+"""What was written and read, kept step by step, and what of it is recalled."""
 
 from __future__ import annotations
 
@@ -6,50 +6,30 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from pianolstm._model.networks import begins_chord
+from pianolstm._model.networks import NetworkConfig, begins_chord
 from pianolstm._model.recall import LENGTHS, MEMORY
 
 
 class Memory(NamedTuple):
-    """What the last frames were, in lanes; a ring of `MEMORY` places.
+    """What the last steps were, in lanes; places of a ring, the others by how long ago it was."""
 
-    Attributes
-    ----------
-    signatures : Array of uint32, shape (lanes, 2 * MEMORY)
-        Numbers that tell frames from one another, 0 for none; the ring twice, so that all of it
-        stands in a row from any place on.
-    agree : Array of int32, shape (lanes, MEMORY)
-        From `MEMORY` frames before the last one up to the frame before it: how many frames up to
-        that one agree with as many up to the last, at most 32.
-    frames : Array of uint32, shape (lanes, MEMORY, 10)
-        The chords' bits; the rows of the softmax that write them and hold them on.
-    newest : Array of int32, shape (lanes,)
-        Place of the last frame, the same in all lanes.
-    past : Array of uint32, shape (lanes, 8)
-        The last chord.
-    age : Array of int32, shape (lanes,)
-        For how many frames it has been held.
-    piece : Array of int32, shape (lanes,)
-        How many pieces have ended.
-    """
-
-    signatures: Any
-    agree: Any
-    frames: Any
-    newest: Any
-    past: Any
-    age: Any
-    piece: Any
+    signatures: Any  # uint32 (lanes, MEMORY): tell steps from one another, 0 none; the last is last
+    agree: Any  # int32 (lanes, MEMORY): steps up to that before each that agree with the last ones
+    steps: Any  # uint32 (lanes, MEMORY, 11): ring of bits, rows that write and hold on, durations
+    newest: Any  # int32 (lanes,): place of the last step
+    past: Any  # uint32 (lanes, 8): the last chord
+    age: Any  # int32 (lanes,): for how many frames it has been held, with the clock of frames
+    piece: Any  # int32 (lanes,): how many pieces have ended
 
 
 def empty_memory() -> Memory:
     """The beginning of a piece, in one lane."""
     return Memory(
-        np.zeros((1, 2 * MEMORY), np.uint32),
+        np.zeros((1, MEMORY), np.uint32),
         np.zeros((1, MEMORY), np.int32),
-        np.zeros((1, MEMORY, 10), np.uint32),
+        np.zeros((1, MEMORY, 11), np.uint32),
         np.zeros(1, np.int32),
         np.zeros((1, 8), np.uint32),
         np.zeros(1, np.int32),
@@ -57,70 +37,75 @@ def empty_memory() -> Memory:
     )
 
 
-def remember(
-    memory: Memory, bits: Array, ids: Array, hold: Array, number: Array, begins: Array
-) -> Memory:
-    """Remember a frame in every lane.
+class Step(NamedTuple):
+    """What is to be remembered of each lane."""
 
-    Parameters
-    ----------
-    memory : Memory
-    bits : Array of uint32, shape (lanes, 8)
-        The chord.
-    ids, hold : Array of int32, shape (lanes,)
-        The rows that write it and hold it on.
-    number : Array of int32, shape (lanes,)
-        Tells chords from one another.
-    begins : Array of bool, shape (lanes,)
-        Whether it is the first frame of a piece: all before is forgotten.
-    """
-    past = jnp.where(begins[:, None], 0, memory.past)
-    age = jnp.where(begins, 0, memory.age)
-    age = jnp.where(begins_chord(past, bits), 0, age + 1)
-    piece = memory.piece + begins
-    # Frames of other pieces have other numbers: nothing has to be cleared.
+    is_one: Array  # bool (lanes,): whether there is anything
+    bits: Array  # uint32 (lanes, 8): the chord
+    ids: Array  # int32 (lanes,): the row that writes it
+    hold: Array  # int32 (lanes,): the row that holds it on
+    number: Array  # int32 (lanes,): tells chords from one another
+    begins: Array  # bool (lanes,): whether it begins a piece, so that all before is forgotten
+    lasted: Array  # int32 (lanes,): frames of the chord before it
+
+
+def remember(config: NetworkConfig, memory: Memory, step: Step) -> Memory:
+    """Remember a step in each lane that has one."""
+    past = jnp.where(step.begins[:, None], 0, memory.past)
+    age = jnp.where(step.begins, 0, memory.age)
+    age = jnp.where(begins_chord(past, step.bits), 0, age + 1)
+    piece = memory.piece + (step.begins & step.is_one)
+    # Steps of other pieces have other numbers: nothing has to be cleared.
     factors = np.uint32(0x9E3779B1), np.uint32(0x85EBCA6B)
-    sign = number.astype(jnp.uint32)
-    sign += age.astype(jnp.uint32) * factors[0] + piece.astype(jnp.uint32) * factors[1]
+    sign = step.number.astype(jnp.uint32) + piece.astype(jnp.uint32) * factors[1]
+    if config.clock == "frames":
+        # Else each held chord would agree with itself; chords that begin agree whatever their time.
+        sign += age.astype(jnp.uint32) * factors[0]
     sign = (sign * 2) | 1
     n = memory.agree.shape[1]
-    place = (memory.newest[0] + 1) % n
-    window = lax.dynamic_slice_in_dim(memory.signatures, place, n, 1)
-    agree = jnp.where(window == sign[:, None], jnp.minimum(memory.agree, LENGTHS[-1] - 1) + 1, 0)
-    signatures = lax.dynamic_update_index_in_dim(memory.signatures, sign, place, 1)
-    rows = jnp.stack([ids, hold], axis=1).astype(jnp.uint32)
-    frame = jnp.concatenate([bits, rows], axis=1)
+    is_same = memory.signatures == sign[:, None]
+    if config.clock == "changes":
+        is_same &= jnp.arange(n) > 0  # the first will have no duration
+    agree = jnp.where(is_same, jnp.minimum(memory.agree, LENGTHS[-1] - 1) + 1, 0)
+    signatures = jnp.concatenate([memory.signatures[:, 1:], sign[:, None]], axis=1)
+    # The ring is written to where it is, of lanes without a step with what is there.
+    lanes, is_one = jnp.arange(len(sign)), step.is_one[:, None]
+    place = (memory.newest + step.is_one) % n
+    before = memory.steps[lanes, memory.newest]
+    lasted = before.at[:, 10].set(step.lasted.astype(jnp.uint32))
+    steps = memory.steps.at[lanes, memory.newest].set(jnp.where(is_one, lasted, before))
+    rows = jnp.stack([step.ids, step.hold, jnp.zeros_like(step.ids)], axis=1).astype(jnp.uint32)
+    row = jnp.concatenate([step.bits, rows], axis=1)
+    steps = steps.at[lanes, place].set(jnp.where(is_one, row, before))
     return Memory(
-        lax.dynamic_update_index_in_dim(signatures, sign, place + n, 1),
-        agree.astype(memory.agree.dtype),
-        lax.dynamic_update_index_in_dim(memory.frames, frame, place, 1),
-        jnp.full_like(memory.newest, place),
-        bits,
-        age,
+        jnp.where(is_one, signatures, memory.signatures),
+        jnp.where(is_one, agree, memory.agree),
+        steps,
+        place,
+        jnp.where(is_one, step.bits, memory.past),
+        jnp.where(step.is_one, age, memory.age),
         piece,
     )
 
 
 class Recalled(NamedTuple):
-    """What is recalled for the next frame; arrays of shape (lanes,) if not said otherwise.
+    """What is recalled for the next chord."""
 
-    Attributes
-    ----------
-    classes : Array of int32
-        As from `pianolstm._model.recall.find_sources`.
-    bits : Array of uint32, shape (lanes, 8)
-    ids, hold : Array of int32
-        The rows that write the chord and hold it on.
-    """
+    classes: Any  # int32 (lanes,): as from `pianolstm._model.recall.find_sources`
+    bits: Any  # uint32 (lanes, 8)
+    ids: Any  # int32 (lanes,): the row that writes the chord
+    hold: Any  # int32 (lanes,): the row that holds it on
+    duration: Any  # int32 (lanes,): frames of the chord before it
 
-    classes: Any
-    bits: Any
-    ids: Any
-    hold: Any
+
+def nothing_recalled() -> Recalled:
+    """The beginning of a piece, in one lane."""
+    zero = np.zeros(1, np.int32)
+    return Recalled(zero, np.zeros((1, 8), np.uint32), zero, zero, zero)
 
 
 def recalled(memory: Memory) -> Recalled:
-    """What is recalled for the next frame."""
+    """What is recalled for the next chord."""
     n = memory.agree.shape[1]
     longest = jnp.max(memory.agree, axis=1, keepdims=True)
     lengths = jnp.array((1, *LENGTHS), memory.agree.dtype)
@@ -128,7 +113,8 @@ def recalled(memory: Memory) -> Recalled:
     numbers = jnp.arange(n, dtype=jnp.int32)
     agrees = memory.agree >= lengths[classes][:, None]
     latest = jnp.max(jnp.where(agrees, numbers, 0), axis=1)
-    place = (memory.newest[0] + 1 + latest) % n
-    frames = memory.frames[jnp.arange(len(place)), place]
-    ids, hold = frames[:, 8:].astype(jnp.int32).T
-    return Recalled(classes, frames[:, :8], ids, hold)
+    place, lanes = (memory.newest + 1 + latest) % n, jnp.arange(len(latest))
+    steps = memory.steps[lanes, place]
+    ids, hold = steps[:, 8:10].astype(jnp.int32).T
+    duration = memory.steps[lanes, (place - 1) % n, 10].astype(jnp.int32)
+    return Recalled(classes, steps[:, :8], ids, hold, duration)

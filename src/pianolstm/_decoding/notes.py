@@ -91,6 +91,7 @@ def sample_notes(
     is_open: Array,
     forced: tuple[Array, Array],
     u: Uniform,
+    barred: Array | None = None,
 ) -> Spelling:
     """Draw a chord in each open lane, of notes that keep what is asked; or weigh a given one.
 
@@ -109,6 +110,8 @@ def sample_notes(
         Where a chord is given, and which.
     u : callable
         Gives numbers in [0, 1); those from 0 to 129 · `N_NUMBERS` are asked for.
+    barred : Array of bool, shape (lanes,), default=None
+        Where what sounded before, held on, is no chord that may come.
 
     Returns
     -------
@@ -139,6 +142,14 @@ def sample_notes(
         written = jax.nn.relu(so_far.hidden) @ kernel + bias
         logits = written[:, : N_PITCHES + 1]
         above = symbols > so_far.last[:, None]
+        is_all = jnp.zeros(n_lanes, bool)
+        if barred is not None:
+            same = so_far.planes == jnp.pad(before, ((0, 0), (0, N_PITCHES)))
+            is_held = barred & jnp.all(same, axis=1)
+            above &= ~((symbols == N_PITCHES) & is_held[:, None])
+            # After the highest pitch that there is nothing could follow.
+            is_highest = jnp.arange(2 * N_PITCHES) == N_PITCHES - 1
+            is_all = barred & jnp.all(same | is_highest, axis=1)
         ok = above & _allowed(requirements, so_far)
         top, top_ok = (jnp.max(jnp.where(now, logits, -jnp.inf), axis=1) for now in (above, ok))
         past, left = logits - top[:, None], (logits - top_ok[:, None]) * sharpness
@@ -177,12 +188,13 @@ def sample_notes(
         p_again = jax.nn.sigmoid(again * sharpness[:, 0])
         is_sure = (sampling.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= sampling.top_p)
         is_struck = u_again < jnp.where(is_sure, jnp.round(p_again), p_again)
-        is_struck = ((is_struck | must) & ~must_not & sounded & ~is_forced) | (
+        is_all &= symbol == N_PITCHES - 1
+        is_struck = ((is_struck | must | is_all) & ~must_not & sounded & ~is_forced) | (
             is_forced_strike & is_forced
         )
         is_stuck = ~is_forced & (top_ok == -jnp.inf)
         is_note = (symbol < N_PITCHES) & ~is_stuck
-        can = sounded & is_note
+        can = sounded & is_note & ~is_all
         signed = jnp.where(is_struck, again, -again)
         log_p += jnp.where(can, jax.nn.log_sigmoid(signed), 0)
         is_asked = can & (must | must_not)

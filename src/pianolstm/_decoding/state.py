@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pianolstm._decoding.history import empty_memory
+from pianolstm._decoding.history import empty_memory, nothing_recalled
 from pianolstm._decoding.stepping import Carry
 from pianolstm._model.networks import NetworkConfig
 
@@ -74,6 +74,8 @@ class SamplingParameters(NamedTuple):
         How many notes it may have, how many semitones a hand may span, and of how many notes.
     may_rest : bool
         Whether it may have none.
+    is_restricted : bool
+        Whether there are chords that may not be drawn, in any frame.
     """
 
     key: Any
@@ -94,6 +96,7 @@ class SamplingParameters(NamedTuple):
     span: Any
     hand: Any
     may_rest: Any
+    is_restricted: Any
 
 
 class ForcedFrames(NamedTuple):
@@ -127,7 +130,7 @@ class State(NamedTuple):
 
     Attributes
     ----------
-    carry, features
+    carry, features, holds
         Of the network, see `pianolstm._decoding.stepping.step`.
     position : Array of int32, shape (lanes,)
         The next frame; frames of the prime are below 0.
@@ -135,23 +138,29 @@ class State(NamedTuple):
         The last chord.
     hold : Array of int32, shape (lanes,)
         The row that holds it on, -1 for none.
-    age : Array of int32, shape (lanes,)
-        Frames for which it has been held.
+    age, lasted : Array of int32, shape (lanes,)
+        Frames for which it has been held, and since the network stepped; a piece that begins with
+        the chord that another ended with holds it on.
     begun, begun_at : Array of int32, shape (lanes, N_BEGUN)
         Chords last begun, see `chord_number`, and when.
     memory : Memory
         What was heard; None where nothing is recalled.
+    recalled : Recalled
+        What is recalled for the next chord; None likewise.
     """
 
     carry: Any
     features: Any
+    holds: Any
     position: Any
     past: Any
     hold: Any
     age: Any
+    lasted: Any
     begun: Any
     begun_at: Any
     memory: Any
+    recalled: Any
 
 
 class Context(NamedTuple):
@@ -166,8 +175,6 @@ class Context(NamedTuple):
     forced : ForcedFrames
         Of this frame, without the axis of the block. Where it is given, nothing is drawn.
     state : State
-    recalled : Recalled
-        What is recalled; None where nothing is.
     """
 
     weights: Any
@@ -175,7 +182,6 @@ class Context(NamedTuple):
     sampling: Any
     forced: Any
     state: Any
-    recalled: Any = None
 
 
 class Written(NamedTuple):
@@ -224,13 +230,15 @@ class Sample(NamedTuple):
     log_allowed: Any
 
 
-def initial_state(config: NetworkConfig, carry: Carry, features: Any) -> State:
+def initial_state(config: NetworkConfig, carry: Carry, features: Any, holds: Any) -> State:
     """The beginning of a piece, in one lane."""
     zero, none = np.zeros(1, np.int32), np.full(1, -1, np.int32)
     begun = np.full((1, N_BEGUN), -1, np.int32)
     past = np.zeros((1, 8), np.uint32)
     memory = empty_memory() if config.recall else None
-    return State(carry, features, zero, past, none, zero, begun, begun, memory)
+    recalled = nothing_recalled() if config.recall else None
+    counts = zero, past, none, zero, zero, begun, begun
+    return State(carry, features, holds, *counts, memory, recalled)
 
 
 def repeat_lanes(lane: Any, n_lanes: int) -> Any:

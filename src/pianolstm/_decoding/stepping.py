@@ -80,10 +80,16 @@ def step_weights(
             "project": _weights(network.project),
         }
         body: Any = network.body
-        first = body.first_carry(config), np.zeros((1, 8), np.uint32), np.zeros(1, np.int32)
+        first = body.first_carry(config)
+        if config.clock == "frames":
+            first = first, np.zeros((1, 8), np.uint32), np.zeros(1, np.int32)
         weights |= {"body": body.step_weights(), "begin": first}
     else:
         weights |= {"params": params, "begin": network.initial_carry(1, np)}
+    if config.clock == "changes":
+        weights["lasted"], weights["project"] = network.lasted[...], _weights(network.project)
+        holds = network.holds
+        weights["holds"] = _weights(holds.read), (holds.write[...], holds.bias[...])
     if config.spell:
         speller = network.speller
         kernel, bias = (
@@ -147,31 +153,44 @@ def _products(_: NetworkConfig, rows: list[Array], kernels: list[Array]) -> list
 
 
 def step(
-    config: NetworkConfig, weights: StepWeights, carry: Carry, ids: Array, bits: Array
-) -> tuple[Carry, Array]:
-    """Read a frame in every lane; the same function as the network's, of one frame.
+    config: NetworkConfig,
+    weights: StepWeights,
+    carry: Carry,  # leaves (lanes, …)
+    ids: Array,  # int32 (lanes,)
+    bits: Array,  # uint32 (lanes, 8)
+    lasted: Array,  # int32 (lanes,): with the clock of changes, frames of the chord before
+) -> tuple[Carry, Array, Array | None]:  # (lanes, …), (lanes, N_CLASSES)
+    """Read a step in every lane; the same function as the network's, of one step.
 
-    Parameters
-    ----------
-    config, weights
-        The network, from `step_weights`.
-    carry : pytree
-        Leaves (lanes, …).
-    ids : Array of int32, shape (lanes,)
-    bits : Array of uint32, shape (lanes, 8)
-
-    Returns
-    -------
-    carry : pytree
-    features : Array, shape (lanes, embedding)
-        Predict the frame after, by ``features @ table + bias``.
+    Gives what predicts the next chord, see `chord_features`, and with the clock of changes the
+    logits of the hazards.
     """
+    is_timed = config.clock == "changes"
     if not config.is_causal:
         network = bind(config, weights["params"])
-        features, carry = network(ids[:, None], bits[:, None], carry)
-        return carry, features[:, 0]
-    body, past, age = carry
-    age = jnp.where(begins_chord(past, bits), 0, age + 1)
+        before = lasted[:, None] if is_timed else None
+        h, carry = network.read(ids[:, None], bits[:, None], carry, None, before)
+        if not is_timed:
+            return carry, network.predict(h, None)[:, 0], None
+        return carry, network.dense(h)[:, 0], network.holds(h)[:, 0]
+    body, age = carry, lasted
+    if not is_timed:
+        body, past, age = carry
+        age = jnp.where(begins_chord(past, bits), 0, age + 1)
+    x = _vectors(weights, ids, bits) + weights["held"][age_class(age)]
+    h, body = _body(config).step(weights["body"], x, body)
+    hidden = affine(weights["dense"], h)
+    if not is_timed:
+        return (body, bits, age), affine(weights["project"], jax.nn.relu(hidden)), None
+    read, write = weights["holds"]
+    return body, hidden, affine(write, jax.nn.relu(affine(read, h)))
+
+
+def _vectors(
+    weights: StepWeights,
+    ids: Array,  # int32 (lanes,)
+    bits: Array,  # uint32 (lanes, 8)
+) -> Array:  # (lanes, embedding)
     inputs = weights["inputs"]
     known = (ids >= 0) & (ids < inputs.shape[0])
     x = inputs[jnp.where(known, ids, 0)]
@@ -180,11 +199,20 @@ def step(
         lambda: x,
         lambda: jnp.where(known[:, None], x, unpack_words(bits) @ weights["pitch"]),
     )
-    x = jnp.where((ids == START)[:, None], weights["start"], x)
-    x = x + weights["held"][age_class(age)]
-    h, body = _body(config).step(weights["body"], x, body)
-    features = affine(weights["project"], jax.nn.relu(affine(weights["dense"], h)))
-    return (body, bits, age), features
+    return jnp.where((ids == START)[:, None], weights["start"], x)
+
+
+def chord_features(
+    config: NetworkConfig,
+    weights: StepWeights,
+    features: Array,  # (lanes, …): from `step`
+    lasted: Array,  # int32 (lanes,): with the clock of changes, frames that what sounds has lasted
+) -> Array:  # (lanes, embedding)
+    """What predicts the next chord, by ``features @ table + bias``."""
+    if config.clock == "frames":
+        return features
+    hidden = jax.nn.relu(features + weights["lasted"][age_class(lasted)])
+    return affine(weights["project"], hidden)
 
 
 def _body(config: NetworkConfig) -> Any:

@@ -549,7 +549,8 @@ def flatten(
 
     `xp` is NumPy, or its namesake in JAX inside of a compiled function.
     """
-    return xp.concatenate([xp.reshape(leaf, -1) for leaf in jax.tree.leaves(params)])
+    # (`np.reshape` of an array of JAX would be JAX's, and compile for each shape.)
+    return xp.concatenate([xp.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(params)])
 
 
 def unflatten(

@@ -71,6 +71,12 @@ class Recall:
         n, _, lasted = self.counts
         return (lasted / (n + 1)).astype(np.float32)
 
+    @property
+    def all_shares(self) -> np.ndarray:  # (1 or 2, 1 + len(LENGTHS))
+        """Those of chords, and with a clock of changes those of durations."""
+        rows = [self.shares, *([self.duration_shares] if len(self.counts) > 2 else [])]
+        return np.stack(rows)
+
     def of(
         self,
         corpus: Corpus,
@@ -131,7 +137,7 @@ def find_sources(
         lag = np.zeros(n, np.int64)
         lag[order[1:]] = np.where(same, np.diff(order), 0)
         # What follows is recalled in the next frame.
-        at = np.flatnonzero((lag[:-1] > 0) & (lag[:-1] <= MEMORY)) + 1
+        at = np.flatnonzero((lag[:-1] > 0) & (lag[:-1] <= MEMORY - (not is_held))) + 1
         classes[at], sources[at] = number, at - lag[at - 1]
     return classes, sources
 

@@ -1,0 +1,58 @@
+"""Chords as words, in lanes."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pianolstm._decoding.state import Vocabulary
+
+Tree = TypeVar("Tree")
+
+
+def held_on(
+    bits: Array,  # uint32 (lanes, 8)
+) -> Array:  # uint32 (lanes, 8)
+    """Chords held on."""
+    return bits * (jnp.arange(8) < 4)
+
+
+def find(
+    vocabulary: Vocabulary,
+    bits: Array,  # uint32 (n, 8)
+) -> Array:  # int32 (n,)
+    """The row of each chord, as many as there are for none."""
+    same = reduce(jnp.logical_and, (vocabulary.bits[i] == bits[:, i, None] for i in range(8)))
+    n_rows = len(vocabulary.held)
+    # Padding looks like a rest, which is the first row.
+    return jnp.min(jnp.where(same, jnp.arange(n_rows, dtype=jnp.int32), n_rows), axis=1)
+
+
+def chord_number(
+    ids: Array,  # int32 (lanes,)
+    bits: Array,  # uint32 (lanes, 8)
+    n_rows: int,
+) -> Array:  # int32 (lanes,)
+    """What tells chords from one another: their rows, or numbers above all rows.
+
+    Of two chords outside the vocabulary these are the same once in 2³⁰ times.
+    """
+    # Multiplicative hashing (Knuth 1998, section 6.4), with an odd factor for each word.
+    factors = np.arange(8, dtype=np.uint32) * np.uint32(0x9E3779B2) + np.uint32(0x85EBCA6B)
+    mixed = (bits ^ (bits >> 15)) * factors
+    mixed = jnp.sum(mixed ^ (mixed >> 13), axis=1, dtype=jnp.uint32)
+    return jnp.where(ids < n_rows, ids, n_rows + (mixed >> 2).astype(jnp.int32))
+
+
+def where(
+    which: Array,  # bool (lanes,)
+    a: Tree,
+    b: Tree,
+) -> Tree:
+    """Leaves (lanes, …) of one or the other."""
+    return jax.tree.map(lambda x, y: jnp.where(which.reshape(-1, *[1] * (x.ndim - 1)), x, y), a, b)

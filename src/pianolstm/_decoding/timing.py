@@ -1,0 +1,109 @@
+"""When a chord ends, with the clock of changes: a draw before any chord is looked at."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from pianolstm._decoding.notes import sharpness_of
+from pianolstm._decoding.random_numbers import row_at
+from pianolstm._decoding.state import SamplingParameters, State
+from pianolstm._decoding.stepping import StepWeights
+from pianolstm._model.durations import SIZES, STARTS, class_of, log_duration, log_survival
+from pianolstm._model.networks import NetworkConfig
+
+ENDS = STARTS + SIZES.clip(max=2**30)
+"""The first age after each class."""
+
+
+class Timing(NamedTuple):
+    """Whether what sounds ends with the last frame."""
+
+    hazard: Array  # (lanes,): probability at the lane's temperature
+    log_ends: Array  # (lanes,): nats, temperature 1
+    log_goes_on: Array  # (lanes,)
+
+
+def timing(
+    config: NetworkConfig, weights: StepWeights, sampling: SamplingParameters, state: State
+) -> Timing:
+    """The hazard of each lane at the age that its chord has; 1 where none has begun."""
+    age = jnp.maximum(state.lasted, 1)
+    share, spike = _recalled_duration(config, weights, state)
+    z = row_at(state.holds, class_of(age))
+    log_h, log_s = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
+    if config.recall:
+        rest = jnp.log1p(-share) + log_survival(state.holds, age - 1)
+
+        def mixed(is_spike: Array, by_network: Array) -> Array:
+            return jnp.logaddexp(jnp.where(is_spike, jnp.log(share), -jnp.inf), rest + by_network)
+
+        alive = mixed(spike >= age, jnp.zeros_like(z))
+        log_h, log_s = mixed(spike == age, log_h) - alive, mixed(spike > age, log_s) - alive
+    plain = jnp.exp(log_h)
+
+    def tempered() -> Array:
+        found = _tempered(state.holds, age, sharpness_of(sampling), share, spike)
+        return jnp.where(sampling.temperature == 1, plain, found)
+
+    hazard = lax.cond(jnp.any(sampling.temperature != 1), tempered, lambda: plain)
+    sounds = state.lasted > 0
+    return Timing(
+        jnp.where(sounds, hazard, 1),
+        jnp.where(sounds, log_h, 0),
+        jnp.where(sounds, log_s, -jnp.inf),
+    )
+
+
+def _recalled_duration(
+    config: NetworkConfig, weights: StepWeights, state: State
+) -> tuple[Array, Array]:  # (lanes,), int32 (lanes,)
+    """The duration that is recalled of what sounds, and its share of the probability."""
+    if not config.recall:
+        return jnp.zeros(len(state.lasted)), jnp.zeros_like(state.lasted)
+    _, shares = weights["recall"]
+    return shares[state.recalled.classes], state.recalled.duration
+
+
+def _tempered(
+    logits: Array,  # (lanes, N_CLASSES)
+    age: Array,  # int32 (lanes,)
+    sharpness: Array,  # (lanes, 1): the inverse of the temperature
+    share: Array,  # (lanes,)
+    spike: Array,  # int32 (lanes,)
+) -> Array:  # (lanes,)
+    """The hazard where each duration has its probability to the power of 1 / temperature.
+
+    (A hazard raised frame by frame would make chords last for ever.) The ages of a class are a
+    geometric series.
+    """
+    starts, age = jnp.asarray(STARTS), age[:, None]
+    log_s = jax.nn.log_sigmoid(-logits)
+    log_h, rest = log_s + logits, jnp.log1p(-share)[:, None]
+    first = jnp.maximum(starts, age)
+    left = jnp.maximum(jnp.asarray(ENDS) - first, 0)
+    sizes = jnp.asarray(ENDS[:-1] - STARTS[:-1])
+    before = jnp.pad(jnp.cumsum(log_s[:, :-1] * sizes, axis=1), ((0, 0), (1, 0)))
+    begin = before + (first - starts) * log_s  # nats of lasting until the first age of a class
+    terms = sharpness * (begin + log_h + rest)
+    ratio = jnp.minimum(sharpness * log_s, -1e-30)
+    series = jnp.where(left > 0, terms + _log1mexp(left * ratio) - _log1mexp(ratio), -jnp.inf)
+    total = jax.nn.logsumexp(series, axis=1, keepdims=True)
+    now = jnp.take_along_axis(terms, class_of(age), axis=1)
+    at_spike = rest + log_duration(logits, jnp.maximum(spike, 1))[:, None]
+    with_share = sharpness * jnp.logaddexp(jnp.log(share)[:, None], at_spike)
+    is_ahead = (share[:, None] > 0) & (spike[:, None] >= age)
+    more = with_share + _log1mexp(jnp.minimum(sharpness * at_spike - with_share, -1e-30))
+    total = jnp.where(is_ahead, jnp.logaddexp(total, more), total)
+    now = jnp.where(is_ahead & (spike[:, None] == age), with_share, now)
+    return jnp.minimum(jnp.exp(now - total), 1)[:, 0]
+
+
+def _log1mexp(
+    x: Array,  # below 0
+) -> Array:
+    """log(1 - exp(x))."""
+    return jnp.log(-jnp.expm1(x))
