@@ -49,7 +49,7 @@ from pianolstm.model import Model
 from pianolstm.rolls import Grid, PianoRoll
 from pianolstm.streams import Stream, begin_stream, resume_stream
 from pianolstm.tokens import ChordTokenizer, Pieces, TokenCorpus, as_corpus
-from pianolstm.vocabulary import Clock, Corpus
+from pianolstm.vocabulary import CLOCKS, Clock, Corpus
 from pianolstm.windows import split_pieces
 
 MAX_TRANSPOSITION = 60
@@ -74,7 +74,7 @@ class SequenceGenerator(BaseEstimator):
         A clone is fitted on the training pieces; a ``FrozenEstimator`` around a fitted tokenizer
         is used as it is. None is ``ChordTokenizer()``.
     window_size : int, default=200
-        Frames that training looks back; even for the hybrids, which pool by 2.
+        Steps that training looks back, see `clock`; even for the hybrids, which pool by 2.
     units : int, default=256
         Width of each LSTM layer.
     embedding : int, default=128
@@ -86,6 +86,11 @@ class SequenceGenerator(BaseEstimator):
         Whether what followed before is recalled where the last frames come again in a piece: it
         then has a share of the probability, which is counted over the training pieces, and the
         network has the rest. The network learns without it, so it may be set after `fit` too.
+    clock : {"frames", "changes"}, default="frames"
+        What a step of the network is. ``"frames"``, as in the study, is one frame. With
+        ``"changes"`` it is a chord that begins and all the frames that it lasts: the network
+        predicts how long, frame by frame, and then the next chord. Likelihoods, constraints and
+        streams are by frame all the same. Music on a fine grid then costs what its changes cost.
     dropout : float, default=0.2
         Share of features set to zero in training, with one mask a window.
     optimizer : {"adam", "adamw", "rmsprop", "sgd"} or callable, default="adam"
@@ -191,7 +196,6 @@ class SequenceGenerator(BaseEstimator):
     grid_: Grid
     held_out_: list[int]
     _model: Model
-    _clock: Clock = "frames"
 
     def __init__(
         self,
@@ -203,6 +207,7 @@ class SequenceGenerator(BaseEstimator):
         embedding: int = 128,
         spell: bool = True,
         recall: bool = True,
+        clock: Clock = "frames",
         dropout: float = 0.2,
         optimizer: str | OptimizerFactory = "adam",
         learning_rate: float | Callable[[int], float] = 0.002,
@@ -228,6 +233,7 @@ class SequenceGenerator(BaseEstimator):
         self.embedding = embedding
         self.spell = spell
         self.recall = recall
+        self.clock = clock
         self.dropout = dropout
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -780,7 +786,9 @@ class SequenceGenerator(BaseEstimator):
                 tokenizer = FrozenEstimator(model.tokenizer)
             elif header["tokenizer"] != ChordTokenizer().get_params():
                 tokenizer = clone(model.tokenizer)
-            estimator = cls(**header["settings"], tokenizer=tokenizer)
+            # Files from before there was another clock have none.
+            settings = {"clock": model.config.clock, **header["settings"]}
+            estimator = cls(**settings, tokenizer=tokenizer)
         except (KeyError, TypeError) as error:
             raise ModelFileError(
                 f"{fspath(path)}: the settings are not those of a SequenceGenerator ({error})."
@@ -793,6 +801,10 @@ class SequenceGenerator(BaseEstimator):
         if given.arch not in networks.ARCHITECTURES:
             raise InvalidInputError(
                 f"arch must be one of {', '.join(networks.ARCHITECTURES)}; got {self.arch!r}."
+            )
+        if given.clock not in CLOCKS:
+            raise InvalidInputError(
+                f"clock must be one of {', '.join(CLOCKS)}; got {self.clock!r}."
             )
         for name, low, high, whole in (
             ("window_size", 2, None, True),
@@ -1135,9 +1147,9 @@ class SequenceGenerator(BaseEstimator):
     def _config(self) -> networks.NetworkConfig:
         """The network that the parameters ask for, without its vocabulary."""
         given = self._given()
-        names = networks.NetworkConfig.__dataclass_fields__.keys() - {"n_rows", "clock"}
+        names = networks.NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
         settings: Any = {name: getattr(given, name) for name in names}
-        return networks.NetworkConfig(n_rows=0, clock=self._clock, **settings)
+        return networks.NetworkConfig(n_rows=0, **settings)
 
     def _config_of(self, model: Model) -> networks.NetworkConfig:
         """A model's network, with the settings that may change after it was fitted."""
@@ -1243,7 +1255,7 @@ class Task:
 
 def _shape(config: networks.NetworkConfig) -> dict[str, Any]:
     """Settings that the network is made by: those that stay as long as it is not made anew."""
-    names = ["arch", "units", "embedding", "spell"]
+    names = ["arch", "units", "embedding", "spell", "clock"]
     if not config.is_causal:
         names.append("window_size")
     return {name: getattr(config, name) for name in names}

@@ -21,6 +21,8 @@ CHUNK = 1 << 14
 Clock: TypeAlias = Literal["frames", "changes"]
 """What a step of a network is: a frame, or a chord that begins and the frames that it lasts."""
 
+CLOCKS: tuple[Clock, ...] = ("frames", "changes")
+
 HOLD, END, OTHER = -3, -2, -1
 """The last rows of the softmax: what sounds, outside the vocabulary, is held on; the piece ends;
 any other chord outside the vocabulary."""

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from pianolstm._decoding.chords import chord_number, find, held_on, where
@@ -57,7 +58,7 @@ MAX_REJECTED = 8
 SYMBOLS = 3 + (N_PITCHES + 1) * N_NUMBERS
 """Random numbers of an attempt: of the row, of taking what was spelled, of recalling, of notes."""
 
-TIMES = 1 << 31
+TIMES = np.uint32(1 << 31)
 """The first of the random numbers of whether what sounds goes on, one an attempt."""
 
 
