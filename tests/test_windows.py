@@ -430,3 +430,33 @@ def test_no_pieces_are_an_error():
 def test_batches_need_a_size(batch_size):
     with pytest.raises(pl.InvalidInputError, match="batch_size"):
         list(WindowDataset([SEVEN], window_size=2).batches(batch_size))
+
+
+def test_durations_go_with_their_tokens():
+    """Of the token before the first input, and of each input; START and PAD have none."""
+    tokens, durations = [np.arange(10, 17), np.array([30, 31])], [np.arange(1, 8), np.array([9, 4])]
+    both = {"window_size": 4, "durations": durations, "end": 99}
+    (batch,) = pl.WindowDataset(tokens, **both).batches(3, shuffle=False)
+    assert batch.inputs.tolist() == [[-1, 10, 11, 12], [13, 14, 15, 16], [-1, 30, 31, -2]]
+    assert batch.durations.tolist() == [[0, 0, 1, 2, 3], [3, 4, 5, 6, 7], [0, 0, 9, 4, 0]]
+    following = pl.WindowDataset(tokens, target="next", stride=3, **both)
+    (batch,) = following.batches(4, shuffle=False)
+    assert batch.inputs.tolist() == [
+        [-2, -2, -2, -1],
+        [-1, 10, 11, 12],
+        [12, 13, 14, 15],
+        [-2, -2, -2, -1],
+    ]
+    assert batch.durations.tolist() == [
+        [0, 0, 0, 0, 0],
+        [0, 0, 1, 2, 3],
+        [2, 3, 4, 5, 6],
+        [0, 0, 0, 0, 0],
+    ]
+    first, second = following.split(0.5, random_state=0)
+    for part in (first, second):
+        (piece,), (lengths,) = part.tokens, part.durations
+        assert len(piece) == len(lengths) == {10: 7, 30: 2}[piece[0]]
+    with pytest.raises(pl.exceptions.InvalidInputError, match=r"\[7, 3\] for \[7, 2\] tokens"):
+        pl.WindowDataset(tokens, durations=[durations[0], np.ones(3, int)])
+    assert next(pl.WindowDataset(tokens).batches(2)).durations is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -354,41 +354,63 @@ def write_all(
     order = sorted(range(len(requests)), key=lambda i: requests[i].n_prime)
     # Chords agree in few lanes and in many; likelihoods may differ in their last bits.
     n_lanes = LANES if is_weighed else decoder.n_lanes(len(requests))
-    chunks = [order[a : a + n_lanes] for a in range(0, len(order), n_lanes)]
-    batches = [Batch(decoder, [requests[i] for i in chunk], n_lanes=n_lanes) for chunk in chunks]
-    totals = [max(requests[i].n_prime for i in chunk) + n_frames for chunk in chunks]
-    parts: list[list[Written]] = [[] for _ in batches]
-    done = [0] * len(batches)
+    groups = [
+        _Group(decoder, requests, order[a : a + n_lanes], n_frames, n_lanes, is_weighed)
+        for a in range(0, len(order), n_lanes)
+    ]
+    n_threads = min(len(groups), os.cpu_count() or 1)
+    with ThreadPoolExecutor(n_threads) as pool:
+        left = groups
+        while left and (
+            deadline is None or time.monotonic() < deadline or not any(g.done for g in groups)
+        ):
+            # With one group, this thread does the work: Ctrl-C then acts at once.
+            list(pool.map(_Group.advance, left) if n_threads > 1 else map(_Group.advance, left))
+            if progress is not None:
+                progress(sum(group.done * len(group.pieces) for group in groups))
+            left = [group for group in left if group.done < group.total]
+    written = dict(pair for group in groups for pair in group.written())
+    return [written[i] for i in range(len(requests))]
+
+
+class _Group:
+    """Pieces that are written side by side, all at once."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        requests: Sequence[Request],
+        pieces: Sequence[int],
+        n_frames: int,
+        n_lanes: int,
+        is_weighed: bool,
+    ) -> None:
+        self.pieces, self.n_frames, self.is_weighed = pieces, n_frames, is_weighed
+        self.batch = Batch(decoder, [requests[i] for i in pieces], n_lanes=n_lanes)
+        self.total = max(requests[i].n_prime for i in pieces) + n_frames
+        self.done = 0
+        self.parts: list[Written] = []
 
     @guest  # in a thread of its own
-    def advance(g: int) -> None:
-        n = min(decoder.block, totals[g] - done[g])
-        positions = batches[g].position
-        written = batches[g].advance(n, is_weighed=is_weighed)
+    def advance(self) -> None:
+        """Write a block of frames."""
+        n = min(self.batch.decoder.block, self.total - self.done)
+        positions = self.batch.position
+        written = self.batch.advance(n, is_weighed=self.is_weighed)
         for request, position, tokens in zip(
-            batches[g].requests, positions, written.tokens.T, strict=True
+            self.batch.requests, positions, written.tokens.T, strict=True
         ):
             # A piece may be done before others; what it is given beyond its end is of no account.
-            check_tokens(tokens[: max(0, n_frames - position)], position, request.name)
-        parts[g].append(written)
-        done[g] += n
+            check_tokens(tokens[: max(0, self.n_frames - position)], position, request.name)
+        self.parts.append(written)
+        self.done += n
 
-    n_threads = min(len(batches), os.cpu_count() or 1)
-    with ThreadPoolExecutor(n_threads) as pool:
-        open_batches = list(range(len(batches)))
-        while open_batches and (deadline is None or time.monotonic() < deadline or not any(done)):
-            # With one group, this thread does the work: Ctrl-C then acts at once.
-            list(pool.map(advance, open_batches) if n_threads > 1 else map(advance, open_batches))
-            if progress is not None:
-                progress(sum(d * len(c) for d, c in zip(done, chunks, strict=True)))
-            open_batches = [g for g in open_batches if done[g] < totals[g]]
-    results: list[Any] = [None] * len(requests)
-    for chunk, blocks in zip(chunks, parts, strict=True):
-        whole = [np.concatenate(column) for column in zip(*blocks, strict=True)]
-        for lane, i in enumerate(chunk):
-            at = slice(requests[i].n_prime, requests[i].n_prime + n_frames)
-            results[i] = Written(*(a[at, lane] for a in whole))
-    return results
+    def written(self) -> Iterator[tuple[int, Written]]:
+        """The number of each piece, and its frames after the prime."""
+        whole = [np.concatenate(column) for column in zip(*self.parts, strict=True)]
+        for lane, (i, request) in enumerate(zip(self.pieces, self.batch.requests, strict=True)):
+            at = slice(request.n_prime, request.n_prime + self.n_frames)
+            yield i, Written(*(a[at, lane] for a in whole))
 
 
 def check_tokens(tokens: np.ndarray, first: int, name: str) -> None:

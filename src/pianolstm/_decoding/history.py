@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,17 +11,20 @@ from jax import Array
 from pianolstm._model.networks import NetworkConfig, begins_chord
 from pianolstm._model.recall import LENGTHS, MEMORY
 
+Data: TypeAlias = Any
+"""An array: of NumPy outside of compiled functions, of JAX in them."""
+
 
 class Memory(NamedTuple):
     """What the last steps were, in lanes; places of a ring, the others by how long ago it was."""
 
-    signatures: Any  # uint32 (lanes, MEMORY): tell steps from one another, 0 none; the last is last
-    agree: Any  # int32 (lanes, MEMORY): steps up to that before each that agree with the last ones
-    steps: Any  # uint32 (lanes, MEMORY, 11): ring of bits, rows that write and hold on, durations
-    newest: Any  # int32 (lanes,): place of the last step
-    past: Any  # uint32 (lanes, 8): the last chord
-    age: Any  # int32 (lanes,): for how many frames it has been held, with the clock of frames
-    piece: Any  # int32 (lanes,): how many pieces have ended
+    signatures: Data  # uint32 (lanes, MEMORY): tell steps apart, 0 none; the last is last
+    agree: Data  # int32 (lanes, MEMORY): steps up to each that agree with the last ones
+    steps: Data  # uint32 (lanes, MEMORY, 11): ring of bits, rows that write and hold on, durations
+    newest: Data  # int32 (lanes,): place of the last step
+    past: Data  # uint32 (lanes, 8): the last chord
+    age: Data  # int32 (lanes,): for how many frames it has been held, with the clock of frames
+    piece: Data  # int32 (lanes,): how many pieces have ended
 
 
 def empty_memory() -> Memory:
@@ -91,11 +94,11 @@ def remember(config: NetworkConfig, memory: Memory, step: Step) -> Memory:
 class Recalled(NamedTuple):
     """What is recalled for the next chord."""
 
-    classes: Any  # int32 (lanes,): as from `pianolstm._model.recall.find_sources`
-    bits: Any  # uint32 (lanes, 8)
-    ids: Any  # int32 (lanes,): the row that writes the chord
-    hold: Any  # int32 (lanes,): the row that holds it on
-    duration: Any  # int32 (lanes,): frames of the chord before it
+    classes: Data  # int32 (lanes,): as from `pianolstm._model.recall.find_sources`
+    bits: Data  # uint32 (lanes, 8)
+    ids: Data  # int32 (lanes,): the row that writes the chord
+    hold: Data  # int32 (lanes,): the row that holds it on
+    duration: Data  # int32 (lanes,): frames of the chord before it
 
 
 def nothing_recalled() -> Recalled:

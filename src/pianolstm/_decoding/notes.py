@@ -8,13 +8,14 @@ Lanes first, as in `pianolstm._decoding.state`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from pianolstm._decoding.random_numbers import row_at
+from pianolstm._decoding.state import ForcedFrames, SamplingParameters
 from pianolstm._decoding.stepping import StepWeights
 from pianolstm._model.networks import unpack_words
 from pianolstm.constraints import Requirements
@@ -33,12 +34,12 @@ Uniform = Callable[[Array], Array]
 """Numbers in [0, 1), (lanes, k), of the draws with k numbers."""
 
 
-def sharpness_of(sampling: Any) -> Array:
+def sharpness_of(sampling: SamplingParameters) -> Array:
     """What logits are multiplied by, (lanes, 1); at temperature 0 all but the highest go under."""
     return jnp.minimum(1 / sampling.temperature, STEEP)[:, None]
 
 
-def requirements_of(sampling: Any, forced: Any) -> Requirements:
+def requirements_of(sampling: SamplingParameters, forced: ForcedFrames) -> Requirements:
     """What the rules of each lane, and its frame, ask of a chord."""
     required, forbidden = unpack_words(forced.required) > 0, unpack_words(forced.forbidden) > 0
     return Requirements(
@@ -54,68 +55,47 @@ def requirements_of(sampling: Any, forced: Any) -> Requirements:
 
 
 class Spelling(NamedTuple):
-    """Chords note by note; arrays of shape (lanes,) if not said otherwise.
+    """Chords note by note."""
 
-    Attributes
-    ----------
-    n : Array of int32, shape ()
-        Notes so far, of the lanes that are open.
-    is_open, is_stuck : Array of bool
-        Whether there is more to come; whether none was allowed to.
-    planes : Array of bool, shape (lanes, 256)
-        The notes.
-    last : Array of int32
-        The last pitch, -1 for none.
-    hidden : Array, shape (lanes, units)
-        What predicts the next one, before the ReLU.
-    nats : Array, shape (2, lanes)
-        Log-likelihood as the network has it, temperature 1, all allowed; and of all that was
-        allowed, note by note, at the lane's temperature.
-    """
-
-    n: Array
-    is_open: Array
-    is_stuck: Array
-    planes: Array
-    last: Array
-    hidden: Array
+    n: Array  # int32 (): notes so far, of the lanes that are open
+    is_open: Array  # bool (lanes,): whether there is more to come
+    is_stuck: Array  # bool (lanes,): whether none was allowed to
+    planes: Array  # bool (lanes, 256): the notes
+    last: Array  # int32 (lanes,): the last pitch, -1 for none
+    hidden: Array  # (lanes, units): what predicts the next one, before the ReLU
     nats: Array
+    """(2, lanes): log-likelihood as the network has it, temperature 1, all allowed; and of all that
+    was allowed, note by note, at the lane's temperature."""
+
+
+class _Given(NamedTuple):
+    """What all notes of a chord have in common."""
+
+    weights: StepWeights
+    before: Array  # bool (lanes, 128): what sounded in the frame before
+    requirements: Requirements
+    sampling: SamplingParameters
+    is_forced: Array  # bool (lanes,): where the chord is given
+    is_next: Array  # bool (lanes, 129): its pitches and its end
+    facts: Array  # int32 (lanes, 129): of a pitch, in one number, so that one look finds all
+    barred: Array | None  # bool (lanes,): where what sounded, held on, is no chord that may come
 
 
 def sample_notes(
     weights: StepWeights,
-    features: Array,
-    before: Array,
+    features: Array,  # (lanes, embedding)
+    before: Array,  # bool (lanes, 128): what sounded in the frame before
     requirements: Requirements,
-    sampling: Any,
-    is_open: Array,
-    forced: tuple[Array, Array],
+    sampling: SamplingParameters,
+    is_open: Array,  # bool (lanes,)
+    forced: tuple[Array, Array],  # bool (lanes,), bool (lanes, 256): where a chord is given, which
     u: Uniform,
-    barred: Array | None = None,
+    barred: Array | None = None,  # bool (lanes,)
 ) -> Spelling:
     """Draw a chord in each open lane, of notes that keep what is asked; or weigh a given one.
 
-    Parameters
-    ----------
-    weights : dict
-        See `pianolstm._decoding.stepping.step_weights`.
-    features : Array, shape (lanes, embedding)
-    before : Array of bool, shape (lanes, 128)
-        What sounded in the frame before.
-    requirements : Requirements
-    sampling : SamplingParameters
-        Temperature, top_k and top_p hold for each note.
-    is_open : Array of bool, shape (lanes,)
-    forced : tuple of Array of bool, shapes (lanes,) and (lanes, 256)
-        Where a chord is given, and which.
-    u : callable
-        Gives numbers in [0, 1); those from 0 to 129 · `N_NUMBERS` are asked for.
-    barred : Array of bool, shape (lanes,), default=None
-        Where what sounded before, held on, is no chord that may come.
-
-    Returns
-    -------
-    Spelling
+    Temperature, top_k and top_p hold for each note. Of `u` numbers from 0 to 129 · `N_NUMBERS` are
+    asked for. Where it is `barred`, what sounded before, held on, is no chord that may come.
     """
     is_forced, planes = forced
     n_lanes = len(is_open)
@@ -129,90 +109,141 @@ def sample_notes(
         features @ kernel + bias + before.astype(jnp.float32) @ weights["speller"]["before"],
         jnp.zeros((2, n_lanes)),
     )
-    symbols = jnp.arange(N_PITCHES + 1)
-    sharpness = sharpness_of(sampling)
-    is_cut = (sampling.top_k <= N_PITCHES) | (sampling.top_p < 1)
     is_next = _with_end(planes[:, :N_PITCHES], True)
-    # What is known of a pitch, in one number, so that one look finds it all.
     facts = planes[:, N_PITCHES:] + 2 * before + 4 * requirements.struck + 8 * requirements.unstruck
     facts = _with_end(facts.astype(jnp.int32), 0)
+    given = _Given(weights, before, requirements, sampling, is_forced, is_next, facts, barred)
+    return lax.while_loop(
+        lambda so_far: jnp.any(so_far.is_open), lambda so_far: _note(given, u, so_far), start
+    )
 
-    def note(so_far: Spelling) -> Spelling:
-        kernel, bias = weights["speller"]["write"]
-        written = jax.nn.relu(so_far.hidden) @ kernel + bias
-        logits = written[:, : N_PITCHES + 1]
-        above = symbols > so_far.last[:, None]
-        is_all = jnp.zeros(n_lanes, bool)
-        if barred is not None:
-            same = so_far.planes == jnp.pad(before, ((0, 0), (0, N_PITCHES)))
-            is_held = barred & jnp.all(same, axis=1)
-            above &= ~((symbols == N_PITCHES) & is_held[:, None])
-            # After the highest pitch that there is nothing could follow.
-            is_highest = jnp.arange(2 * N_PITCHES) == N_PITCHES - 1
-            is_all = barred & jnp.all(same | is_highest, axis=1)
-        ok = above & _allowed(requirements, so_far)
-        top, top_ok = (jnp.max(jnp.where(now, logits, -jnp.inf), axis=1) for now in (above, ok))
-        past, left = logits - top[:, None], (logits - top_ok[:, None]) * sharpness
-        parts = (above, past), (above, past * sharpness), (ok, left)
-        past = jnp.concatenate([jnp.where(now, x, -jnp.inf) for now, x in parts])
-        odds = jnp.exp(lax.optimization_barrier(past))  # or each use makes code of its own
-        p = odds[2 * n_lanes :]
 
-        def cut() -> Array:
-            likelier = p[:, None] > p[:, :, None]
-            share = jnp.sum(likelier * p[:, None], axis=2)
-            n = jnp.sum(likelier, axis=2)
-            total = jnp.sum(p, axis=1)
-            is_kept = (n < sampling.top_k[:, None]) & (share < (sampling.top_p * total)[:, None])
-            return jnp.where(is_kept | (n == 0) | ~is_cut[:, None], p, 0)
+def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
+    """One note more, or the end, in each lane that is open."""
+    kernel, bias = given.weights["speller"]["write"]
+    written = jax.nn.relu(so_far.hidden) @ kernel + bias
+    may_come = _may_come(given, so_far)
+    u_note, u_again = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS)).T
+    drawn = _draw(given, written[:, : N_PITCHES + 1], may_come, u_note)
+    symbols = jnp.arange(N_PITCHES + 1)
+    forced = jnp.min(jnp.where(given.is_next & may_come.above, symbols, N_PITCHES), axis=1)
+    symbol = jnp.where(given.is_forced, forced, drawn.symbol)
+    log_p = row_at(written, symbol) - drawn.top - drawn.log_sum
+    is_stuck = ~given.is_forced & drawn.is_stuck
+    is_note = (symbol < N_PITCHES) & ~is_stuck
+    again = row_at(written, symbol + N_PITCHES + 1)
+    is_all = may_come.is_all & (symbol == N_PITCHES - 1)
+    is_struck, log_again, log_asked = _strike(given, again, symbol, is_note, is_all, u_again)
+    goes_on = so_far.is_open & is_note
+    new = (symbols[:-1] == symbol[:, None]) & goes_on[:, None]
+    vector = given.weights["speller"]["spelled"][symbol % N_PITCHES + N_PITCHES * is_struck]
+    nats = jnp.stack([log_p + log_again, drawn.log_allowed + log_asked])
+    return Spelling(
+        so_far.n + 1,
+        goes_on,
+        so_far.is_stuck | (so_far.is_open & is_stuck),
+        so_far.planes | jnp.concatenate([new, new & is_struck[:, None]], axis=1),
+        jnp.where(goes_on, symbol, so_far.last),
+        so_far.hidden + jnp.where(goes_on[:, None], vector, 0),
+        so_far.nats + jnp.where(so_far.is_open, nats, 0),
+    )
 
-        kept = lax.cond(jnp.any(is_cut), cut, lambda: p)
-        # All running sums by one product; what is added of weight 0 changes none.
-        exact = lax.Precision.HIGHEST
-        sums = jnp.matmul(
-            jnp.concatenate([odds, kept]), weights["speller"]["sums"], precision=exact
-        )
-        *sums, running = sums[:, : N_PITCHES + 1].reshape(4, n_lanes, -1)
-        plain, sharp, total = jnp.log(jnp.stack([x[:, -1] for x in sums]))
-        u_note, u_again = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS)).T
-        drawn = jnp.sum(running <= (u_note * running[:, -1])[:, None], axis=1)
-        # Rounding may leave the target at the last sum.
-        drawn = jnp.minimum(drawn, jnp.max(jnp.where(kept > 0, symbols, 0), axis=1))
-        forced_symbol = jnp.min(jnp.where(is_next & above, symbols, N_PITCHES), axis=1)
-        symbol = jnp.where(is_forced, forced_symbol, drawn)
-        again, fact = row_at(written, symbol + N_PITCHES + 1), row_at(facts, symbol)
-        log_p = row_at(written, symbol) - top - plain
-        log_allowed = total - sharp + (top_ok - top) * sharpness[:, 0]
-        # Whether it is struck again, where it sounded.
-        is_forced_strike, sounded, must, must_not = ((fact >> i) & 1 > 0 for i in range(4))
-        p_again = jax.nn.sigmoid(again * sharpness[:, 0])
-        is_sure = (sampling.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= sampling.top_p)
-        is_struck = u_again < jnp.where(is_sure, jnp.round(p_again), p_again)
-        is_all &= symbol == N_PITCHES - 1
-        is_struck = ((is_struck | must | is_all) & ~must_not & sounded & ~is_forced) | (
-            is_forced_strike & is_forced
-        )
-        is_stuck = ~is_forced & (top_ok == -jnp.inf)
-        is_note = (symbol < N_PITCHES) & ~is_stuck
-        can = sounded & is_note & ~is_all
-        signed = jnp.where(is_struck, again, -again)
-        log_p += jnp.where(can, jax.nn.log_sigmoid(signed), 0)
-        is_asked = can & (must | must_not)
-        log_allowed += jnp.where(is_asked, jax.nn.log_sigmoid(signed * sharpness[:, 0]), 0)
-        goes_on = so_far.is_open & is_note
-        new = (symbols[:-1] == symbol[:, None]) & goes_on[:, None]
-        vector = weights["speller"]["spelled"][symbol % N_PITCHES + N_PITCHES * is_struck]
-        return Spelling(
-            so_far.n + 1,
-            goes_on,
-            so_far.is_stuck | (so_far.is_open & is_stuck),
-            so_far.planes | jnp.concatenate([new, new & is_struck[:, None]], axis=1),
-            jnp.where(goes_on, symbol, so_far.last),
-            so_far.hidden + jnp.where(goes_on[:, None], vector, 0),
-            so_far.nats + jnp.where(so_far.is_open, jnp.stack([log_p, log_allowed]), 0),
-        )
 
-    return lax.while_loop(lambda spelling: jnp.any(spelling.is_open), note, start)
+class _MayCome(NamedTuple):
+    """What may come next."""
+
+    above: Array  # bool (lanes, 129): pitches above the last one, and the end
+    ok: Array  # bool (lanes, 129): those that are allowed
+    is_all: Array  # bool (lanes,): with the highest pitch there would be all that sounded before
+
+
+def _may_come(given: _Given, so_far: Spelling) -> _MayCome:
+    symbols = jnp.arange(N_PITCHES + 1)
+    above = symbols > so_far.last[:, None]
+    is_all = jnp.zeros(len(so_far.last), bool)
+    if given.barred is not None:
+        same = so_far.planes == jnp.pad(given.before, ((0, 0), (0, N_PITCHES)))
+        is_held = given.barred & jnp.all(same, axis=1)
+        above &= ~((symbols == N_PITCHES) & is_held[:, None])
+        # After the highest pitch that there is nothing could follow.
+        is_highest = jnp.arange(2 * N_PITCHES) == N_PITCHES - 1
+        is_all = given.barred & jnp.all(same | is_highest, axis=1)
+    return _MayCome(above, above & _allowed(given.requirements, so_far), is_all)
+
+
+class _DrawnNote(NamedTuple):
+    """A pitch, or the end."""
+
+    symbol: Array  # int32 (lanes,)
+    top: Array  # (lanes,): the highest logit
+    log_sum: Array  # (lanes,): log sum exp of all above it
+    log_allowed: Array  # (lanes,): nats of all that is allowed, at the lane's temperature
+    is_stuck: Array  # bool (lanes,): whether that is nothing
+
+
+def _draw(
+    given: _Given,
+    logits: Array,  # (lanes, 129)
+    may_come: _MayCome,
+    u: Array,  # (lanes,)
+) -> _DrawnNote:
+    """A symbol by the inverse of the running sum, as far as top-k and top-p keep it."""
+    above, ok, _ = may_come
+    sampling, n_lanes = given.sampling, len(u)
+    sharpness = sharpness_of(sampling)
+    is_cut = (sampling.top_k <= N_PITCHES) | (sampling.top_p < 1)
+    top, top_ok = (jnp.max(jnp.where(now, logits, -jnp.inf), axis=1) for now in (above, ok))
+    past, left = logits - top[:, None], (logits - top_ok[:, None]) * sharpness
+    parts = (above, past), (above, past * sharpness), (ok, left)
+    past = jnp.concatenate([jnp.where(now, x, -jnp.inf) for now, x in parts])
+    odds = jnp.exp(lax.optimization_barrier(past))  # or each use makes code of its own
+    p = odds[2 * n_lanes :]
+
+    def cut() -> Array:
+        likelier = p[:, None] > p[:, :, None]
+        share = jnp.sum(likelier * p[:, None], axis=2)
+        n = jnp.sum(likelier, axis=2)
+        total = jnp.sum(p, axis=1)
+        is_kept = (n < sampling.top_k[:, None]) & (share < (sampling.top_p * total)[:, None])
+        return jnp.where(is_kept | (n == 0) | ~is_cut[:, None], p, 0)
+
+    kept = lax.cond(jnp.any(is_cut), cut, lambda: p)
+    # All running sums by one product; what is added of weight 0 changes none.
+    speller, exact = given.weights["speller"], lax.Precision.HIGHEST
+    sums = jnp.matmul(jnp.concatenate([odds, kept]), speller["sums"], precision=exact)
+    *sums, running = sums[:, : N_PITCHES + 1].reshape(4, n_lanes, -1)
+    plain, sharp, total = jnp.log(jnp.stack([x[:, -1] for x in sums]))
+    drawn = jnp.sum(running <= (u * running[:, -1])[:, None], axis=1)
+    # Rounding may leave the target at the last sum.
+    symbols = jnp.arange(N_PITCHES + 1)
+    drawn = jnp.minimum(drawn, jnp.max(jnp.where(kept > 0, symbols, 0), axis=1))
+    log_allowed = total - sharp + (top_ok - top) * sharpness[:, 0]
+    return _DrawnNote(drawn, top, plain, log_allowed, top_ok == -jnp.inf)
+
+
+def _strike(
+    given: _Given,
+    again: Array,  # (lanes,): logit of striking again
+    symbol: Array,  # int32 (lanes,)
+    is_note: Array,  # bool (lanes,)
+    is_all: Array,  # bool (lanes,): unless it is struck, the chord would be that before, held on
+    u: Array,  # (lanes,)
+) -> tuple[Array, Array, Array]:  # bool (lanes,), (lanes,), (lanes,)
+    """Whether a note that sounded is struck again; nats of that, and of what is asked of it."""
+    sampling, sharpness = given.sampling, sharpness_of(given.sampling)[:, 0]
+    fact = row_at(given.facts, symbol)
+    is_forced_strike, sounded, must, must_not = ((fact >> i) & 1 > 0 for i in range(4))
+    p_again = jax.nn.sigmoid(again * sharpness)
+    is_sure = (sampling.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= sampling.top_p)
+    is_struck = u < jnp.where(is_sure, jnp.round(p_again), p_again)
+    is_struck = ((is_struck | must | is_all) & ~must_not & sounded & ~given.is_forced) | (
+        is_forced_strike & given.is_forced
+    )
+    can = sounded & is_note & ~is_all
+    signed = jnp.where(is_struck, again, -again)
+    log_again = jnp.where(can, jax.nn.log_sigmoid(signed), 0)
+    is_asked = can & (must | must_not)
+    return is_struck, log_again, jnp.where(is_asked, jax.nn.log_sigmoid(signed * sharpness), 0)
 
 
 def _allowed(requirements: Requirements, so_far: Spelling) -> Array:

@@ -23,7 +23,14 @@ from jax import Array, lax
 from pianolstm._decoding.chords import chord_number, find, held_on, where
 from pianolstm._decoding.history import Step, recalled, remember
 from pianolstm._decoding.masks import Masks, constrain
-from pianolstm._decoding.notes import N_NUMBERS, packed, requirements_of, sample_notes, sharpness_of
+from pianolstm._decoding.notes import (
+    N_NUMBERS,
+    Spelling,
+    packed,
+    requirements_of,
+    sample_notes,
+    sharpness_of,
+)
 from pianolstm._decoding.random_numbers import row_at, uniform
 from pianolstm._decoding.rows import (
     Rows,
@@ -134,7 +141,7 @@ def _advance(config: NetworkConfig, weights: StepWeights, state: State, chord: S
         return state._replace(carry=carry, features=predicted[0], holds=predicted[1])
 
     new = lax.cond(jnp.any(is_step), stepped, lambda: state) if is_timed else stepped()
-    if config.recall:
+    if state.memory is not None:
         # Not in a branch, which would copy the memory.
         memory = remember(config, state.memory, begun)
         new = new._replace(memory=memory, recalled=recalled(memory))
@@ -216,8 +223,8 @@ def sample(
     stage = _Stage(
         context,
         masks,
-        _choose_recalled(config, context, masks) if config.recall else None,
-        timing(config, weights, sampling, state) if config.clock == "changes" else None,
+        _choose_recalled(config, context, masks),
+        timing(weights, sampling, state) if config.clock == "changes" else None,
         is_weighed,
     )
     none, no = jnp.zeros(n_lanes, jnp.int32), jnp.zeros(n_lanes, bool)
@@ -403,9 +410,11 @@ class _RecallChoice(NamedTuple):
     hold: Array  # int32 (lanes,)
 
 
-def _choose_recalled(config: NetworkConfig, context: Context, masks: Masks) -> _RecallChoice:
+def _choose_recalled(config: NetworkConfig, context: Context, masks: Masks) -> _RecallChoice | None:
     """What is recalled, and whether it is allowed and drawn."""
     weights, _, sampling, _, state = context
+    if state.recalled is None:
+        return None
     classes, bits, ids, hold, _ = state.recalled
     n_rows = len(weights["bias"])
     share = weights["recall"][0][classes]
@@ -532,8 +541,7 @@ def _spell(
         Nats of the notes of what came, and of all notes that were allowed.
     """
     weights, vocabulary, sampling, _, state = stage.context
-    masks, n_rows = stage.masks, len(vocabulary.held)
-    before = (unpack_words(state.past[:, :4]) > 0) & ~attempts.has_ended[:, None]
+    n_rows, before = len(vocabulary.held), _before(stage, attempts)
     fitting, is_last = _fitting_notes(stage, fixed, attempts)
     on = held_on(state.past)
     bits = jnp.where(fixed.is_forced[:, None], fixed.bits, vocabulary.bits[:, chosen].T)
@@ -552,7 +560,23 @@ def _spell(
         lambda k: uniform(sampling.key, state.position, attempts.n * SYMBOLS + 3 + k),
         barred,
     )
-    bits = packed(out.planes)
+    return _accept(config, stage, attempts, (fitting, is_last), out, (is_spelled, chosen, u_taken))
+
+
+def _accept(
+    config: NetworkConfig,
+    stage: _Stage,
+    attempts: _Attempts,
+    asked: tuple[Requirements, Array],  # as `_fitting_notes` gives it
+    out: Spelling,
+    drawn: tuple[Array, Array, Array],  # is_spelled, chosen and u_taken of `_spell`
+) -> tuple[_Spelled, Array, Array, tuple[Array, Array]]:
+    """Which of the chords that were spelled are taken; as `_spell`."""
+    _, vocabulary, sampling, _, state = stage.context
+    masks, n_rows = stage.masks, len(vocabulary.held)
+    (fitting, is_last), (is_spelled, chosen, u_taken) = asked, drawn
+    before = _before(stage, attempts)
+    bits, on = packed(out.planes), held_on(state.past)
     holds = (state.hold >= 0) & jnp.all(bits == on, axis=1)
     ids, hold = jnp.split(find(vocabulary, jnp.concatenate([bits, held_on(bits)])), 2)
     hold = jnp.where(hold == n_rows, n_rows + HOLD, hold)
@@ -574,6 +598,12 @@ def _spell(
         *where(is_spelled & is_done, (ids, bits, hold), tuple(attempts.spelled[2:])),
     )
     return new, chosen, is_done | ~is_spelled, (notes, jnp.where(is_spelled, out.nats[1], 0))
+
+
+def _before(stage: _Stage, attempts: _Attempts) -> Array:  # bool (lanes, 128)
+    """Pitches that sounded in the frame before; another piece has none."""
+    sounded = unpack_words(stage.context.state.past[:, :4]) > 0
+    return sounded & ~attempts.has_ended[:, None]
 
 
 def _fitting_notes(

@@ -31,6 +31,7 @@ from pianolstm._model.networks import (
     bind,
     unpack_words,
 )
+from pianolstm._model.note_decoder import Speller
 from pianolstm.rolls import N_PITCHES
 from pianolstm.windows import START
 
@@ -41,7 +42,10 @@ FEW = 2
 """The same for one piece or two. (A product of one row is added up in another order.)"""
 
 StepWeights: TypeAlias = dict[str, Any]
+"""Parameters by name, see `step_weights`."""
+
 Carry: TypeAlias = Any
+"""State of the network, leaves (lanes, …): what `step` takes and gives."""
 
 
 def step_weights(
@@ -91,22 +95,25 @@ def step_weights(
         holds = network.holds
         weights["holds"] = _weights(holds.read), (holds.write[...], holds.bias[...])
     if config.spell:
-        speller = network.speller
-        kernel, bias = (
-            np.concatenate(parts, axis=-1)
-            for parts in zip(_weights(speller.write), _weights(speller.again), strict=True)
-        )
-        weights["speller"] = {
-            "read": _weights(speller.read),
-            # After the notes and the end, whether they are struck again; the end never is. Columns
-            # that fill a register: products of few rows then add up as those of many. (So below.)
-            "write": (np.pad(kernel, ((0, 0), (0, 15))), np.pad(bias, (0, 15))),
-            "before": speller.before[...],
-            "spelled": speller.spelled[...],
-            # Makes running sums over the pitches and the end.
-            "sums": np.triu(np.ones((N_PITCHES + 1, 144), np.float32)),
-        }
+        weights["speller"] = _speller_weights(network.speller)
     return jax.device_put(weights)
+
+
+def _speller_weights(speller: Speller) -> StepWeights:
+    kernel, bias = (
+        np.concatenate(parts, axis=-1)
+        for parts in zip(_weights(speller.write), _weights(speller.again), strict=True)
+    )
+    return {
+        "read": _weights(speller.read),
+        # After the notes and the end, whether they are struck again; the end never is. Columns
+        # that fill a register: products of few rows then add up as those of many. (So below.)
+        "write": (np.pad(kernel, ((0, 0), (0, 15))), np.pad(bias, (0, 15))),
+        "before": speller.before[...],
+        "spelled": speller.spelled[...],
+        # Makes running sums over the pitches and the end.
+        "sums": np.triu(np.ones((N_PITCHES + 1, 144), np.float32)),
+    }
 
 
 @program()

@@ -13,7 +13,6 @@ from pianolstm._decoding.random_numbers import row_at
 from pianolstm._decoding.state import SamplingParameters, State
 from pianolstm._decoding.stepping import StepWeights
 from pianolstm._model.durations import SIZES, STARTS, class_of, log_duration, log_survival
-from pianolstm._model.networks import NetworkConfig
 
 ENDS = STARTS + SIZES.clip(max=2**30)
 """The first age after each class."""
@@ -27,15 +26,13 @@ class Timing(NamedTuple):
     log_goes_on: Array  # (lanes,)
 
 
-def timing(
-    config: NetworkConfig, weights: StepWeights, sampling: SamplingParameters, state: State
-) -> Timing:
+def timing(weights: StepWeights, sampling: SamplingParameters, state: State) -> Timing:
     """The hazard of each lane at the age that its chord has; 1 where none has begun."""
     age = jnp.maximum(state.lasted, 1)
-    share, spike = _recalled_duration(config, weights, state)
+    share, spike = _recalled_duration(weights, state)
     z = row_at(state.holds, class_of(age))
     log_h, log_s = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
-    if config.recall:
+    if state.recalled is not None:
         rest = jnp.log1p(-share) + log_survival(state.holds, age - 1)
 
         def mixed(is_spike: Array, by_network: Array) -> Array:
@@ -59,10 +56,10 @@ def timing(
 
 
 def _recalled_duration(
-    config: NetworkConfig, weights: StepWeights, state: State
+    weights: StepWeights, state: State
 ) -> tuple[Array, Array]:  # (lanes,), int32 (lanes,)
     """The duration that is recalled of what sounds, and its share of the probability."""
-    if not config.recall:
+    if state.recalled is None:
         return jnp.zeros(len(state.lasted)), jnp.zeros_like(state.lasted)
     _, shares = weights["recall"]
     return shares[state.recalled.classes], state.recalled.duration
