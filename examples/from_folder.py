@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder with MIDI files")
     parser.add_argument("--arch", default="stacked", help="network (default: stacked)")
     parser.add_argument("--fs", type=float, default=20, help="frames per second (default: 20)")
+    parser.add_argument("--clock", default="changes", help="frames or changes (default: changes)")
     parser.add_argument("--minutes", type=float, default=10, help="training time (default: 10)")
     parser.add_argument("--units", type=int, default=256, help="width of a layer (default: 256)")
     parser.add_argument("--seconds", type=float, default=60, help="music to write (default: 60)")
@@ -45,6 +46,7 @@ def main() -> None:
     model = pl.SequenceGenerator(
         arch=args.arch,
         units=args.units,
+        clock=args.clock,
         time_budget=60 * args.minutes,
         callbacks=[Report()],
         random_state=0,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 import pianolstm as pl
+from pianolstm._jax import host
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no window opens
 
@@ -18,6 +19,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # no window opens
 # nor need it itself, when a size comes back that no model has had for a while.
 PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+# The library's own code says how arrays are broadcast, and of what type they become.
+for name, value in (("rank", "raise"), ("dtype", "strict")):
+    _, context, _ = host.SETTINGS[f"jax_numpy_{name}_promotion"]
+    host.SETTINGS[f"jax_numpy_{name}_promotion"] = (value,), context, value
 
 
 def pytest_configure(config):

@@ -100,15 +100,17 @@ def satisfies(
     `xp` is NumPy or its namesake in JAX, which compiles the same rules for what is written.
     """
     sounding, struck = planes[:, :N_PITCHES], planes[:, N_PITCHES:]
-    pitch = xp.arange(N_PITCHES)
+    pitch = xp.arange(N_PITCHES)[None]
     wrong = (sounding & ~requirements.allowed) | (requirements.required & ~sounding)
     wrong |= (requirements.struck & before & ~struck) | (requirements.unstruck & struck)
     # The left hand takes from below all that it can; the right hand has to take the others.
     lowest = xp.min(xp.where(sounding, pitch, N_PITCHES), axis=1, keepdims=True)
-    n_below = sounding.astype(np.float32) @ (pitch[:, None] <= pitch).astype(np.float32)
-    left = (pitch <= lowest + requirements.span[:, None]) & (n_below <= requirements.hand[:, None])
+    n_below = sounding.astype(np.float32) @ (pitch >= pitch.T).astype(np.float32)
+    left = (pitch <= lowest + requirements.span[:, None]) & (
+        n_below < requirements.hand[:, None].astype(np.float32) + 0.5
+    )
     right = sounding & ~left
-    ends = xp.max(xp.where(right, xp.stack([pitch, -pitch])[:, None], -N_PITCHES), axis=2)
+    ends = xp.max(xp.where(right[None], xp.stack([pitch, -pitch]), -N_PITCHES), axis=2)
     n, n_right, n_wrong = xp.sum(xp.stack([sounding, right, wrong]), axis=2)
     fits = (
         (n <= requirements.max_notes)

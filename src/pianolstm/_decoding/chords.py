@@ -19,7 +19,7 @@ def held_on(
     bits: Array,  # uint32 (lanes, 8)
 ) -> Array:  # uint32 (lanes, 8)
     """Chords held on."""
-    return bits * (jnp.arange(8) < 4)
+    return jnp.where(jnp.arange(8)[None] < 4, bits, 0)
 
 
 def find(
@@ -27,10 +27,10 @@ def find(
     bits: Array,  # uint32 (n, 8)
 ) -> Array:  # int32 (n,)
     """The row of each chord, as many as there are for none."""
-    same = reduce(jnp.logical_and, (vocabulary.bits[i] == bits[:, i, None] for i in range(8)))
+    same = reduce(jnp.logical_and, (vocabulary.bits[i][None] == bits[:, i, None] for i in range(8)))
     n_rows = len(vocabulary.held)
     # Padding looks like a rest, which is the first row.
-    return jnp.min(jnp.where(same, jnp.arange(n_rows, dtype=jnp.int32), n_rows), axis=1)
+    return jnp.min(jnp.where(same, jnp.arange(n_rows, dtype=jnp.int32)[None], n_rows), axis=1)
 
 
 def chord_number(
@@ -44,7 +44,7 @@ def chord_number(
     """
     # Multiplicative hashing (Knuth 1998, section 6.4), with an odd factor for each word.
     factors = np.arange(8, dtype=np.uint32) * np.uint32(0x9E3779B2) + np.uint32(0x85EBCA6B)
-    mixed = (bits ^ (bits >> 15)) * factors
+    mixed = (bits ^ (bits >> 15)) * factors[None]
     mixed = jnp.sum(mixed ^ (mixed >> 13), axis=1, dtype=jnp.uint32)
     return jnp.where(ids < n_rows, ids, n_rows + (mixed >> 2).astype(jnp.int32))
 

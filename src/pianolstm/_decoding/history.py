@@ -57,7 +57,7 @@ def remember(config: NetworkConfig, memory: Memory, step: Step) -> Memory:
     past = jnp.where(step.begins[:, None], 0, memory.past)
     age = jnp.where(step.begins, 0, memory.age)
     age = jnp.where(begins_chord(past, step.bits), 0, age + 1)
-    piece = memory.piece + (step.begins & step.is_one)
+    piece = memory.piece + (step.begins & step.is_one).astype(jnp.int32)
     # Steps of other pieces have other numbers: nothing has to be cleared.
     factors = np.uint32(0x9E3779B1), np.uint32(0x85EBCA6B)
     sign = step.number.astype(jnp.uint32) + piece.astype(jnp.uint32) * factors[1]
@@ -68,12 +68,12 @@ def remember(config: NetworkConfig, memory: Memory, step: Step) -> Memory:
     n = memory.agree.shape[1]
     is_same = memory.signatures == sign[:, None]
     if config.clock == "changes":
-        is_same &= jnp.arange(n) > 0  # the first will have no duration
+        is_same &= jnp.arange(n)[None] > 0  # the first will have no duration
     agree = jnp.where(is_same, jnp.minimum(memory.agree, LENGTHS[-1] - 1) + 1, 0)
     signatures = jnp.concatenate([memory.signatures[:, 1:], sign[:, None]], axis=1)
     # The ring is written to where it is, of lanes without a step with what is there.
     lanes, is_one = jnp.arange(len(sign)), step.is_one[:, None]
-    place = (memory.newest + step.is_one) % n
+    place = (memory.newest + step.is_one.astype(jnp.int32)) % n
     before = memory.steps[lanes, memory.newest]
     lasted = before.at[:, 10].set(step.lasted.astype(jnp.uint32))
     steps = memory.steps.at[lanes, memory.newest].set(jnp.where(is_one, lasted, before))
@@ -112,10 +112,10 @@ def recalled(memory: Memory) -> Recalled:
     n = memory.agree.shape[1]
     longest = jnp.max(memory.agree, axis=1, keepdims=True)
     lengths = jnp.array((1, *LENGTHS), memory.agree.dtype)
-    classes = jnp.sum(longest >= lengths[1:], axis=1)
+    classes = jnp.sum(longest >= lengths[None, 1:], axis=1)
     numbers = jnp.arange(n, dtype=jnp.int32)
     agrees = memory.agree >= lengths[classes][:, None]
-    latest = jnp.max(jnp.where(agrees, numbers, 0), axis=1)
+    latest = jnp.max(jnp.where(agrees, numbers[None], 0), axis=1)
     place, lanes = (memory.newest + 1 + latest) % n, jnp.arange(len(latest))
     steps = memory.steps[lanes, place]
     ids, hold = steps[:, 8:10].astype(jnp.int32).T

@@ -44,9 +44,10 @@ def constrain(config: NetworkConfig, context: Context) -> Masks:
         impossible = _strikes_silence(vocabulary, state.past)
         allowed &= ~impossible
         n_allowed = jnp.sum(allowed, axis=1, dtype=jnp.float32)
-        n_anew = jnp.sum(allowed & ~strikes(vocabulary), axis=1, dtype=jnp.float32)
+        n_anew = jnp.sum(allowed & ~strikes(vocabulary)[None], axis=1, dtype=jnp.float32)
     may_hold = (state.hold >= 0) & row_at(allowed, jnp.maximum(state.hold, 0))
-    n_others, n_anew = n_allowed - may_hold, n_anew - may_hold
+    is_one = may_hold.astype(jnp.float32)
+    n_others, n_anew = n_allowed - is_one, n_anew - is_one
     is_outside = satisfies_recalled = no
     if config.spell:
         is_outside = state.hold == sampling.allowed.shape[1] + HOLD
@@ -81,7 +82,7 @@ def _strikes_silence(
     """Rows that strike again what did not sound; a piece that begins strikes nothing again."""
     silent = ~past[:, :4]
     impossible = reduce(
-        jnp.logical_or, ((vocabulary.bits[4 + i] & silent[:, i, None]) > 0 for i in range(4))
+        jnp.logical_or, ((vocabulary.bits[4 + i][None] & silent[:, i, None]) > 0 for i in range(4))
     )
     return lax.optimization_barrier(impossible)
 
@@ -108,7 +109,7 @@ def _fitting_rows(
     required = forced.required & sounding
     fits = True
     for word in range(8):
-        bits = vocabulary.bits[word]
+        bits = vocabulary.bits[word][None]
         fits &= has_and_lacks(bits, required[:, word, None], forced.forbidden[:, word, None])
     return jnp.asarray(fits)
 

@@ -8,6 +8,7 @@ Lanes first, as in `pianolstm._decoding.state`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jax import Array, lax
 from pianolstm._decoding.random_numbers import row_at
 from pianolstm._decoding.state import ForcedFrames, SamplingParameters
 from pianolstm._decoding.stepping import StepWeights
+from pianolstm._model.lstm import affine
 from pianolstm._model.networks import unpack_words
 from pianolstm.constraints import Requirements
 from pianolstm.rolls import N_PITCHES
@@ -106,12 +108,14 @@ def sample_notes(
         jnp.zeros(n_lanes, bool),
         jnp.zeros((n_lanes, 2 * N_PITCHES), bool),
         jnp.full(n_lanes, -1),
-        features @ kernel + bias + before.astype(jnp.float32) @ weights["speller"]["before"],
+        affine((kernel, bias), features)
+        + before.astype(jnp.float32) @ weights["speller"]["before"],
         jnp.zeros((2, n_lanes)),
     )
     is_next = _with_end(planes[:, :N_PITCHES], True)
-    facts = planes[:, N_PITCHES:] + 2 * before + 4 * requirements.struck + 8 * requirements.unstruck
-    facts = _with_end(facts.astype(jnp.int32), 0)
+    asked = planes[:, N_PITCHES:], before, requirements.struck, requirements.unstruck
+    facts = reduce(jnp.add, (a.astype(jnp.int32) << i for i, a in enumerate(asked)))
+    facts = _with_end(facts, 0)
     given = _Given(weights, before, requirements, sampling, is_forced, is_next, facts, barred)
     return lax.while_loop(
         lambda so_far: jnp.any(so_far.is_open), lambda so_far: _note(given, u, so_far), start
@@ -121,12 +125,12 @@ def sample_notes(
 def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
     """One note more, or the end, in each lane that is open."""
     kernel, bias = given.weights["speller"]["write"]
-    written = jax.nn.relu(so_far.hidden) @ kernel + bias
+    written = affine((kernel, bias), jax.nn.relu(so_far.hidden))
     may_come = _may_come(given, so_far)
     u_note, u_again = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS)).T
     drawn = _draw(given, written[:, : N_PITCHES + 1], may_come, u_note)
     symbols = jnp.arange(N_PITCHES + 1)
-    forced = jnp.min(jnp.where(given.is_next & may_come.above, symbols, N_PITCHES), axis=1)
+    forced = jnp.min(jnp.where(given.is_next & may_come.above, symbols[None], N_PITCHES), axis=1)
     symbol = jnp.where(given.is_forced, forced, drawn.symbol)
     log_p = row_at(written, symbol) - drawn.top - drawn.log_sum
     is_stuck = ~given.is_forced & drawn.is_stuck
@@ -135,8 +139,10 @@ def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
     is_all = may_come.is_all & (symbol == N_PITCHES - 1)
     is_struck, log_again, log_asked = _strike(given, again, symbol, is_note, is_all, u_again)
     goes_on = so_far.is_open & is_note
-    new = (symbols[:-1] == symbol[:, None]) & goes_on[:, None]
-    vector = given.weights["speller"]["spelled"][symbol % N_PITCHES + N_PITCHES * is_struck]
+    new = (symbols[None, :-1] == symbol[:, None]) & goes_on[:, None]
+    vector = given.weights["speller"]["spelled"][
+        symbol % N_PITCHES + jnp.where(is_struck, N_PITCHES, 0)
+    ]
     nats = jnp.stack([log_p + log_again, drawn.log_allowed + log_asked])
     return Spelling(
         so_far.n + 1,
@@ -158,7 +164,7 @@ class _MayCome(NamedTuple):
 
 
 def _may_come(given: _Given, so_far: Spelling) -> _MayCome:
-    symbols = jnp.arange(N_PITCHES + 1)
+    symbols = jnp.arange(N_PITCHES + 1)[None]
     above = symbols > so_far.last[:, None]
     is_all = jnp.zeros(len(so_far.last), bool)
     if given.barred is not None:
@@ -166,7 +172,7 @@ def _may_come(given: _Given, so_far: Spelling) -> _MayCome:
         is_held = given.barred & jnp.all(same, axis=1)
         above &= ~((symbols == N_PITCHES) & is_held[:, None])
         # After the highest pitch that there is nothing could follow.
-        is_highest = jnp.arange(2 * N_PITCHES) == N_PITCHES - 1
+        is_highest = jnp.arange(2 * N_PITCHES)[None] == N_PITCHES - 1
         is_all = given.barred & jnp.all(same | is_highest, axis=1)
     return _MayCome(above, above & _allowed(given.requirements, so_far), is_all)
 
@@ -201,7 +207,7 @@ def _draw(
 
     def cut() -> Array:
         likelier = p[:, None] > p[:, :, None]
-        share = jnp.sum(likelier * p[:, None], axis=2)
+        share = jnp.sum(jnp.where(likelier, p[:, None], 0), axis=2)
         n = jnp.sum(likelier, axis=2)
         total = jnp.sum(p, axis=1)
         is_kept = (n < sampling.top_k[:, None]) & (share < (sampling.top_p * total)[:, None])
@@ -216,7 +222,7 @@ def _draw(
     drawn = jnp.sum(running <= (u * running[:, -1])[:, None], axis=1)
     # Rounding may leave the target at the last sum.
     symbols = jnp.arange(N_PITCHES + 1)
-    drawn = jnp.minimum(drawn, jnp.max(jnp.where(kept > 0, symbols, 0), axis=1))
+    drawn = jnp.minimum(drawn, jnp.max(jnp.where(kept > 0, symbols[None], 0), axis=1))
     log_allowed = total - sharp + (top_ok - top) * sharpness[:, 0]
     return _DrawnNote(drawn, top, plain, log_allowed, top_ok == -jnp.inf)
 
@@ -248,9 +254,9 @@ def _strike(
 
 def _allowed(requirements: Requirements, so_far: Spelling) -> Array:
     """Pitches that may come next, and the end: bool, (lanes, 129)."""
-    symbols = jnp.arange(N_PITCHES + 1)
-    to_come = requirements.required & (symbols[:-1] > so_far.last[:, None])
-    lowest = jnp.min(jnp.where(to_come, symbols[:-1], N_PITCHES), axis=1)
+    symbols = jnp.arange(N_PITCHES + 1)[None]
+    to_come = requirements.required & (symbols[:, :-1] > so_far.last[:, None])
+    lowest = jnp.min(jnp.where(to_come, symbols[:, :-1], N_PITCHES), axis=1)
     # Others leave room for those that must come.
     room = requirements.max_notes - so_far.n - jnp.sum(to_come, axis=1)
     pitches = requirements.allowed & (requirements.required | (room > 0)[:, None])
@@ -266,5 +272,7 @@ def _with_end(planes: Array, value: float) -> Array:
 
 def packed(planes: Array) -> Array:
     """Planes (lanes, 256) as words: uint32, (lanes, 8)."""
-    bits = planes.reshape(-1, 8, 32).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)
+    bits = (
+        planes.reshape(-1, 8, 32).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[None, None]
+    )
     return jnp.sum(bits, axis=2, dtype=jnp.uint32)

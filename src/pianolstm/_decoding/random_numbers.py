@@ -65,9 +65,9 @@ def _invert(weights: Array, target: Array) -> tuple[Array, Array]:
     """Where the running sum of each lane passes the target, and what is left of the target."""
     at = jnp.arange(FOLD)
     # Sums that differ by a weight of zero are equal, whatever their order: so none is picked.
-    sums = jnp.sum(jnp.where(at <= at[:, None], weights[:, None], 0), axis=2)
+    sums = jnp.sum(jnp.where((at[None] <= at[:, None])[None], weights[:, None], 0), axis=2)
     # Rounding may leave the target above the last sum.
-    last = jnp.max(jnp.where(weights > 0, at, 0), axis=1)
+    last = jnp.max(jnp.where(weights > 0, at[None], 0), axis=1)
     i = jnp.minimum(jnp.sum(sums <= target[:, None], axis=1), last)
-    before = jnp.sum(jnp.where(at < i[:, None], weights, 0), axis=1)
+    before = jnp.sum(jnp.where(at[None] < i[:, None], weights, 0), axis=1)
     return i.astype(jnp.int32), target - before

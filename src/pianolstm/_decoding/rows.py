@@ -12,6 +12,7 @@ from pianolstm._decoding.notes import LARGE, sharpness_of
 from pianolstm._decoding.random_numbers import sample_rows
 from pianolstm._decoding.state import Context, SamplingParameters, State
 from pianolstm._decoding.stepping import chord_features
+from pianolstm._model.lstm import affine
 from pianolstm._model.networks import NetworkConfig
 from pianolstm.vocabulary import END, HOLD, OTHER
 
@@ -33,8 +34,8 @@ def rows_of(
     """Logits and probabilities of all rows."""
     weights, _, sampling, _, state = context
     n_rows = len(weights["bias"])
-    rows = jnp.arange(n_rows, dtype=jnp.int32)
-    logits = features_of(config, context, has_ended) @ weights["table"] + weights["bias"]
+    rows = jnp.arange(n_rows, dtype=jnp.int32)[None]
+    logits = affine((weights["table"], weights["bias"]), features_of(config, context, has_ended))
     may_end = masks.may_end & ~has_ended
     allowed = masks.allowed & (rows != masks.held_too_long[:, None])
     allowed |= (rows == n_rows + END) & may_end[:, None]
@@ -82,7 +83,7 @@ def _impossible(
 ) -> Array:  # bool (lanes, n_rows)
     """Rows that can't come, whatever the constraints."""
     n_rows = len(context.weights["bias"])
-    rows = jnp.arange(n_rows, dtype=jnp.int32)
+    rows = jnp.arange(n_rows, dtype=jnp.int32)[None]
     if config.clock == "changes":
         # What sounds, held on, is no chord that begins.
         impossible = (rows == context.state.hold[:, None]) & ~has_ended[:, None]
@@ -91,7 +92,7 @@ def _impossible(
         impossible = (rows == n_rows + HOLD) & ~can_hold[:, None]
     if config.spell:
         impossible |= masks.impossible
-        impossible |= strikes(context.vocabulary) & has_ended[:, None]
+        impossible |= strikes(context.vocabulary)[None] & has_ended[:, None]
     return lax.optimization_barrier(impossible)  # or each use computes it again
 
 
@@ -113,7 +114,7 @@ def draw_row(
 ) -> Drawn:
     """A row by the inverse of the running sum of the probabilities, and whether it is kept."""
     n_rows = p.shape[1]
-    rows = jnp.arange(n_rows, dtype=jnp.int32)
+    rows = jnp.arange(n_rows, dtype=jnp.int32)[None]
     is_left = p > above[:, None]
     if config.spell:
         # Where it is drawn no more, its share counts in top_p nevertheless.
@@ -127,7 +128,7 @@ def draw_row(
         # the piece is no chord.
         bound = jnp.where((drawn == n_rows + OTHER)[:, None], 0, bound)
         likelier = jnp.where((p > bound) & (rows < n_rows + END), p, 0)
-        n, share = jnp.sum(jnp.sign(likelier), axis=1), jnp.sum(likelier, axis=1)
+        n, share = jnp.sum(likelier > 0, axis=1), jnp.sum(likelier, axis=1)
         is_kept = (n < sampling.top_k) & (share < sampling.top_p * jnp.sum(p, axis=1))
         is_kept |= n == 0  # the most likely is, even where nothing is allowed
         return is_cut & ~is_kept, bound[:, 0]
@@ -185,7 +186,7 @@ def _known(
     if not config.spell:
         return logits, None
     n_rows = logits.shape[1]
-    known = jnp.where(jnp.arange(n_rows) == n_rows + OTHER, -jnp.inf, logits)
+    known = jnp.where(jnp.arange(n_rows)[None] == n_rows + OTHER, -jnp.inf, logits)
     return known, logits[:, OTHER]
 
 
@@ -210,7 +211,7 @@ def _other(
     Temperature acts within the chords of the vocabulary, and within those outside, and leaves it as
     likely as it is that a chord is the one or the other.
     """
-    is_known = jnp.arange(logits.shape[1]) != logits.shape[1] + OTHER
+    is_known = jnp.arange(logits.shape[1])[None] != logits.shape[1] + OTHER
 
     def tempered() -> Array:
         sharpness = sharpness_of(sampling)
@@ -229,13 +230,13 @@ def _other(
 def _penalties(
     sampling: SamplingParameters,
     state: State,
-    rows: Array,  # int32 (n_rows,)
+    rows: Array,  # int32 (1, n_rows)
 ) -> Array:  # (lanes, n_rows)
     """What is taken from the logits of chords begun of late."""
-    is_recent = _is_recent(sampling, state) & (state.begun < len(rows))
+    is_recent = _is_recent(sampling, state) & (state.begun < rows.shape[1])
     lanes = jnp.arange(len(state.begun))[:, None]
-    zeros = jnp.zeros((len(lanes), len(rows)))
-    penalties = is_recent * sampling.penalty[:, None]
+    zeros = jnp.zeros((len(lanes), rows.shape[1]))
+    penalties = jnp.where(is_recent, sampling.penalty[:, None], 0)
     penalty = zeros.at[lanes, jnp.maximum(state.begun, 0)].add(penalties)
     return jnp.where(rows == state.hold[:, None], 0, penalty)
 

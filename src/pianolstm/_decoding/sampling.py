@@ -342,7 +342,7 @@ def _begin(config: NetworkConfig, stage: _Stage, attempts: _Attempts, rows: Rows
 
     def share() -> Array:
         """Nats of all chords that may begin."""
-        is_end = jnp.arange(n_rows) == n_rows + END
+        is_end = jnp.arange(n_rows)[None] == n_rows + END
         possible = jnp.where(is_end & ~sampling.may_end[:, None], -jnp.inf, rows.logits)
         found = log_allowed(config, sampling, possible, _may_follow(rows, masks))
         if stage.recall is None:
@@ -367,7 +367,7 @@ def _begin(config: NetworkConfig, stage: _Stage, attempts: _Attempts, rows: Rows
 def _may_follow(rows: Rows, masks: Masks) -> Array:  # bool (lanes, n_rows)
     """Rows that may be drawn, any other chord among them."""
     n_rows = rows.allowed.shape[1]
-    is_other = jnp.arange(n_rows) == n_rows + OTHER
+    is_other = jnp.arange(n_rows)[None] == n_rows + OTHER
     return rows.allowed | (is_other & masks.may_spell[:, None])
 
 
@@ -426,7 +426,7 @@ def _choose_recalled(config: NetworkConfig, context: Context, masks: Masks) -> _
         may_follow |= ~is_known & masks.satisfies_recalled & (masks.may_hold | ~holds)
     else:
         share = jnp.where(is_known, share, 0)
-    times = times_begun(sampling, state, chord_number(ids, bits, n_rows))
+    times = times_begun(sampling, state, chord_number(ids, bits, n_rows)).astype(jnp.float32)
     often = share * jnp.exp(-jnp.where(holds, 0, times * sampling.penalty))
     u = uniform(sampling.key, state.position, jnp.full(1, 2))[:, 0]
     is_recalled = may_follow & (jnp.where(sampling.temperature > 0, u, 0.5) < often)
@@ -584,7 +584,7 @@ def _accept(
     if config.clock == "frames":
         on_outside = holds & ~attempts.has_ended & (state.hold == n_rows + HOLD)
         row = jnp.where((ids == n_rows) & on_outside, n_rows + HOLD, ids)
-    times = times_begun(sampling, state, chord_number(ids, bits, n_rows))
+    times = times_begun(sampling, state, chord_number(ids, bits, n_rows)).astype(jnp.float32)
     share = jnp.where(masks.is_any, out.nats[1], 0)
     share -= jnp.where(holds, 0, times * sampling.penalty) * sharpness_of(sampling)[:, 0]
     is_taken = sampling.is_proposed | is_last | (u_taken < jnp.exp(share))
@@ -593,7 +593,7 @@ def _accept(
     chosen = jnp.where(chosen == n_rows + END, chosen, jnp.minimum(row, n_rows + OTHER))
     notes = jnp.where(chosen == n_rows + END, -jnp.inf, out.nats[0])
     new = _Spelled(
-        attempts.spelled.n_rejected + (is_spelled & ~is_done),
+        attempts.spelled.n_rejected + (is_spelled & ~is_done).astype(jnp.int32),
         attempts.spelled.is_cut,
         *where(is_spelled & is_done, (ids, bits, hold), tuple(attempts.spelled[2:])),
     )
@@ -615,6 +615,6 @@ def _fitting_notes(
     """
     fitting = requirements_of(stage.context.sampling, fixed)
     is_last = ~stage.masks.is_any & (attempts.spelled.n_rejected == MAX_REJECTED - 1)
-    fewest = jnp.maximum(jnp.sum(fitting.required, axis=1), ~fitting.may_rest)
+    fewest = jnp.maximum(jnp.sum(fitting.required, axis=1), jnp.where(fitting.may_rest, 0, 1))
     most = jnp.where(is_last, jnp.minimum(fewest, fitting.max_notes), fitting.max_notes)
     return fitting._replace(max_notes=most), is_last

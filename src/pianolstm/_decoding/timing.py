@@ -77,14 +77,16 @@ def _tempered(
     (A hazard raised frame by frame would make chords last for ever.) The ages of a class are a
     geometric series.
     """
-    starts, age = jnp.asarray(STARTS), age[:, None]
+    starts, age = jnp.asarray(STARTS)[None], age[:, None]
     log_s = jax.nn.log_sigmoid(-logits)
     log_h, rest = log_s + logits, jnp.log1p(-share)[:, None]
     first = jnp.maximum(starts, age)
-    left = jnp.maximum(jnp.asarray(ENDS) - first, 0)
-    sizes = jnp.asarray(ENDS[:-1] - STARTS[:-1])
+    left = jnp.maximum(jnp.asarray(ENDS)[None] - first, 0).astype(jnp.float32)
+    sizes = jnp.asarray(ENDS[:-1] - STARTS[:-1], jnp.float32)[None]
     before = jnp.pad(jnp.cumsum(log_s[:, :-1] * sizes, axis=1), ((0, 0), (1, 0)))
-    begin = before + (first - starts) * log_s  # nats of lasting until the first age of a class
+    begin = (
+        before + (first - starts).astype(jnp.float32) * log_s
+    )  # nats of lasting until the first age of a class
     terms = sharpness * (begin + log_h + rest)
     ratio = jnp.minimum(sharpness * log_s, -1e-30)
     series = jnp.where(left > 0, terms + _log1mexp(left * ratio) - _log1mexp(ratio), -jnp.inf)

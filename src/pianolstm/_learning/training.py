@@ -486,8 +486,8 @@ def _sums(
         log_p = log_duration(network.holds(h.reshape(len(durations), -1)), durations)
         # Nothing lasts before the first chord of a piece.
         loss -= jnp.sum(jnp.where(durations > 0, weights * log_p, 0))
-        n_frames = jnp.sum(weights * durations)
-    n_unknown = jnp.sum(weights * (rows == config.n_rows - 1))
+        n_frames = jnp.sum(weights * durations.astype(weights.dtype))
+    n_unknown = jnp.sum(jnp.where(rows == config.n_rows - 1, weights, 0))
     return loss, jnp.stack([loss, n_right, n_frames, n_unknown, weight])
 
 
@@ -523,7 +523,8 @@ def train_step(
     )
     weight = jnp.maximum(sums[4], 1)  # a batch may have no target
     steps = optimizer(config, factory, step.learning_rate, step.clip_norm)
-    updates, opt_state = steps.update(gradients / weight, opt_state, params)
+    with jax.numpy_dtype_promotion("standard"):  # which optax's optimisers need
+        updates, opt_state = steps.update(gradients / weight, opt_state, params)
     params = jnp.add(params, updates)  # pyright: ignore[reportArgumentType]
     new = jnp.maximum(1 - AVERAGED, 9 / (11 + step.n_before))  # the first steps count less
     return params, average + new * (params - average), opt_state, sums

@@ -20,7 +20,7 @@ from flax import nnx
 from jax import Array
 
 from pianolstm._jax.keys import Rngs
-from pianolstm._model.lstm import from_numpy, no_draw, zeros
+from pianolstm._model.lstm import affine, along, from_numpy, no_draw, zeros
 
 N_EXACT = 128
 """Ages with a class of their own: whole notes of 32 frames a quarter note."""
@@ -49,7 +49,7 @@ class Holds(nnx.Module):
         self,
         h: Array,  # (…, in_features)
     ) -> Array:  # (…, N_CLASSES)
-        return jax.nn.relu(self.read(h)) @ self.write[...] + self.bias[...]
+        return affine((self.write[...], self.bias[...]), jax.nn.relu(self.read(h)))
 
 
 def class_of(
@@ -58,7 +58,7 @@ def class_of(
     """The class of each age."""
     # Exact ones are numbered from 0; searching a table is slow in vectors.
     later = jnp.asarray(STARTS[N_EXACT:])
-    older = N_EXACT - 1 + jnp.sum(ages[..., None] >= later, axis=-1)
+    older = N_EXACT - 1 + jnp.sum(ages[..., None] >= along(later, ages), axis=-1)
     return jnp.where(ages <= N_EXACT, ages - 1, older)
 
 
@@ -67,7 +67,8 @@ def log_survival(
     ages: Array,  # int32 (…)
 ) -> Array:  # (…)
     """Nats of lasting for more frames than these."""
-    passed = jnp.clip(ages[..., None] + 1 - jnp.asarray(STARTS), 0, jnp.asarray(SIZES))
+    starts, sizes = (along(jnp.asarray(a), ages) for a in (STARTS, SIZES))
+    passed = jnp.clip(ages[..., None] + 1 - starts, 0, sizes).astype(logits.dtype)
     return jnp.sum(jax.nn.log_sigmoid(-logits) * passed, axis=-1)
 
 
@@ -76,7 +77,7 @@ def log_duration(
     durations: Array,  # int32 (…), from 1 on
 ) -> Array:  # (…)
     """Nats of lasting for just as many frames."""
-    ends = jnp.arange(N_CLASSES) == class_of(durations)[..., None]
+    ends = along(jnp.arange(N_CLASSES), durations) == class_of(durations)[..., None]
     # h / (1 - h) has the logits for logarithms.
     return log_survival(logits, durations) + jnp.sum(jnp.where(ends, logits, 0), axis=-1)
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pianolstm._model.lstm import affine
 from pianolstm._model.note_decoder import NEVER
 from pianolstm.vocabulary import OTHER
 
@@ -95,7 +96,7 @@ def _softmax_loss_fwd(
         d_table = d_table.at[OTHER].add(-at_other @ x)
         d_bias = (d_bias + scale @ exps).at[row].add(-at_row).at[OTHER].add(-jnp.sum(at_other))
         d_x = (exps @ table) * scale[:, None] - at_row[:, None] * table[row]
-        d_x -= at_other[:, None] * table[OTHER]
+        d_x -= at_other[:, None] * table[OTHER][None]
         return ((loss + chunk_loss, n_right + chunk_right), d_table, d_bias), (d_x, -at_other)
 
     start = (jnp.zeros(()), jnp.zeros(())), jnp.zeros_like(table), jnp.zeros_like(bias)
@@ -146,12 +147,12 @@ def logits_of(
 ) -> Array:  # (n, n_rows)
     """Logits of all rows; `NEVER` of those that are impossible. For arguments, see `Targets`."""
     table, bias, struck = output
-    logits = x @ table.T + bias
-    impossible = jnp.arange(len(table)) == barred[:, None]
+    logits = affine((table.T, bias), x)
+    impossible = jnp.arange(len(table))[None] == barred[:, None]
     if struck is not None:
         silent = ~before
         for word in range(4):
-            impossible |= (struck[:, word] & silent[:, word, None]) > 0
+            impossible |= (struck[None, :, word] & silent[:, word, None]) > 0
     return jnp.where(impossible, NEVER, logits)
 
 
@@ -171,7 +172,7 @@ def _chunk_loss(
     exps = jnp.exp(logits - highest[:, None])
     total = jnp.sum(exps, axis=-1)
     loss = jnp.sum(weight * (jnp.log(total) + highest - joint))
-    return loss, jnp.sum(weight * (at_target >= highest)), exps, total, by_row
+    return loss, jnp.sum(jnp.where(at_target >= highest, weight, 0)), exps, total, by_row
 
 
 def _routes(

@@ -175,10 +175,11 @@ def _forward(
     n = _chunk_length(time, batch)
     scale = np.full(4 * units, 0.5, x.dtype)  # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2
     scale[2 * units : 3 * units] = 1
+    scale = scale[None]
 
     def chunk(k: Array, state: State) -> State:  # k: int32 ()
         inputs = lax.dynamic_slice_in_dim(x, k * n, n)
-        gates = (_rows(inputs) @ kernel + bias).reshape(n, batch, -1)
+        gates = affine((kernel, bias), _rows(inputs)).reshape(n, batch, -1)
         if valid is not None:
             now = lax.dynamic_slice_in_dim(valid, k * n, n)
             gates = jnp.where(now[..., None], gates, BLANK)
@@ -278,7 +279,16 @@ def _at(a: Array, i: Array) -> Array:  # (n, …), int32 () -> (…)
 def affine(weights: Affine, x: Array) -> Array:  # (n, in_features) -> (n, out_features)
     """The product with a kernel, and a bias."""
     kernel, bias = weights
-    return x @ kernel + bias
+    x = x @ kernel
+    return x + along(bias, x[..., 0])
+
+
+def along(
+    vector: Array | np.ndarray,  # (n,)
+    x: Array,  # (…)
+) -> Array | np.ndarray:  # (1, …, 1, n)
+    """A vector as the last axis beside others, said and not left to broadcasting."""
+    return vector.reshape((1,) * x.ndim + vector.shape)
 
 
 def from_numpy(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Initializer:

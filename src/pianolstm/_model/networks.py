@@ -32,6 +32,7 @@ from pianolstm._model.lstm import (
     LSTMCarry,
     LSTMLayer,
     affine,
+    along,
     from_numpy,
     no_draw,
     zeros,
@@ -137,7 +138,7 @@ class ChordVectors(nnx.Module):
         """Vectors of the given chords; an id outside the rows has none of its own."""
         own = self.own[...]
         known = (ids >= 0) & (ids < own.shape[0])
-        picked = own[jnp.where(known, ids, 0)] * known[..., None]
+        picked = jnp.where(known[..., None], own[jnp.where(known, ids, 0)], 0)
         return unpack_words(bits) @ self.pitch[...] + picked
 
     def table(self, bits: Array) -> Array:  # uint32 (rows, 8) -> (rows, width)
@@ -624,8 +625,8 @@ def _ages(
     last = jnp.concatenate([before, bits[:, :-1]], axis=1)
     begins = begins_chord(last, bits)
     time = jnp.arange(bits.shape[1])
-    began = jnp.where(begins, time, -1 - age[:, None])
-    return time - lax.cummax(began, axis=1)
+    began = jnp.where(begins, time[None], -1 - age[:, None])
+    return time[None] - lax.cummax(began, axis=1)
 
 
 def begins_chord(
@@ -639,11 +640,11 @@ def begins_chord(
 
 def age_class(ages: Array) -> Array:  # int32 (…) -> int32 (…)
     """Half octaves, so that ages that are rare share a vector with their neighbours."""
-    return jnp.minimum(2 * jnp.log2(ages + 1.0), N_AGES - 1).astype(jnp.int32)
+    return jnp.minimum(2 * jnp.log2(ages.astype(jnp.float32) + 1), N_AGES - 1).astype(jnp.int32)
 
 
 def unpack_words(bits: Array) -> Array:  # uint32 (…, n) -> (…, 32 * n)
     """Words to planes of 0 and 1, in the order of `pianolstm.chords.unpack`."""
     shifts = jnp.arange(32, dtype=jnp.uint32)
-    planes = (bits[..., None] >> shifts) & 1
+    planes = (bits[..., None] >> along(shifts, bits)) & 1
     return planes.reshape(*bits.shape[:-1], 32 * bits.shape[-1]).astype(jnp.float32)

@@ -20,7 +20,7 @@ from jax import Array, lax
 
 from pianolstm._jax.keys import Rngs
 from pianolstm._model.inputs import LAST
-from pianolstm._model.lstm import from_numpy, zeros
+from pianolstm._model.lstm import affine, from_numpy, zeros
 from pianolstm.rolls import N_PITCHES
 
 CHUNK = 1 << 10
@@ -81,7 +81,7 @@ class Speller(nnx.Module):
 def _planes(
     words: Array,  # uint32 (n, 4)
 ) -> Array:  # bool (n, 128)
-    planes = (words[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    planes = (words[..., None] >> jnp.arange(32, dtype=jnp.uint32)[None, None]) & 1
     return planes.reshape(-1, N_PITCHES) > 0
 
 
@@ -110,7 +110,7 @@ def _log_p_fwd(
     barred: Array | None,  # bool (n,)
 ) -> tuple[Array, Kept]:  # (n,)
     places, n = _in_a_row(symbols)
-    planes = jnp.any(symbols[:, :, None] == jnp.arange(LAST), axis=1)
+    planes = jnp.any(symbols[:, :, None] == jnp.arange(LAST)[None, None], axis=1)
 
     def chunk(k: Array, log_p: Array) -> Array:  # int32 (), (n,) -> (n,)
         one = _Chunk.of(k, places, symbols, before, planes, barred)
@@ -150,7 +150,7 @@ def _in_a_row(
     lengths = jnp.minimum(jnp.sum(symbols < LAST, axis=1) + 1, length)
     lengths = jnp.where(symbols[:, 0] < 0, 0, lengths)
     begin = jnp.cumsum(lengths) - lengths
-    number = jnp.arange(length)
+    number = jnp.arange(length)[None]
     to = jnp.where(number < lengths[:, None], begin[:, None] + number, n * length)
     places = jnp.arange(n * length, dtype=jnp.int32)
     return jnp.zeros_like(places).at[to.ravel()].set(places, mode="drop"), jnp.sum(lengths)
@@ -186,14 +186,14 @@ class _Chunk(NamedTuple):
         word = before[frame, jnp.minimum(pitch, N_PITCHES - 1) // 32]
         sounded = (word >> (pitch % 32).astype(jnp.uint32)) & 1
         # Notes ascend: those before this one are below it.
-        so_far = planes[frame] & (jnp.arange(LAST) % N_PITCHES < pitch[:, None])
+        so_far = planes[frame] & (jnp.arange(LAST)[None] % N_PITCHES < pitch[:, None])
         can, may_end = (now < LAST) & (sounded > 0), jnp.ones(CHUNK, bool)
         if barred is not None:
             # What sounds, held on, is no chord that begins: its notes can't be all.
             held = jnp.pad(_planes(before[frame]), ((0, 0), (0, N_PITCHES)))
             may_end = ~barred[frame] | jnp.any(so_far != held, axis=1)
             # After the highest pitch that there is nothing could follow.
-            is_highest = jnp.arange(LAST) == N_PITCHES - 1
+            is_highest = jnp.arange(LAST)[None] == N_PITCHES - 1
             is_all = (pitch == N_PITCHES - 1) & jnp.all((so_far == held) | is_highest, axis=1)
             can &= ~barred[frame] | ~is_all
         last = jnp.where(number == 0, -1, last % N_PITCHES)
@@ -207,9 +207,11 @@ class _Chunk(NamedTuple):
         """Nats of each symbol."""
         # Rows are picked, and vectors added up, by products: the way back of a look-up is slow.
         hidden = jax.nn.relu(read + self.planes.astype(read.dtype) @ weights["spelled"])
-        logits = hidden @ weights["kernel"] + weights["bias"]
-        row = jnp.arange(logits.shape[1])
-        above = (row > self.last[:, None]) & (row <= N_PITCHES - ~self.may_end[:, None])
+        logits = affine((weights["kernel"], weights["bias"]), hidden)
+        row = jnp.arange(logits.shape[1])[None]
+        above = (row > self.last[:, None]) & (
+            row < N_PITCHES + jnp.where(self.may_end, 1, 0)[:, None]
+        )
         again = jnp.sum(jnp.where(row == self.pitch[:, None] + N_PITCHES + 1, logits, 0), axis=1)
         logits = jnp.where(above, logits, NEVER)
         picked = jnp.sum(jnp.where(row == self.pitch[:, None], logits, 0), axis=1)
