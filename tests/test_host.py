@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import pianolstm as pl
-from pianolstm._jax import host
+from pianolstm._jax import host as module
 from pianolstm._jax.host import as_guest, as_host, guest
 
 HOSTS = [
@@ -124,7 +124,7 @@ def test_guests_and_hosts_take_turns(host):
 
 def test_every_setting_has_a_harmless_default():
     # As users have them, not as in these tests, which are under stricter ones.
-    for name, (harmless, _, value) in runpy.run_path(host.__file__)["SETTINGS"].items():
+    for name, (harmless, _, value) in runpy.run_path(module.__file__)["SETTINGS"].items():
         assert value in harmless
         assert getattr(jax.config, name) in harmless, name
 

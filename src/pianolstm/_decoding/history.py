@@ -16,11 +16,13 @@ Data: TypeAlias = Any
 
 
 class Memory(NamedTuple):
-    """What the last steps were, in lanes; places of a ring, the others by how long ago it was."""
+    """What the last steps were, in lanes, each with places of a ring."""
 
-    signatures: Data  # uint32 (lanes, MEMORY): tell steps apart, 0 none; the last is last
-    agree: Data  # int32 (lanes, MEMORY): steps up to each that agree with the last ones
-    steps: Data  # uint32 (lanes, MEMORY, 11): ring of bits, rows that write and hold on, durations
+    signatures: Data  # uint32 (lanes, MEMORY): tell steps apart, 0 none
+    agree: Data
+    """int32 (lanes, MEMORY): how many steps up to each agree with as many up to the last, at most
+    32. (At the last one's place: up to the one that it replaced.)"""
+    steps: Data  # uint32 (lanes, MEMORY, 11): bits, rows that write and hold on, durations
     newest: Data  # int32 (lanes,): place of the last step
     past: Data  # uint32 (lanes, 8): the last chord
     age: Data  # int32 (lanes,): for how many frames it has been held, with the clock of frames
@@ -66,25 +68,27 @@ def remember(config: NetworkConfig, memory: Memory, step: Step) -> Memory:
         sign += age.astype(jnp.uint32) * factors[0]
     sign = (sign * 2) | 1
     n = memory.agree.shape[1]
+    lanes, is_one = jnp.arange(len(sign)), step.is_one[:, None]
+    place = (memory.newest + 1) % n
     is_same = memory.signatures == sign[:, None]
     if config.clock == "changes":
-        is_same &= jnp.arange(n)[None] > 0  # the first will have no duration
-    agree = jnp.where(is_same, jnp.minimum(memory.agree, LENGTHS[-1] - 1) + 1, 0)
-    signatures = jnp.concatenate([memory.signatures[:, 1:], sign[:, None]], axis=1)
-    # The ring is written to where it is, of lanes without a step with what is there.
-    lanes, is_one = jnp.arange(len(sign)), step.is_one[:, None]
-    place = (memory.newest + step.is_one.astype(jnp.int32)) % n
+        is_same &= jnp.arange(n)[None] != place[:, None]  # it will have no duration
+    agree = jnp.minimum(jnp.roll(memory.agree, 1, axis=1), LENGTHS[-1] - 1) + 1
+    agree = jnp.where(is_one, jnp.where(is_same, agree, 0), memory.agree)
+    # Rings are written to where they are, of lanes without a step with what is there.
+    old = memory.signatures[lanes, place]
+    signatures = memory.signatures.at[lanes, place].set(jnp.where(step.is_one, sign, old))
     before = memory.steps[lanes, memory.newest]
     lasted = before.at[:, 10].set(step.lasted.astype(jnp.uint32))
     steps = memory.steps.at[lanes, memory.newest].set(jnp.where(is_one, lasted, before))
     rows = jnp.stack([step.ids, step.hold, jnp.zeros_like(step.ids)], axis=1).astype(jnp.uint32)
     row = jnp.concatenate([step.bits, rows], axis=1)
-    steps = steps.at[lanes, place].set(jnp.where(is_one, row, before))
+    steps = steps.at[lanes, place].set(jnp.where(is_one, row, steps[lanes, place]))
     return Memory(
-        jnp.where(is_one, signatures, memory.signatures),
-        jnp.where(is_one, agree, memory.agree),
+        signatures,
+        agree,
         steps,
-        place,
+        jnp.where(step.is_one, place, memory.newest),
         jnp.where(is_one, step.bits, memory.past),
         jnp.where(step.is_one, age, memory.age),
         piece,
@@ -113,9 +117,11 @@ def recalled(memory: Memory) -> Recalled:
     longest = jnp.max(memory.agree, axis=1, keepdims=True)
     lengths = jnp.array((1, *LENGTHS), memory.agree.dtype)
     classes = jnp.sum(longest >= lengths[None, 1:], axis=1)
-    numbers = jnp.arange(n, dtype=jnp.int32)
+    # Places by how late they are; that of the last step stands for the one that it replaced.
+    late = jnp.arange(n, dtype=jnp.int32)[None] - memory.newest[:, None]
+    late = jnp.where(late < 0, late + n, late)
     agrees = memory.agree >= lengths[classes][:, None]
-    latest = jnp.max(jnp.where(agrees, numbers[None], 0), axis=1)
+    latest = jnp.max(jnp.where(agrees, late, 0), axis=1)
     place, lanes = (memory.newest + 1 + latest) % n, jnp.arange(len(latest))
     steps = memory.steps[lanes, place]
     ids, hold = steps[:, 8:10].astype(jnp.int32).T
