@@ -106,9 +106,8 @@ def satisfies(
     # The left hand takes from below all that it can; the right hand has to take the others.
     lowest = xp.min(xp.where(sounding, pitch, N_PITCHES), axis=1, keepdims=True)
     n_below = sounding.astype(np.float32) @ (pitch >= pitch.T).astype(np.float32)
-    left = (pitch <= lowest + requirements.span[:, None]) & (
-        n_below < requirements.hand[:, None].astype(np.float32) + 0.5
-    )
+    hand = requirements.hand[:, None].astype(np.float32)
+    left = (pitch <= lowest + requirements.span[:, None]) & (n_below <= hand)
     right = sounding & ~left
     ends = xp.max(xp.where(right[None], xp.stack([pitch, -pitch]), -N_PITCHES), axis=2)
     n, n_right, n_wrong = xp.sum(xp.stack([sounding, right, wrong]), axis=2)

@@ -196,7 +196,10 @@ class Model:
         rarest = float(np.min(np.asarray(latest["bias"])[:n_old]))
 
         def grown(tree: Tree, bias: float) -> Tree:
+            """Vectors of all parameters, and trees of them, with rows for the new chords."""
+
             def resized(leaf: Array) -> Array:
+                """A vector of all parameters; other leaves are left."""
                 if np.shape(leaf) != old.params.shape:
                     return leaf
                 vector = networks.unflatten(self.config, np.asarray(leaf))

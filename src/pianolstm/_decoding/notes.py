@@ -140,9 +140,8 @@ def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
     is_struck, log_again, log_asked = _strike(given, again, symbol, is_note, is_all, u_again)
     goes_on = so_far.is_open & is_note
     new = (symbols[None, :-1] == symbol[:, None]) & goes_on[:, None]
-    vector = given.weights["speller"]["spelled"][
-        symbol % N_PITCHES + jnp.where(is_struck, N_PITCHES, 0)
-    ]
+    number = symbol % N_PITCHES + jnp.where(is_struck, N_PITCHES, 0)
+    vector = given.weights["speller"]["spelled"][number]
     nats = jnp.stack([log_p + log_again, drawn.log_allowed + log_asked])
     return Spelling(
         so_far.n + 1,
@@ -272,7 +271,6 @@ def _with_end(planes: Array, value: float) -> Array:
 
 def packed(planes: Array) -> Array:
     """Planes (lanes, 256) as words: uint32, (lanes, 8)."""
-    bits = (
-        planes.reshape(-1, 8, 32).astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)[None, None]
-    )
+    shifts = jnp.arange(32, dtype=jnp.uint32)[None, None]
+    bits = planes.reshape(-1, 8, 32).astype(jnp.uint32) << shifts
     return jnp.sum(bits, axis=2, dtype=jnp.uint32)

@@ -245,10 +245,10 @@ def _timed(stage: _Stage, start: _Attempts) -> _Attempts:
     """With the clock of changes: the lanes in which it is plain that what sounds goes on."""
     _, _, sampling, forced, state = stage.context
     assert stage.time is not None
-    hold_on = begins_chord(state.past, forced.bits) | (state.lasted == 0)
+    is_given = begins_chord(state.past, forced.bits) | (state.lasted == 0)
     u = uniform(sampling.key, state.position, jnp.full(1, TIMES, jnp.uint32))[:, 0]
     drawn = ~_is_restricted(stage) & stage.masks.may_hold & (u >= stage.time.hazard)
-    goes_on = jnp.where(forced.is_forced, ~hold_on, drawn)
+    goes_on = jnp.where(forced.is_forced, ~is_given, drawn)
     log_p = jnp.where(goes_on & stage.is_weighed, stage.time.log_goes_on, 0)
     return start._replace(
         is_open=~goes_on & (stage.is_weighed | ~forced.is_forced),

@@ -84,9 +84,8 @@ def _tempered(
     left = jnp.maximum(jnp.asarray(ENDS)[None] - first, 0).astype(jnp.float32)
     sizes = jnp.asarray(ENDS[:-1] - STARTS[:-1], jnp.float32)[None]
     before = jnp.pad(jnp.cumsum(log_s[:, :-1] * sizes, axis=1), ((0, 0), (1, 0)))
-    begin = (
-        before + (first - starts).astype(jnp.float32) * log_s
-    )  # nats of lasting until the first age of a class
+    # Nats of lasting until the first age of a class that is left.
+    begin = before + (first - starts).astype(jnp.float32) * log_s
     terms = sharpness * (begin + log_h + rest)
     ratio = jnp.minimum(sharpness * log_s, -1e-30)
     series = jnp.where(left > 0, terms + _log1mexp(left * ratio) - _log1mexp(ratio), -jnp.inf)

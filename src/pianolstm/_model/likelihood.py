@@ -139,7 +139,7 @@ class _Timing:
         if recall is not None:
             share, recalled = recall.durations_of(corpus, number)
             ends, goes_on = _mix_durations(
-                ends, goes_on, ages, n[step], share[steps][step], recalled[steps][step]
+                ends, goes_on, ages, share[steps][step], recalled[steps][step]
             )
         ends, goes_on = np.where(ages == 0, 0, ends), np.where(ages == 0, -np.inf, goes_on)
         log_p = np.where(begins, ends, goes_on)
@@ -150,7 +150,6 @@ def _mix_durations(
     ends: np.ndarray,  # float64 (n,): nats of ending at each age, of what has lasted as long
     goes_on: np.ndarray,  # float64 (n,)
     ages: np.ndarray,  # int (n,), each step's from 1 on
-    counts: np.ndarray,  # int (n,): frames of its step
     share: np.ndarray,  # float64 (n,): of the duration that is recalled
     recalled: np.ndarray,  # int (n,): that duration
 ) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,), float64 (n,)
