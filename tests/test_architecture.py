@@ -33,7 +33,7 @@ ORDER = [
     {"model"},
     {"_learning", "_decoding"},
     {"writing"},
-    {"streams", "infilling"},
+    {"streams", "infilling", "hyperparameters"},
     {"generator"},
     {"scoring"},
     {"datasets"},

@@ -18,6 +18,7 @@ from sklearn.model_selection import GridSearchCV
 
 import pianolstm as pl
 from pianolstm._learning import training
+from pianolstm.hyperparameters import optimizer_of
 from pianolstm.tokens import TokenCorpus
 
 ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
@@ -169,7 +170,7 @@ class TestLearning:
             losses.add(tuple(model.history_["val_loss"]))
         assert len(losses) == 3
         for name in ("adam", "adamw", "rmsprop", "sgd"):
-            assert pl.SequenceGenerator(optimizer=name)._optimizer() is getattr(optax, name)
+            assert optimizer_of(name) is getattr(optax, name)
 
     def test_a_schedule_counts_steps(self, pieces):
         class Count(pl.callbacks.Callback):

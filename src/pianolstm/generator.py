@@ -28,7 +28,6 @@ from pianolstm._jax.host import as_host, guest
 from pianolstm._learning.checkpoints import Checkpoint
 from pianolstm._learning.devices import agreed, is_first_process
 from pianolstm._learning.training import (
-    OPTIMIZERS,
     LossNotFiniteError,
     OptimizerFactory,
     Progress,
@@ -40,25 +39,21 @@ from pianolstm._model import networks
 from pianolstm._model.files import read_model, write_model
 from pianolstm._model.likelihood import evaluate, probabilities
 from pianolstm.callbacks import Callback, ProgressBar
-from pianolstm.checks import RandomState, as_seed, check_bool, check_number, plain, plain_params
+from pianolstm.checks import RandomState, as_seed, plain, plain_params
 from pianolstm.constraints import Constraint
 from pianolstm.encoder import read_files
 from pianolstm.exceptions import InvalidInputError, ModelFileError
+from pianolstm.hyperparameters import check_hyperparameters, optimizer_of, rate_at
 from pianolstm.infilling import infill
 from pianolstm.model import Model
 from pianolstm.rolls import Grid, PianoRoll
 from pianolstm.streams import Stream, begin_stream, resume_stream
 from pianolstm.tokens import ChordTokenizer, Pieces, TokenCorpus, as_corpus
-from pianolstm.vocabulary import CLOCKS, Clock, Corpus
+from pianolstm.vocabulary import Clock, Corpus
 from pianolstm.windows import split_pieces
-
-MAX_TRANSPOSITION = 60
-"""Semitones: five octaves."""
 
 SCHEDULE_STEPS = (*range(64), *(2**k for k in range(6, 21)))
 """Steps at which schedules are compared, to tell one fit from another."""
-
-_factories: dict[bytes, OptimizerFactory] = {}
 
 
 class SequenceGenerator(BaseEstimator):
@@ -284,7 +279,7 @@ class SequenceGenerator(BaseEstimator):
 
         def prepare() -> Task:
             """All that may fail before anything is learned."""
-            self._check()
+            check_hyperparameters(self)
             checkpoint = self._checkpoint()
             corpus = _not_empty(as_corpus(X))
             goes_on = self.warm_start and self._is_fitted()
@@ -327,7 +322,7 @@ class SequenceGenerator(BaseEstimator):
 
         def prepare() -> Task:
             """All that may fail before anything is learned."""
-            self._check()
+            check_hyperparameters(self)
             if self._is_fitted():
                 corpus = _on_grid_of(self._model, X)
                 model = self._extended(corpus).with_counts_of(corpus)
@@ -796,93 +791,6 @@ class SequenceGenerator(BaseEstimator):
         estimator._hold(model)
         return estimator
 
-    def _check(self) -> None:
-        given = self._given()
-        if given.arch not in networks.ARCHITECTURES:
-            raise InvalidInputError(
-                f"arch must be one of {', '.join(networks.ARCHITECTURES)}; got {self.arch!r}."
-            )
-        if given.clock not in CLOCKS:
-            raise InvalidInputError(
-                f"clock must be one of {', '.join(CLOCKS)}; got {self.clock!r}."
-            )
-        for name, low, high, whole in (
-            ("window_size", 2, None, True),
-            ("units", 1, None, True),
-            ("embedding", 1, None, True),
-            ("dropout", 0, 0.95, False),
-            ("augment", 0, MAX_TRANSPOSITION, True),
-            ("max_epochs", 1, None, True),
-            ("validation_fraction", 0, 1, False),
-            ("n_iter_no_change", 1, None, True),
-        ):
-            check_number(name, getattr(self, name), low, high, whole=whole)
-        for name in ("spell", "recall", "early_stopping", "warm_start"):
-            check_bool(name, getattr(self, name))
-        check_number("clip_norm", self.clip_norm, 0, None)
-        if given.clip_norm == 0:
-            raise InvalidInputError(
-                "clip_norm must be above 0, as gradients are scaled down to it; got 0. To clip "
-                "next to nothing, give a large number."
-            )
-        if given.batch_size != "auto":
-            check_number("batch_size", self.batch_size, 1, None, whole=True)
-        if not callable(self.learning_rate):
-            check_number("learning_rate", self.learning_rate, 0, None)
-        self._check_tokenizer()
-        self._check_callbacks()
-        known = isinstance(self.optimizer, str) and self.optimizer in OPTIMIZERS
-        if not known and not callable(self.optimizer):
-            raise InvalidInputError(
-                f"optimizer must be one of {', '.join(OPTIMIZERS)}, or a callable that takes the "
-                f"learning rate; got {self.optimizer!r}."
-            )
-        # What is wrong with them is told before any work.
-        self._optimizer()
-        self._rate_at(0)
-        for name in ("time_budget", "checkpoint_minutes"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), 0, None)
-        if self.checkpoint_minutes is not None and self.checkpoint_dir is None:
-            raise InvalidInputError(
-                f"checkpoint_minutes={self.checkpoint_minutes} needs a checkpoint_dir to write to."
-            )
-        if self.checkpoint_dir is not None and not isinstance(self.checkpoint_dir, (str, PathLike)):
-            raise InvalidInputError(
-                f"checkpoint_dir must be a path or None; got {self.checkpoint_dir!r}."
-            )
-        if given.arch.startswith("hybrid") and given.window_size % 2:
-            raise InvalidInputError(
-                f"The hybrids pool by 2 and need an even window_size; got {given.window_size}, try "
-                f"{given.window_size + 1}."
-            )
-
-    def _check_tokenizer(self) -> None:
-        tokenizer: Any = self.tokenizer
-        if isinstance(tokenizer, FrozenEstimator):
-            tokenizer = tokenizer.estimator
-            if isinstance(tokenizer, ChordTokenizer):
-                check_is_fitted(tokenizer, "vocabulary_")
-        if tokenizer is not None and not isinstance(tokenizer, ChordTokenizer):
-            raise InvalidInputError(
-                "tokenizer must be a ChordTokenizer, a FrozenEstimator around a fitted one, or "
-                f"None; got {_described(tokenizer)}."
-            )
-
-    def _check_callbacks(self) -> None:
-        callbacks: Any = self.callbacks
-        if not isinstance(callbacks, (list, tuple)):
-            raise InvalidInputError(
-                "callbacks must be a list of pianolstm.callbacks.Callback; got "
-                f"{_described(callbacks)}. Wrap one in a list: [callback]."
-            )
-        for i, callback in enumerate(callbacks):
-            if not isinstance(callback, Callback):
-                raise InvalidInputError(
-                    "callbacks must be a list of pianolstm.callbacks.Callback; "
-                    f"callbacks[{i}] is {_described(callback)}."
-                )
-
     def _given(self) -> SimpleNamespace:
         """The parameters, NumPy's numbers as Python's own."""
         return SimpleNamespace(**plain_params(self))
@@ -1038,7 +946,7 @@ class SequenceGenerator(BaseEstimator):
     def _trainer(self, task: Task, began: float) -> Trainer:
         given, model = self._given(), task.model
         config, checkpoint = self._config_of(model), task.checkpoint
-        state = with_moments(model.train_state, config, self._optimizer())
+        state = with_moments(model.train_state, config, optimizer_of(self.optimizer))
         progress = Progress(state, state, model.history, model.best_epoch)
         save: Callable[[Progress], None] | None = None
         if checkpoint is not None:
@@ -1049,8 +957,8 @@ class SequenceGenerator(BaseEstimator):
         patience = given.n_iter_no_change if given.early_stopping and held_out is not None else None
         settings = Settings(
             batch_size=self._batch_size(),
-            optimizer=self._optimizer(),
-            learning_rate=self._rate_at,
+            optimizer=optimizer_of(self.optimizer),
+            learning_rate=partial(rate_at, self.learning_rate),
             clip_norm=given.clip_norm,
             first_epoch=state.epoch,
             last_epoch=state.epoch + task.max_epochs,
@@ -1079,7 +987,9 @@ class SequenceGenerator(BaseEstimator):
         if callable(self.optimizer):
             settings["optimizer"] = pickle.dumps(self.optimizer).hex()
         if callable(self.learning_rate):
-            settings["learning_rate"] = [self._rate_at(step) for step in SCHEDULE_STEPS]
+            settings["learning_rate"] = [
+                rate_at(self.learning_rate, step) for step in SCHEDULE_STEPS
+            ]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(model.tokenizer.vocabulary_.tobytes())
         # Those of a warm start among them.
@@ -1108,35 +1018,6 @@ class SequenceGenerator(BaseEstimator):
         header["settings"] = self._settings(model)
         header["tokenizer_is_frozen"] = isinstance(self.tokenizer, FrozenEstimator)
         return arrays, header
-
-    def _optimizer(self) -> OptimizerFactory:
-        """Makes the optimiser; one object for all that are alike, so that they compile once."""
-        if isinstance(self.optimizer, str):
-            return OPTIMIZERS[self.optimizer]
-        made = self.optimizer(0.0)
-        if not hasattr(made, "init") or not hasattr(made, "update"):
-            raise InvalidInputError(
-                "optimizer must make an optax.GradientTransformation of the learning rate; "
-                f"{self.optimizer!r} made {made!r}."
-            )
-        try:
-            return _factories.setdefault(pickle.dumps(self.optimizer), self.optimizer)
-        except Exception as error:  # each type has its own
-            raise InvalidInputError(
-                f"optimizer={self.optimizer!r} can't be pickled ({error}); give a function of a "
-                "module, or a functools.partial of one."
-            ) from None
-
-    def _rate_at(self, step: int) -> float:
-        """Learning rate after so many steps."""
-        rate = self.learning_rate
-        rate = float(rate(step)) if callable(rate) else float(rate)
-        if not 0 <= rate < np.inf:
-            raise InvalidInputError(
-                f"learning_rate must be a finite number of at least 0; the schedule gave {rate} at "
-                f"step {step}."
-            )
-        return rate
 
     def _batch_size(self) -> int:
         given = self._given()
@@ -1274,13 +1155,6 @@ def _check_grid(corpus: TokenCorpus, fs: float, grid: Grid, what: str) -> None:
             f"X has fs={corpus.fs} on the grid of {corpus.grid}, but {what} fs={fs} on the grid of "
             f"{grid}. Encode the pieces on that grid, or fit from the start."
         )
-
-
-def _described(value: Any) -> str:
-    """What was given, and what to write in place of a class."""
-    if isinstance(value, type):
-        return f"the class {value.__name__} (give an object of it: {value.__name__}())"
-    return repr(value)
 
 
 def _unit(unit: str) -> float:

@@ -8,7 +8,9 @@ those that were used least recently, and those of sizes that no model has any mo
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -31,8 +33,18 @@ MAX_WEIGHT = 120
 LARGE_PROGRAM = 8
 """Weight of a training step, and of the program that writes."""
 
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+"""Of glibc, which keeps what was freed between other blocks; compilers leave much of that."""
+
 MAX_UNUSED_SIZES = 2
 """Sizes that no model has, of which programs are kept: the next fold or clone may have them."""
+
+
+def _give_back() -> None:
+    """Return the memory of what was dropped to the system."""
+    gc.collect()  # JAX's own tables refer to programs in circles
+    if _malloc_trim is not None:
+        _malloc_trim(0)
 
 
 class Size:
@@ -83,15 +95,14 @@ class Programs:
             self._programs[key] = program, weight, size
             dropped = self._drop()
         if dropped:
-            # JAX's own tables refer to them in circles.
-            gc.collect()
+            _give_back()
         return program
 
     def clear(self) -> None:
         """Drop all programs."""
         with self._lock:
             self._programs.clear()
-        gc.collect()
+        _give_back()
 
     def _drop(self) -> bool:
         """Drop what is too much."""
