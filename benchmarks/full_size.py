@@ -54,7 +54,13 @@ def measure(arch, frames, vocabulary, steps, paths):
     tokenizer = pl.ChordTokenizer(max_tokens=round(vocabulary * tokenizer.n_tokens_))
     stop = Stop(steps)
     model = pl.SequenceGenerator(
-        arch=arch, tokenizer=tokenizer, callbacks=[stop], random_state=0, validation_fraction=0.1
+        arch=arch,
+        clock="frames",
+        augment=0,
+        tokenizer=tokenizer,
+        callbacks=[stop],
+        random_state=0,
+        validation_fraction=0.1,
     ).fit(rolls)
     steps = [b - a for a, b in zip(stop.times[1:], stop.times[2:], strict=False)]
     print(

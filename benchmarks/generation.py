@@ -31,6 +31,7 @@ def untrained(rolls, *, spell=False, recall=False):
     warnings.simplefilter("ignore")
     model = pl.SequenceGenerator(
         arch="stacked",
+        clock="frames",
         spell=spell,
         recall=recall,
         early_stopping=False,

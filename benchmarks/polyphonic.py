@@ -27,7 +27,8 @@ N_PITCHES, LOWEST = 88, 21
 
 # What was chosen on `valid`; `steps` is the length of the schedule. Of MuseData's 39,289 chords,
 # all but the commonest `max_tokens` are spelled.
-COMMON = {"window_size": 96, "batch_size": 8, "dropout": 0.4, "augment": 0, "learning_rate": 0.003}
+COMMON = {"clock": "frames", "window_size": 96, "batch_size": 8, "dropout": 0.4}
+COMMON |= {"augment": 0, "learning_rate": 0.003}
 SETTINGS: dict[str, dict[str, Any]] = {
     "jsb_chorales": {"window_size": 48, "augment": 6, "max_epochs": 200, "steps": 9000},
     "nottingham": {"max_epochs": 24, "steps": 8800},

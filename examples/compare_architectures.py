@@ -44,6 +44,8 @@ def main() -> None:
     for arch in args.arch:
         model = pl.SequenceGenerator(
             arch=arch,
+            clock="frames",  # as in the study
+            augment=0,
             units=args.units,
             window_size=args.window_size or (200 if args.folder else 64),
             dropout=0.3,

@@ -196,7 +196,7 @@ def test_encoder_tokenizer_windows_and_scorer_never_load_jax():
 
 def test_nothing_but_what_runs_networks_loads_jax():
     rooms = ("_jax", "_model", "model", "_learning", "_decoding")
-    run_networks = (*rooms, "writing", "streams", "infilling", "generator")
+    run_networks = (*rooms, "writing", "streams", "infilling", "hyperparameters", "generator")
     modules = [m for m in MODULES if top(m) not in run_networks]
     loaded = loaded_by("".join(f"import pianolstm.{module}\n" for module in modules))
     assert {f"pianolstm.{module}" for module in modules} <= loaded

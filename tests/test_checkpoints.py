@@ -17,6 +17,8 @@ import pianolstm as pl
 from pianolstm._model import networks
 
 SETTINGS = {
+    "clock": "frames",
+    "augment": 0,
     "units": 8,
     "embedding": 6,
     "window_size": 24,

@@ -20,6 +20,7 @@ from pianolstm._decoding.stepping import LANES
 from pianolstm._jax.keys import key_of
 from pianolstm._learning import training
 from pianolstm._model import durations
+from pianolstm._model.inputs import Reader
 from pianolstm._model.likelihood import evaluate
 from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
 from pianolstm._model.note_decoder import NEVER
@@ -50,8 +51,10 @@ SHARES = np.linspace(0, 0.7, 1 + len(LENGTHS))
 
 
 def make(arch="lstm", recall=False):
-    """A network of four pitches whose chords may last for long."""
-    config = NetworkConfig(arch, 256, 8, 6, 0.0, 8, spell=True, recall=recall, clock="changes")
+    """A network of four pitches whose chords may last for long, with three frames to a quarter."""
+    config = NetworkConfig(
+        arch, 256, 8, 6, 0.0, 8, spell=True, recall=recall, clock="changes", beat=3
+    )
     bias = np.zeros(256, np.float32)
     bias[-3:] = [5.0, NEVER, 0.7]
     rng = np.random.default_rng(3)
@@ -60,7 +63,8 @@ def make(arch="lstm", recall=False):
         own = jax.random.normal(jax.random.key(4), params[name]["own"].shape)
         params[name] = {**params[name], "own": own}
     params["holds"]["write"] = rng.normal(0, 1, params["holds"]["write"].shape).astype("f4")
-    params["lasted"] = rng.normal(0, 1, params["lasted"].shape).astype("f4")
+    for name in ("lasted", "metre_next"):
+        params[name] = rng.normal(0, 1, params[name].shape).astype("f4")
     others = np.ones(129, bool)
     others[[*PITCHES, 128]] = False
     write = params["speller"]["write"]
@@ -82,7 +86,7 @@ def corpus_of(pieces, clock="changes"):
     table = np.unique(np.concatenate([KNOWN, *(np.array(p) for p in pieces)]), axis=0)
     index = {words.tobytes(): i for i, words in enumerate(table)}
     tokens = [np.array([index[c.tobytes()] for c in piece], np.int32) for piece in pieces]
-    corpus = TokenCorpus(tokens, table, 20, "seconds", [None] * len(tokens))
+    corpus = TokenCorpus(tokens, table, 3, "beats", [None] * len(tokens))
     return Corpus.of(KNOWN, corpus, clock)
 
 
@@ -168,15 +172,17 @@ def plain_log_p(config, params, past, frame):
     ids = np.array([[-1, *(row_of(c) for c, _ in steps)]], np.int32)
     bits = as_words(np.array([chord(), *(c for c, _ in steps)]))[None]
     lengths = [0, *(n for _, n in steps)]
-    lasted = np.array([[0, *lengths[:-1]]], np.int32)
-    h, _ = network.read(ids, bits, network.initial_carry(1), None, lasted)
+    # Each chord begins where those before it have ended: four quarter notes are 48 positions.
+    ends = [4 * (sum(lengths[: i + 1]) % 12) for i in range(len(lengths))]
+    timing = np.array([[(0, 0), *zip(lengths, ends, strict=True)]], np.int32)
+    h, _ = network.read(ids, bits, network.initial_carry(1), None, timing[:, :-1])
     age = lengths[-1]
     ends = 1.0
     if age:
         ends = expit(np.asarray(network.holds(h))[0, -1, age - 1].astype(float))
         if np.array_equal(frame, held_on(past[-1])):
             return np.log1p(-ends)
-    features = network.predict(h[:, -1:], np.array([[age]], np.int32))
+    features = network.predict(h[:, -1:], timing[:, -1:])
     features = np.asarray(features, np.float64)[0, 0]
     return np.log(ends) + np.log(chords_by_hand(network, params, features, past)[frame.tobytes()])
 
@@ -302,7 +308,7 @@ def test_drawn_frames_have_the_stated_frequencies(arch, recall, n):
     ],
 )
 def test_what_constraints_leave_keeps_its_proportions(rule):
-    decoder, past = decoder_of(), PIECE[:10]
+    decoder, past = decoder_of(), PIECE[:12]
     frames, p = probabilities_after(decoder, past)
     sounding = [sorted(reference.chord_of_bits(f)[0]) for f in frames]
     p = np.where(rule.allows(sounding), p, 0)
@@ -422,6 +428,7 @@ def test_the_network_steps_where_a_chord_begins(monkeypatch):
 
 SETTINGS = {
     "clock": "changes",
+    "augment": 0,
     "units": 8,
     "embedding": 6,
     "window_size": 16,
@@ -533,3 +540,49 @@ def test_losses_are_nats_a_frame(monkeypatch):
     assert model.history_["val_loss"][-1] == pytest.approx(-model.score(ROLLS[:3]), rel=1e-5)
     # Training learns where pieces end, too.
     assert model.history_["loss"][-1] == pytest.approx(-model.score(ROLLS[:6]), rel=0.06)
+
+
+def test_training_counts_what_scores_count():
+    """The same piece through windows and carried along: durations, places in the metre, chords."""
+    config, params = make()
+    corpus = corpus_of([PIECE])
+    dataset = pl.WindowDataset(corpus.tokens, window_size=9, timing=corpus.timing)
+    (batch,) = dataset.batches(1, shuffle=False)
+    assert batch.timing[0, :, 1].tolist() == [0, 0, 12, 16, 36, 44, 0, 4, 8, 12]
+    reader = Reader(corpus, spell=True)
+    targets = reader.targets(batch.targets, batch.inputs)
+    weights = np.ones(batch.targets.shape, np.float32)
+    arrays = *reader.inputs(batch.inputs), *targets, weights, batch.timing
+    rest = (
+        padded_vocabulary(KNOWN),
+        np.int32(corpus.n_tokens),
+        training.TrainingBatch(*arrays),
+        None,
+    )
+    loss, sums = jax.jit(partial(training._sums, config))(params, *rest)
+    # The last chord lasts for a frame, so that nothing is known of its end.
+    assert corpus.durations[0][-1] == 1
+    assert float(loss) == pytest.approx(-log_p(config, params, [PIECE])[0].sum(), rel=1e-5)
+    assert sums[2] == len(PIECE) - 1  # frames whose chord has ended
+
+
+def test_a_piece_alone_is_cut_where_a_bar_may_begin():
+    roll = pl.PianoRoll.concatenate(ROLLS[:3])
+    model = pl.SequenceGenerator(**{**SETTINGS, "window_size": 10})
+    train, held_out, numbers = model._split(TokenCorpus.of([roll]), None, 0)
+    (first,), (second,), (whole,) = train.tokens, held_out.tokens, TokenCorpus.of([roll]).tokens
+    start = len(whole) - len(second)
+    assert (start % 16, numbers) == (0, [0])
+    assert len(second) >= len(whole) / 10 > len(second) - 16
+    assert np.array_equal(first, whole[: start - 10])
+    assert np.array_equal(second, whole[start:])
+    with pytest.raises(pl.InvalidInputError, match="expected 45 frames or more"):
+        model._split(TokenCorpus.of([roll[:30]]), None, 0)
+
+
+def test_defaults():
+    model = pl.SequenceGenerator()
+    assert (model.clock, model._augment()) == ("changes", 6)
+    assert pl.SequenceGenerator(spell=False)._augment() == 0
+    with pytest.raises(pl.InvalidInputError, match="augment must be a whole number; got 'none'"):
+        pl.SequenceGenerator(augment="none").fit(ROLLS)

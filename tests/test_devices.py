@@ -30,6 +30,7 @@ np.savez(
 """
 
 SETTINGS = {
+    "clock": "frames",
     "arch": "hybrid_stacked",
     "units": 8,
     "embedding": 6,

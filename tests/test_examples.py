@@ -84,7 +84,14 @@ def test_play(tmp_path):
     rolls = pl.datasets.load_chorales("train")[:6]
     # As in test_recall, so that programs are shared.
     model = pl.SequenceGenerator(
-        units=8, embedding=6, window_size=16, max_epochs=1, early_stopping=False, random_state=0
+        units=8,
+        embedding=6,
+        window_size=16,
+        max_epochs=1,
+        early_stopping=False,
+        clock="frames",
+        augment=0,
+        random_state=0,
     ).fit(rolls)
     model.save(tmp_path / "model.safetensors")
     out = run("play.py", "model.safetensors", "--seconds", 8, "--seed", 3, cwd=tmp_path)

@@ -36,6 +36,8 @@ def cycle(n_frames, offset=0, n_chords=20):
 
 def small(**changes):
     settings = {
+        "clock": "frames",
+        "augment": 0,
         "units": 48,
         "embedding": 24,
         "window_size": 24,

@@ -28,6 +28,8 @@ HOSTS = [
 
 # As in test_generator, so that programs are shared.
 SMALL = {
+    "clock": "frames",
+    "augment": 0,
     "units": 8,
     "embedding": 6,
     "window_size": 24,
@@ -51,7 +53,7 @@ def host(request):
 
 def main_calls(pieces, folder):
     """What the main calls give, one after the other."""
-    model = pl.SequenceGenerator(**SMALL, augment=2).fit(pieces)
+    model = pl.SequenceGenerator(**{**SMALL, "augment": 2}).fit(pieces)
     yield model.score(pieces)
     yield model.surprise(pieces[:1])[0]
     yield model.predict_proba(pieces[:1])[0]

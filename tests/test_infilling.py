@@ -15,7 +15,14 @@ def piece(key, n=60):
 def closed(**changes):
     # As the one that learns a sequence in test_generator, so that programs are shared.
     settings = {"units": 48, "embedding": 24, "window_size": 24, "batch_size": 8, "dropout": 0.0}
-    settings |= {"spell": False, "recall": False, "learning_rate": 0.01, "random_state": 0}
+    settings |= {
+        "clock": "frames",
+        "augment": 0,
+        "spell": False,
+        "recall": False,
+        "learning_rate": 0.01,
+        "random_state": 0,
+    }
     return pl.SequenceGenerator(arch="hybrid", **settings, early_stopping=False, **changes)
 
 
@@ -61,7 +68,7 @@ def test_kept_pitches_stay(model):
     # As in test_host.
     two = pl.SequenceGenerator(
         units=8, embedding=6, window_size=24, batch_size=8, dropout=0.0, max_epochs=2,
-        random_state=0,
+        clock="frames", augment=0, random_state=0,
     ).fit(rolls)  # fmt: skip
     roll = rolls[0]
     keep = np.zeros((80, 128), bool)

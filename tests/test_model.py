@@ -43,6 +43,8 @@ PIECES = [melody(20 + 4 * i, i, 1 + i) for i in range(6)]
 
 def small(**changed):
     base = {
+        "clock": "frames",
+        "augment": 0,
         "units": 4,
         "embedding": 4,
         "window_size": 8,

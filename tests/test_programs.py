@@ -128,6 +128,7 @@ def test_what_is_dropped_gives_its_memory_maps_back(monkeypatch):
 def small(**settings):
     # As in test_host, whose programs need only be read from where JAX keeps them.
     defaults = {"units": 8, "embedding": 6, "window_size": 24, "batch_size": 8, "max_epochs": 1}
+    defaults |= {"clock": "frames", "augment": 0}
     return pl.SequenceGenerator(**{**defaults, "dropout": 0.0, "random_state": 0, **settings})
 
 

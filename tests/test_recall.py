@@ -315,7 +315,14 @@ def rolls():
 @pytest.fixture(scope="module")
 def model(rolls):
     model = pl.SequenceGenerator(
-        units=8, embedding=6, window_size=16, max_epochs=1, early_stopping=False, random_state=0
+        units=8,
+        embedding=6,
+        window_size=16,
+        max_epochs=1,
+        early_stopping=False,
+        clock="frames",
+        augment=0,
+        random_state=0,
     )
     return model.fit(rolls)
 

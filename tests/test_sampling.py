@@ -74,7 +74,7 @@ def draw(logits, rules, clock):
         "begin": (None, jnp.zeros((1, LANES)), None),
     }
     begun = np.full((LANES, states.N_BEGUN), -1, np.int32)
-    past = clock, words, zeros - 1, zeros, zeros, begun, begun, None, None
+    past = clock, words, zeros - 1, zeros, zeros, zeros, begun, begun, None, None
     state = states.State(None, jnp.eye(LANES), None, *past)
     given = states.ForcedFrames(zeros > 0, zeros, words, zeros, words, words)
     n_rows = logits.shape[1]

@@ -736,6 +736,7 @@ def test_a_baseline_scores_a_store_as_its_rolls(corpus):
 
 def tiny(**changes):
     settings = {"units": 8, "embedding": 6, "window_size": 24, "batch_size": 8, "max_epochs": 1}
+    settings |= {"clock": "frames", "augment": 0}
     return SequenceGenerator(**settings, spell=False, recall=False, random_state=0, **changes)
 
 

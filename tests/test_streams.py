@@ -15,6 +15,8 @@ def make(pieces, arch="lstm", **changes):
     # As in test_generator, so that programs are shared.
     sizes = {"units": 8, "embedding": 6, "window_size": 24, "batch_size": 8, "max_epochs": 2}
     settings = {
+        "clock": "frames",
+        "augment": 0,
         "dropout": 0.0,
         "learning_rate": 0.01,
         "spell": False,

@@ -432,13 +432,15 @@ def test_batches_need_a_size(batch_size):
         list(WindowDataset([SEVEN], window_size=2).batches(batch_size))
 
 
-def test_durations_go_with_their_tokens():
+def test_timing_goes_with_its_tokens():
     """Of the token before the first input, and of each input; START and PAD have none."""
     tokens, durations = [np.arange(10, 17), np.array([30, 31])], [np.arange(1, 8), np.array([9, 4])]
-    both = {"window_size": 4, "durations": durations, "end": 99}
+    timing = [np.stack([lengths, 2 * lengths], axis=1) for lengths in durations]
+    both = {"window_size": 4, "timing": timing, "end": 99}
     (batch,) = pl.WindowDataset(tokens, **both).batches(3, shuffle=False)
     assert batch.inputs.tolist() == [[-1, 10, 11, 12], [13, 14, 15, 16], [-1, 30, 31, -2]]
-    assert batch.durations.tolist() == [[0, 0, 1, 2, 3], [3, 4, 5, 6, 7], [0, 0, 9, 4, 0]]
+    assert batch.timing[..., 0].tolist() == [[0, 0, 1, 2, 3], [3, 4, 5, 6, 7], [0, 0, 9, 4, 0]]
+    assert np.array_equal(batch.timing[..., 1], 2 * batch.timing[..., 0])
     following = pl.WindowDataset(tokens, target="next", stride=3, **both)
     (batch,) = following.batches(4, shuffle=False)
     assert batch.inputs.tolist() == [
@@ -447,7 +449,7 @@ def test_durations_go_with_their_tokens():
         [12, 13, 14, 15],
         [-2, -2, -2, -1],
     ]
-    assert batch.durations.tolist() == [
+    assert batch.timing[..., 0].tolist() == [
         [0, 0, 0, 0, 0],
         [0, 0, 1, 2, 3],
         [2, 3, 4, 5, 6],
@@ -455,8 +457,8 @@ def test_durations_go_with_their_tokens():
     ]
     first, second = following.split(0.5, random_state=0)
     for part in (first, second):
-        (piece,), (lengths,) = part.tokens, part.durations
+        (piece,), (lengths,) = part.tokens, part.timing
         assert len(piece) == len(lengths) == {10: 7, 30: 2}[piece[0]]
     with pytest.raises(pl.exceptions.InvalidInputError, match=r"\[7, 3\] for \[7, 2\] tokens"):
-        pl.WindowDataset(tokens, durations=[durations[0], np.ones(3, int)])
-    assert next(pl.WindowDataset(tokens).batches(2)).durations is None
+        pl.WindowDataset(tokens, timing=[timing[0], np.ones((3, 2), int)])
+    assert next(pl.WindowDataset(tokens).batches(2)).timing is None

@@ -81,11 +81,13 @@ class SequenceGenerator(BaseEstimator):
         Whether what followed before is recalled where the last frames come again in a piece: it
         then has a share of the probability, which is counted over the training pieces, and the
         network has the rest. The network learns without it, so it may be set after `fit` too.
-    clock : {"frames", "changes"}, default="frames"
-        What a step of the network is. ``"frames"``, as in the study, is one frame. With
-        ``"changes"`` it is a chord that begins and all the frames that it lasts: the network
-        predicts how long, frame by frame, and then the next chord. Likelihoods, constraints and
-        streams are by frame all the same. Music on a fine grid then costs what its changes cost.
+    clock : {"changes", "frames"}, default="changes"
+        What a step of the network is. With ``"changes"`` it is a chord that begins and all the
+        frames that it lasts: the network predicts how long, frame by frame, and then the next
+        chord; on the grid of beats it knows where in four quarter notes that is, counted from the
+        first frame. Likelihoods, constraints and streams are by frame all the same. Music on a fine
+        grid then costs what its changes cost. With ``"frames"``, as in the study, a step is one
+        frame.
     dropout : float, default=0.2
         Share of features set to zero in training, with one mask a window.
     optimizer : {"adam", "adamw", "rmsprop", "sgd"} or callable, default="adam"
@@ -99,11 +101,11 @@ class SequenceGenerator(BaseEstimator):
         Longest gradient; a longer one is scaled down to it.
     batch_size : int or "auto", default="auto"
         Windows in a step. "auto" is 16, and 64 for the Bi-LSTM, whose windows have one target each.
-    augment : int, default=0
+    augment : int or "auto", default="auto"
         Most semitones by which a training piece is transposed, up or down, anew in each epoch;
         within the range of pitches of the training pieces. 0 leaves them as they are. A chord that
         this takes out of the vocabulary is learned note by note; with ``spell=False`` it is read,
-        but is no target.
+        but is no target. "auto" is 6, and 0 with ``spell=False``.
     max_epochs : int, default=100
         Passes over the training pieces at the most.
     early_stopping : bool, default=True
@@ -202,13 +204,13 @@ class SequenceGenerator(BaseEstimator):
         embedding: int = 128,
         spell: bool = True,
         recall: bool = True,
-        clock: Clock = "frames",
+        clock: Clock = "changes",
         dropout: float = 0.2,
         optimizer: str | OptimizerFactory = "adam",
         learning_rate: float | Callable[[int], float] = 0.002,
         clip_norm: float = 1.0,
         batch_size: int | Literal["auto"] = "auto",
-        augment: int = 0,
+        augment: int | Literal["auto"] = "auto",
         max_epochs: int = 100,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
@@ -415,8 +417,8 @@ class SequenceGenerator(BaseEstimator):
 
         Notes
         -----
-        The Bi-LSTM reads its window again for each frame, which costs as much as `window_size`
-        frames of another network.
+        The Bi-LSTM reads its window again for each step, which costs as much as `window_size`
+        steps of another network.
 
         Examples
         --------
@@ -490,8 +492,8 @@ class SequenceGenerator(BaseEstimator):
 
         Notes
         -----
-        All networks but the Bi-LSTM carry their state from frame to frame. The Bi-LSTM reads its
-        window again at each, which costs as much as `window_size` frames of another network.
+        All networks but the Bi-LSTM carry their state from step to step. The Bi-LSTM reads its
+        window again at each, which costs as much as `window_size` steps of another network.
         """
         decoder = self._decoder()
         if state is not None:
@@ -811,18 +813,20 @@ class SequenceGenerator(BaseEstimator):
             return corpus.take(kept), corpus.take(held), held
         (tokens,) = corpus.tokens
         size = given.window_size
+        # On the grid of beats the second part begins where the first could have begun.
+        bar = 4 * round(corpus.fs) if corpus.grid == "beats" else 1
         n_held = max(size, round(given.validation_fraction * len(tokens)))
-        n_train = len(tokens) - n_held - size
-        if n_train < size:
+        cut = (len(tokens) - n_held) // bar * bar
+        if cut < 2 * size:
             raise InvalidInputError(
                 f"One piece alone is split in time into a training part, a gap and a validation "
-                f"part of at least one window each: expected {3 * size} frames or more for "
-                f"window_size={size}, got {len(tokens)}. Give more pieces, a smaller window_size, "
-                "X_val, or early_stopping=False."
+                f"part of at least window_size frames each: expected {3 * size + bar - 1} frames "
+                f"or more for window_size={size}, got {len(tokens)}. Give more pieces, a smaller "
+                "window_size, X_val, or early_stopping=False."
             )
         train, held_out = (
             TokenCorpus([part], corpus.chords, corpus.fs, corpus.grid, corpus.tempo_maps)
-            for part in (tokens[:n_train], tokens[n_train + size :])
+            for part in (tokens[: cut - size], tokens[cut:])
         )
         return train, held_out, [0]
 
@@ -958,14 +962,14 @@ class SequenceGenerator(BaseEstimator):
         settings = Settings(
             batch_size=self._batch_size(),
             optimizer=optimizer_of(self.optimizer),
-            learning_rate=partial(rate_at, self.learning_rate),
+            learning_rate=lambda step: rate_at(self.learning_rate, step),
             clip_norm=given.clip_norm,
             first_epoch=state.epoch,
             last_epoch=state.epoch + task.max_epochs,
             n_iter_no_change=patience,
             deadline=None if given.time_budget is None else began + given.time_budget,
             seed=task.seed,
-            augment=given.augment,
+            augment=self._augment(),
             checkpoint_minutes=None if checkpoint is None else given.checkpoint_minutes,
         )
         return Trainer(model, config, progress, task.train, held_out, settings, save)
@@ -1025,10 +1029,16 @@ class SequenceGenerator(BaseEstimator):
             return 64 if given.arch == "bilstm" else 16
         return given.batch_size
 
+    def _augment(self) -> int:
+        given = self._given()
+        if isinstance(given.augment, str):
+            return 6 if given.spell else 0
+        return given.augment
+
     def _config(self) -> networks.NetworkConfig:
         """The network that the parameters ask for, without its vocabulary."""
         given = self._given()
-        names = networks.NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
+        names = networks.NetworkConfig.__dataclass_fields__.keys() - {"n_rows", "beat"}
         settings: Any = {name: getattr(given, name) for name in names}
         return networks.NetworkConfig(n_rows=0, **settings)
 

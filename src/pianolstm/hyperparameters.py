@@ -46,7 +46,6 @@ def check_hyperparameters(estimator: SequenceGenerator) -> None:
         ("units", 1, None, True),
         ("embedding", 1, None, True),
         ("dropout", 0, 0.95, False),
-        ("augment", 0, MAX_TRANSPOSITION, True),
         ("max_epochs", 1, None, True),
         ("validation_fraction", 0, 1, False),
         ("n_iter_no_change", 1, None, True),
@@ -60,6 +59,8 @@ def check_hyperparameters(estimator: SequenceGenerator) -> None:
             "clip_norm must be above 0, as gradients are scaled down to it; got 0. To clip "
             "next to nothing, give a large number."
         )
+    if given.augment != "auto":
+        check_number("augment", estimator.augment, 0, MAX_TRANSPOSITION, whole=True)
     if given.batch_size != "auto":
         check_number("batch_size", estimator.batch_size, 1, None, whole=True)
     if not callable(estimator.learning_rate):

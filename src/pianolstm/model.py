@@ -28,7 +28,16 @@ from pianolstm.exceptions import ModelFileError
 from pianolstm.rolls import Grid
 from pianolstm.tempo import TempoMap
 from pianolstm.tokens import ChordTokenizer, TokenCorpus
-from pianolstm.vocabulary import END, HOLD, OTHER, Corpus, PitchBernoulli, n_rows, padded_vocabulary
+from pianolstm.vocabulary import (
+    END,
+    HOLD,
+    OTHER,
+    Corpus,
+    PitchBernoulli,
+    beat_of,
+    n_rows,
+    padded_vocabulary,
+)
 
 HISTORY_KEYS = ("epoch", "loss", "val_loss", "accuracy", "seconds", "learning_rate")
 
@@ -125,14 +134,15 @@ class Model:
         Parameters
         ----------
         config : NetworkConfig
-            Its `n_rows` follow from the tokenizer.
+            Its `n_rows` follow from the tokenizer, its `beat` from the grid.
         tokenizer : ChordTokenizer
             Fitted.
         train : TokenCorpus
         seed : int
         """
         corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.known(train), config.clock)
-        config = replace(config, n_rows=n_rows(tokenizer.n_tokens_))
+        beat = beat_of(train.fs, train.grid, config.clock)
+        config = replace(config, n_rows=n_rows(tokenizer.n_tokens_), beat=beat)
         tempi = [int(m.microseconds[0]) for m in train.tempo_maps if m is not None]
         return cls(
             config=config,
@@ -297,7 +307,7 @@ class Model:
             # and no counts of chords outside the vocabulary.
             network = header.get("network") or header["settings"]
             # Those from before there was another clock count frames.
-            network = {"clock": "frames", **network}
+            network = {"clock": "frames", "beat": 0.0, **network}
             fields = NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
             config = NetworkConfig(
                 n_rows=n_rows(len(arrays["vocabulary"])), **{k: network[k] for k in fields}

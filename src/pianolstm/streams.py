@@ -29,7 +29,7 @@ from pianolstm.writing import (
     tempo_after,
 )
 
-STATE_VERSION = "5"
+STATE_VERSION = "6"
 
 LIMITS = ("max_hold", "max_silence", "may_rest", "max_notes", "span", "hand")
 """Numbers of `Limits`, as a state holds them."""

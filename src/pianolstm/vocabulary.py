@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,9 @@ Clock: TypeAlias = Literal["frames", "changes"]
 """What a step of a network is: a frame, or a chord that begins and the frames that it lasts."""
 
 CLOCKS: tuple[Clock, ...] = ("frames", "changes")
+
+N_POSITIONS = 48
+"""Metrical positions that are told apart: the twelfths of a quarter note, in four of these."""
 
 HOLD, END, OTHER = -3, -2, -1
 """The last rows of the softmax: what sounds, outside the vocabulary, is held on; the piece ends;
@@ -47,6 +50,7 @@ class Corpus:
     vocabulary: np.ndarray  # uint64 (n_tokens, 4): bits of the vocabulary's chords
     durations: Sequence[np.ndarray]  # int32 (n_steps,): frames of each step, from 1 on
     clock: Clock = "frames"
+    beat: float = 0.0  # frames a quarter note that steps are placed by; 0 where they are not
 
     @classmethod
     def of(
@@ -66,11 +70,20 @@ class Corpus:
             durations = [np.broadcast_to(np.int32(1), len(piece)) for piece in tokens]
         else:
             tokens, durations = zip(*(runs(piece, held) for piece in corpus.tokens), strict=True)
-        return cls(tokens, chords, rows, held, vocabulary, durations, clock)
+        beat = beat_of(corpus.fs, corpus.grid, clock)
+        return cls(tokens, chords, rows, held, vocabulary, durations, clock, beat)
 
     def take(self, n: int) -> Corpus:
         """The first n pieces."""
         return replace(self, tokens=self.tokens[:n], durations=self.durations[:n])
+
+    @property
+    def timing(self) -> list[np.ndarray]:  # int32 (n_steps, 2) for each piece
+        """Frames that each step lasts, and the metrical position at which it ends."""
+        return [
+            np.stack([frames, metrical_position(np.cumsum(frames), self.beat)], 1).astype(np.int32)
+            for frames in self.durations
+        ]
 
     @property
     def n_tokens(self) -> int:
@@ -122,6 +135,22 @@ class Corpus:
             begun += np.bincount(tokens[begins], minlength=len(begun))
         ids = np.flatnonzero((begun == 1) & (self.rows >= 0))
         return ids[np.argsort(self.rows[ids])]
+
+
+def beat_of(fs: float, grid: str, clock: Clock) -> float:
+    """Frames a quarter note that the steps of a network are placed by; 0 where they are not."""
+    return fs if grid == "beats" and clock == "changes" else 0.0
+
+
+def metrical_position(
+    frames: Any,  # int (…): since the piece began
+    beat: float,  # frames a quarter note
+) -> Any:  # int (…)
+    """Where frames stand in four quarter notes; 0 where there is no beat. NumPy or JAX."""
+    if beat == 0:
+        return 0 * frames
+    n = 4 * round(beat)
+    return frames % n * N_POSITIONS // n
 
 
 def runs(

@@ -41,16 +41,16 @@ class WindowBatch:
         False where there is no target.
     pieces : ndarray of int64, shape (batch,)
         Number of the piece that each window is of; 0 where a row only fills the batch.
-    durations : ndarray of int32, shape (batch, window_size + 1), or None
-        Frames of the chord before the first input, and of each input; 0 where there is none. None
-        where the dataset has no durations.
+    timing : ndarray of int32, shape (batch, window_size + 1, k), or None
+        Timing of the token before the first input, and of each input; 0 where there is none. None
+        where the dataset has no timing.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     mask: np.ndarray
     pieces: np.ndarray
-    durations: np.ndarray | None = None
+    timing: np.ndarray | None = None
 
 
 class WindowDataset:
@@ -74,9 +74,8 @@ class WindowDataset:
     end : int, default=None
         Token that `batches` gives as the target after a piece's last frame; None for no such
         target.
-    durations : list of array-like of int, shape (n_frames,), default=None
-        For how many frames each token lasts, where a token stands for more than one; batches then
-        have them too.
+    timing : list of array-like of int, shape (n_frames, k), default=None
+        Numbers that go with each token, such as how long it lasts; batches then have them too.
 
     Examples
     --------
@@ -96,7 +95,7 @@ class WindowDataset:
         stride: int | None = None,
         target: Literal["sequence", "next"] = "sequence",
         end: int | None = None,
-        durations: Sequence[np.ndarray] | None = None,
+        timing: Sequence[np.ndarray] | None = None,
     ) -> None:
         if target not in ("sequence", "next"):
             raise InvalidInputError(f'target must be "sequence" or "next"; got {target!r}.')
@@ -118,11 +117,11 @@ class WindowDataset:
                 )
         if not self.tokens:
             raise InvalidInputError("tokens is empty; expected at least one piece.")
-        self.durations = None if durations is None else [np.asarray(d) for d in durations]
-        if self.durations is not None and list(map(len, self.durations)) != self._n_tokens():
+        self.timing = None if timing is None else [np.asarray(t) for t in timing]
+        if self.timing is not None and list(map(len, self.timing)) != self._n_tokens():
             raise InvalidInputError(
-                "durations must have a number for each token, piece by piece; got "
-                f"{list(map(len, self.durations))} for {self._n_tokens()} tokens."
+                "timing must have a row for each token, piece by piece; got "
+                f"{list(map(len, self.timing))} for {self._n_tokens()} tokens."
             )
         self.window_size = int(window_size)
         self.target: Literal["sequence", "next"] = target
@@ -174,7 +173,7 @@ class WindowDataset:
                 stride=self.stride,
                 target=self.target,
                 end=self.end,
-                durations=None if self.durations is None else [self.durations[i] for i in part],
+                timing=None if self.timing is None else [self.timing[i] for i in part],
             )
             for part in (kept, held)
         )
@@ -290,9 +289,11 @@ class WindowDataset:
         mask = np.zeros((batch_size, n_targets), bool)
         pieces = np.zeros(batch_size, np.int64)
         pieces[: len(places)] = places[:, 0]
-        durations = None
-        if self.durations is not None:
-            durations = np.zeros((batch_size, self.window_size + 1), np.int32)
+        timing = None
+        if self.timing is not None:
+            timing = np.zeros(
+                (batch_size, self.window_size + 1, *self.timing[0].shape[1:]), np.int32
+            )
         for row, (i, a, b) in enumerate(places.tolist()):
             tokens = self.tokens[i]
             frames = tokens[a:b]
@@ -307,12 +308,12 @@ class WindowDataset:
                 column, first = column + 1, 0
             stop = b - 1
             inputs[row, column : column + stop - first] = tokens[first:stop]
-            if durations is not None and self.durations is not None:
-                lasted = self.durations[i][first:stop]
-                durations[row, column + 1 : column + 1 + len(lasted)] = lasted
+            if timing is not None and self.timing is not None:
+                its = self.timing[i][first:stop]
+                timing[row, column + 1 : column + 1 + len(its)] = its
                 if first > 0:
-                    durations[row, column] = self.durations[i][first - 1]
-        return WindowBatch(inputs, targets, mask, pieces, durations)
+                    timing[row, column] = self.timing[i][first - 1]
+        return WindowBatch(inputs, targets, mask, pieces, timing)
 
 
 def split_pieces(

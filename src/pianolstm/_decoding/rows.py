@@ -10,7 +10,7 @@ from jax import Array, lax
 from pianolstm._decoding.masks import Masks, strikes
 from pianolstm._decoding.notes import LARGE, sharpness_of
 from pianolstm._decoding.random_numbers import sample_rows
-from pianolstm._decoding.state import Context, SamplingParameters, State
+from pianolstm._decoding.state import Context, SamplingParameters, State, timing_of
 from pianolstm._decoding.stepping import chord_features
 from pianolstm._model.lstm import affine
 from pianolstm._model.networks import NetworkConfig
@@ -72,7 +72,7 @@ def features_of(
     weights, _, _, _, state = context
     _, first, _ = weights["begin"]
     features = jnp.where(has_ended[:, None], first, state.features)
-    return chord_features(config, weights, features, jnp.where(has_ended, 0, state.lasted))
+    return chord_features(config, weights, features, timing_of(config, state, has_ended))
 
 
 def _impossible(

@@ -50,9 +50,10 @@ from pianolstm._decoding.state import (
     State,
     Vocabulary,
     Written,
+    timing_of,
 )
 from pianolstm._decoding.stepping import StepWeights, step
-from pianolstm._decoding.timing import Timing, timing
+from pianolstm._decoding.timing import Hazard, hazard_of
 from pianolstm._jax.programs import LARGE_PROGRAM, program
 from pianolstm._model.networks import NetworkConfig, begins_chord, unpack_words
 from pianolstm.constraints import Requirements, satisfies
@@ -128,13 +129,13 @@ def _advance(config: NetworkConfig, weights: StepWeights, state: State, chord: S
     begins = begins_chord(state.past, bits) | (state.lasted == 0 if is_timed else state.hold < 0)
     is_step = begins | has_ended if is_timed else jnp.ones_like(begins)
     number = chord_number(ids, bits, len(weights["bias"]))
-    lasted = jnp.where(has_ended, 0, state.lasted)
-    begun = Step(is_step, bits, ids, hold, number, has_ended, lasted)
+    timing = timing_of(config, state, has_ended)
+    begun = Step(is_step, bits, ids, hold, number, has_ended, timing[:, 0])
 
     def stepped() -> State:
         first, _, _ = weights["begin"]
         carry = where(has_ended, first, state.carry)
-        carry, *predicted = step(config, weights, carry, ids, bits, lasted)
+        carry, *predicted = step(config, weights, carry, ids, bits, timing)
         if is_timed:
             old = state.carry, [state.features, state.holds]
             carry, predicted = where(is_step, (carry, predicted), old)
@@ -156,6 +157,7 @@ def _advance(config: NetworkConfig, weights: StepWeights, state: State, chord: S
         hold=hold,
         age=jnp.where(begins, 1, state.age + 1),
         lasted=jnp.where(is_step, 1, state.lasted + 1),
+        since=jnp.where(has_ended, 1, state.since + 1),
         begun=added(state.begun, number),
         begun_at=added(state.begun_at, state.position),
     )
@@ -191,7 +193,7 @@ class _Stage(NamedTuple):
     context: Context
     masks: Masks
     recall: _RecallChoice | None
-    time: Timing | None
+    time: Hazard | None
     is_weighed: Array  # bool ()
 
 
@@ -224,7 +226,7 @@ def sample(
         context,
         masks,
         _choose_recalled(config, context, masks),
-        timing(weights, sampling, state) if config.clock == "changes" else None,
+        hazard_of(weights, sampling, state) if config.clock == "changes" else None,
         is_weighed,
     )
     none, no = jnp.zeros(n_lanes, jnp.int32), jnp.zeros(n_lanes, bool)

@@ -11,11 +11,14 @@ from __future__ import annotations
 from typing import NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from pianolstm._decoding.history import Data, Memory, Recalled, empty_memory, nothing_recalled
 from pianolstm._decoding.stepping import Carry, StepWeights
 from pianolstm._model.networks import NetworkConfig
+from pianolstm.vocabulary import metrical_position
 
 Tree = TypeVar("Tree")
 
@@ -87,6 +90,7 @@ class State(NamedTuple):
     lasted: Data
     """int32 (lanes,): frames since the network stepped. (A piece that begins with the chord that
     another ended with holds it on, but it is a chord that begins.)"""
+    since: Data  # int32 (lanes,): frames since the piece began
     begun: Data  # int32 (lanes, N_BEGUN): chords last begun, see `chord_number`
     begun_at: Data  # int32 (lanes, N_BEGUN): and when
     memory: Memory | None  # what was heard, where anything is recalled
@@ -139,8 +143,18 @@ def initial_state(
     past = np.zeros((1, 8), np.uint32)
     memory = empty_memory() if config.recall else None
     recalled = nothing_recalled() if config.recall else None
-    counts = zero, past, none, zero, zero, begun, begun
+    counts = zero, past, none, zero, zero, zero, begun, begun
     return State(carry, features, holds, *counts, memory, recalled)
+
+
+def timing_of(
+    config: NetworkConfig,
+    state: State,
+    has_ended: Array,  # bool (lanes,): where another piece begins
+) -> Array:  # int32 (lanes, 2)
+    """Of what has sounded up to the next frame, as `Corpus.timing` has it."""
+    position = metrical_position(state.since, config.beat)
+    return jnp.where(has_ended[:, None], 0, jnp.stack([state.lasted, position], axis=1))
 
 
 def repeat_lanes(lane: Tree, n_lanes: int) -> Tree:

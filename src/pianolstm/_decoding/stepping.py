@@ -41,6 +41,9 @@ LANES = 8
 FEW = 2
 """The same for one piece or two. (A product of one row is added up in another order.)"""
 
+LOOKED_UP = ("begin", "inputs", "held", "lasted", "metre", "recall")
+"""Weights of which rows are picked; the others are multiplied with."""
+
 StepWeights: TypeAlias = dict[str, Any]
 """Parameters by name, see `step_weights`."""
 
@@ -92,6 +95,8 @@ def step_weights(
         weights |= {"params": params, "begin": network.initial_carry(1, np)}
     if config.clock == "changes":
         weights["lasted"], weights["project"] = network.lasted[...], _weights(network.project)
+        if config.beat:
+            weights["metre"] = network.metre[...], network.metre_next[...]
         holds = network.holds
         weights["holds"] = _weights(holds.read), (holds.write[...], holds.bias[...])
     if config.spell:
@@ -134,7 +139,7 @@ def rounds_alike(config: NetworkConfig, weights: StepWeights) -> bool:
     """
     if not config.is_causal or jax.default_backend() != "cpu":
         return False
-    leaves = jax.tree.leaves({name: part for name, part in weights.items() if name != "begin"})
+    leaves = jax.tree.leaves({k: part for k, part in weights.items() if k not in LOOKED_UP})
     kernels = {leaf.shape: leaf for leaf in leaves if leaf.ndim == 2 and leaf.dtype == np.float32}
     assert kernels
     pairs, *many = (
@@ -165,7 +170,7 @@ def step(
     carry: Carry,  # leaves (lanes, …)
     ids: Array,  # int32 (lanes,)
     bits: Array,  # uint32 (lanes, 8)
-    lasted: Array,  # int32 (lanes,): with the clock of changes, frames of the chord before
+    timing: Array,  # int32 (lanes, 2): with the clock of changes, see `Corpus.timing`
 ) -> tuple[Carry, Array, Array | None]:  # (lanes, …), (lanes, N_CLASSES)
     """Read a step in every lane; the same function as the network's, of one step.
 
@@ -175,16 +180,18 @@ def step(
     is_timed = config.clock == "changes"
     if not config.is_causal:
         network = bind(config, weights["params"])
-        before = lasted[:, None] if is_timed else None
+        before = timing[:, None] if is_timed else None
         h, carry = network.read(ids[:, None], bits[:, None], carry, None, before)
         if not is_timed:
             return carry, network.predict(h, None)[:, 0], None
         return carry, network.dense(h)[:, 0], network.holds(h)[:, 0]
-    body, age = carry, lasted
+    body, age = carry, timing[:, 0]
     if not is_timed:
         body, past, age = carry
         age = jnp.where(begins_chord(past, bits), 0, age + 1)
     x = _vectors(weights, ids, bits) + weights["held"][age_class(age)]
+    if config.beat:
+        x = x + weights["metre"][0][timing[:, 1]]
     h, body = _body(config).step(weights["body"], x, body)
     hidden = affine(weights["dense"], h)
     if not is_timed:
@@ -213,13 +220,15 @@ def chord_features(
     config: NetworkConfig,
     weights: StepWeights,
     features: Array,  # (lanes, …): from `step`
-    lasted: Array,  # int32 (lanes,): with the clock of changes, frames that what sounds has lasted
+    timing: Array,  # int32 (lanes, 2): with the clock of changes, of what sounds up to here
 ) -> Array:  # (lanes, embedding)
     """What predicts the next chord, by ``features @ table + bias``."""
     if config.clock == "frames":
         return features
-    hidden = jax.nn.relu(features + weights["lasted"][age_class(lasted)])
-    return affine(weights["project"], hidden)
+    hidden = features + weights["lasted"][age_class(timing[:, 0])]
+    if config.beat:
+        hidden = hidden + weights["metre"][1][timing[:, 1]]
+    return affine(weights["project"], jax.nn.relu(hidden))
 
 
 def _body(config: NetworkConfig) -> Any:

@@ -18,7 +18,7 @@ ENDS = STARTS + SIZES.clip(max=2**30)
 """The first age after each class."""
 
 
-class Timing(NamedTuple):
+class Hazard(NamedTuple):
     """Whether what sounds ends with the last frame."""
 
     hazard: Array  # (lanes,): probability at the lane's temperature
@@ -26,7 +26,7 @@ class Timing(NamedTuple):
     log_goes_on: Array  # (lanes,)
 
 
-def timing(weights: StepWeights, sampling: SamplingParameters, state: State) -> Timing:
+def hazard_of(weights: StepWeights, sampling: SamplingParameters, state: State) -> Hazard:
     """The hazard of each lane at the age that its chord has; 1 where none has begun."""
     age = jnp.maximum(state.lasted, 1)
     share, spike = _recalled_duration(weights, state)
@@ -48,7 +48,7 @@ def timing(weights: StepWeights, sampling: SamplingParameters, state: State) -> 
 
     hazard = lax.cond(jnp.any(sampling.temperature != 1), tempered, lambda: plain)
     sounds = state.lasted > 0
-    return Timing(
+    return Hazard(
         jnp.where(sounds, hazard, 1),
         jnp.where(sounds, log_h, 0),
         jnp.where(sounds, log_s, -jnp.inf),

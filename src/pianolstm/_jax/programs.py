@@ -34,7 +34,10 @@ LARGE_PROGRAM = 8
 """Weight of a training step, and of the program that writes."""
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-"""Of glibc, which keeps what was freed between other blocks; compilers leave much of that."""
+"""Of glibc, which keeps freed memory that lies between blocks in use; compilers leave much."""
+
+if _malloc_trim is not None:
+    _malloc_trim.argtypes = [ctypes.c_size_t]
 
 MAX_UNUSED_SIZES = 2
 """Sizes that no model has, of which programs are kept: the next fold or clone may have them."""

@@ -196,7 +196,7 @@ class Trainer:
             stride=None if config.is_causal else self.target_stride,
             target="sequence" if config.is_causal else "next",
             end=corpus.end,
-            durations=corpus.durations if config.clock == "changes" else None,
+            timing=corpus.timing if config.clock == "changes" else None,
         )
         self.begun_once = corpus.begun_once()
         self.transpositions = Transpositions(corpus, settings.augment)
@@ -340,8 +340,8 @@ class Trainer:
         weights = is_target.astype(np.float32)
         inputs = reader.inputs(batch.inputs, batch.pieces)
         arrays = [*inputs, np.where(is_target, rows, 0), *how, weights]
-        if batch.durations is not None:
-            arrays.append(batch.durations)
+        if batch.timing is not None:
+            arrays.append(batch.timing)
         return TrainingBatch(*shared_out(*arrays))
 
     def _read_sums(
@@ -444,7 +444,7 @@ class TrainingBatch(NamedTuple):
     barred: Array  # int32 (batch, n_targets)
     symbols: Array  # int16 (batch, n_targets, length)
     weights: Array  # (batch, n_targets): 0 leaves a frame out
-    durations: Array | None = None  # int32 (batch, time + 1): see `WindowBatch`
+    timing: Array | None = None  # int32 (batch, time + 1, 2): see `Corpus.timing`
 
 
 class StepSettings(NamedTuple):
@@ -467,13 +467,13 @@ def _sums(
     """Sum of the loss; and sums of loss, right guesses, frames, unknown chords, targets."""
     network = bind(config, params)
     masks = network.masks(key)
-    ids, bits, *targets, durations = batch
-    lasted = None if durations is None else durations[:, :-1]
-    h, _ = network.read(ids, bits, network.initial_carry(ids.shape[0]), masks, lasted)
+    ids, bits, *targets, timing = batch
+    carry = network.initial_carry(ids.shape[0])
+    h, _ = network.read(ids, bits, carry, masks, None if timing is None else timing[:, :-1])
     n_targets = h.shape[1]
-    if durations is not None:
-        durations = durations[:, -n_targets:]
-    features = network.predict(h, durations, masks)
+    if timing is not None:
+        timing = timing[:, -n_targets:]
+    features = network.predict(h, timing, masks)
     output = network.output(vocabulary, n_tokens, goes_on=False)
     features, before, rows, barred, symbols, weights = (
         a.reshape(-1, *a.shape[2:]) for a in (features, bits[:, -n_targets:], *targets)
@@ -481,8 +481,8 @@ def _sums(
     targets = targets_of(network, features, rows, barred, symbols, before)
     loss, n_right = softmax_loss(features, output, targets, weights)
     weight = n_frames = weights.sum()
-    if durations is not None:
-        durations = durations.reshape(-1)
+    if timing is not None:
+        durations = timing[..., 0].reshape(-1)
         log_p = log_duration(network.holds(h.reshape(len(durations), -1)), durations)
         # Nothing lasts before the first chord of a piece.
         loss -= jnp.sum(jnp.where(durations > 0, weights * log_p, 0))

@@ -14,7 +14,7 @@ from pianolstm._model.inputs import Reader
 from pianolstm._model.losses import Output, log_likelihoods, logits_of
 from pianolstm._model.networks import Carry, NetworkConfig, Params, bind, targets_of
 from pianolstm._model.recall import Recall
-from pianolstm.vocabulary import Corpus, PitchBernoulli
+from pianolstm.vocabulary import Corpus, PitchBernoulli, metrical_position
 from pianolstm.windows import PAD, START
 
 LANES = (1, 4, 16)
@@ -86,24 +86,24 @@ def evaluate(
     if config.clock == "frames":
         return pieces
     return [
-        _by_frame(piece, _Timing.of(corpus, i, steps[i], read[i][1], shares))
+        _by_frame(piece, _Ages.of(corpus, i, steps[i], read[i][1], shares))
         for i, piece in enumerate(pieces)
     ]
 
 
-def _by_frame(piece: PieceLikelihood, timing: _Timing) -> PieceLikelihood:
+def _by_frame(piece: PieceLikelihood, ages: _Ages) -> PieceLikelihood:
     """Chords and how long they last, as log-likelihoods of frames."""
-    log_p, hazard = timing.log_p.copy(), timing.hazard
-    begins = np.flatnonzero(timing.begins)
+    log_p, hazard = ages.log_p.copy(), ages.hazard
+    begins = np.flatnonzero(ages.begins)
     # More likely than that what sounds goes on.
     right = hazard < 0.5
     right[begins] = piece.right & (hazard[begins] * np.exp(piece.log_p) >= 1 - hazard[begins])
     log_p[begins] += piece.log_p
-    return PieceLikelihood(timing.frames, log_p, right)
+    return PieceLikelihood(ages.frames, log_p, right)
 
 
 @dataclass(frozen=True)
-class _Timing:
+class _Ages:
     """How long the chords of a piece last, frame by frame."""
 
     frames: np.ndarray  # int64 (n,): their numbers in the piece
@@ -121,7 +121,7 @@ class _Timing:
         steps: np.ndarray,  # int64 (n_scored,)
         logits: np.ndarray,  # (n_scored, N_CLASSES)
         recall: Recall | None,
-    ) -> _Timing:
+    ) -> _Ages:
         """A step has the frames after the one in which the chord before it began, and its first."""
         durations = np.append(0, corpus.durations[number])
         first = np.cumsum(durations)  # the frame in which the chord of each step begins
@@ -144,6 +144,10 @@ class _Timing:
         ends, goes_on = np.where(ages == 0, 0, ends), np.where(ages == 0, -np.inf, goes_on)
         log_p = np.where(begins, ends, goes_on)
         return cls(frames, step, ages, begins, np.exp(ends), log_p)
+
+    def at(self, beat: float) -> np.ndarray:  # int64 (n, 2)
+        """Of each frame, as `Corpus.timing` has it: how long what sounds before has lasted."""
+        return np.stack([self.ages, metrical_position(self.frames, beat)], axis=1)
 
 
 def _mix_durations(
@@ -206,28 +210,28 @@ def probabilities(
     shares = recall if config.recall else None
     found = []
     for i, (tokens, (x, *logits)) in enumerate(zip(corpus.tokens, read, strict=True)):
-        timing = _Timing.of(corpus, i, steps[i], logits[0], shares) if logits else None
-        step = np.arange(len(tokens)) if timing is None else timing.step
-        ages = np.zeros_like(step) if timing is None else timing.ages
+        ages = _Ages.of(corpus, i, steps[i], logits[0], shares) if logits else None
+        step = np.arange(len(tokens)) if ages is None else ages.step
+        at = np.zeros((len(step), 2)) if ages is None else ages.at(corpus.beat)
         before = np.append(START, tokens)[step]
         _, barred, _ = reader.targets(np.zeros_like(before), before)
-        columns = x[step], ages.astype(np.int32), barred, reader.inputs(before)[1][:, :4]
+        columns = x[step], at.astype(np.int32), barred, reader.inputs(before)[1][:, :4]
         p = np.empty((len(step), corpus.n_tokens), np.float32)
-        for at in range(0, len(step), ROWS[0]):
-            part = [a[at : at + ROWS[0]] for a in columns]
+        for first in range(0, len(step), ROWS[0]):
+            part = [a[first : first + ROWS[0]] for a in columns]
             n = len(part[0])
             full = [np.pad(a, [(0, ROWS[0] - n)] + [(0, 0)] * (a.ndim - 1)) for a in part]
             rows = np.asarray(_softmax_rows(config, params, output, *full))
-            p[at : at + n] = rows[:n, : corpus.n_tokens]
+            p[first : first + n] = rows[:n, : corpus.n_tokens]
         if shares is not None:
             share, ids = (a[step] for a in shares.of(corpus, i, spell=config.spell))
             p *= (1 - share[:, None]).astype(np.float32)
             known = np.flatnonzero(corpus.rows[ids] >= 0)
             p[known, corpus.rows[ids[known]]] += share[known]
-        if timing is not None:
-            p *= timing.hazard[:, None].astype(np.float32)
+        if ages is not None:
+            p *= ages.hazard[:, None].astype(np.float32)
             known = np.flatnonzero((barred >= 0) & (barred < corpus.n_tokens))
-            p[known, barred[known]] = 1 - timing.hazard[known]
+            p[known, barred[known]] = 1 - ages.hazard[known]
         found.append(p)
     return found
 
@@ -238,12 +242,12 @@ def _softmax_rows(
     params: Params,
     output: Output,
     x: Array,  # (n, width), with a clock of changes (n, units)
-    ages: Array,  # int32 (n,): with a clock of changes, frames that what sounds has lasted
+    timing: Array,  # int32 (n, 2): with a clock of changes, of what has sounded
     barred: Array,  # int32 (n,)
     before: Array,  # uint32 (n, 4)
 ) -> Array:  # (n, n_rows)
     if config.clock == "changes":
-        x = bind(config, params).predict(x, ages)
+        x = bind(config, params).predict(x, timing)
     return jax.nn.softmax(logits_of(x, output, barred, before))
 
 
@@ -267,18 +271,18 @@ def _read(
     carry: Carry,
     ids: Array,  # int32 (batch, time)
     bits: Array,  # uint32 (batch, time, 8)
-    durations: Array | None,  # int32 (batch, time + 1): see `WindowBatch`
+    timing: Array | None,  # int32 (batch, time + 1, 2): see `WindowBatch`
 ) -> tuple[tuple[Array, ...], Carry]:  # (batch, n_targets, …) each
     """What predicts the chord after each, and with a clock of changes the logits of the hazards.
 
     If `is_hidden`, what the body gives stands in place of the former.
     """
     network = bind(config, params)
-    if durations is None:
+    if timing is None:
         features, carry = network(ids, bits, carry)
         return (features,), carry
-    h, carry = network.read(ids, bits, carry, None, durations[:, :-1])
-    features = h if is_hidden else network.predict(h, durations[:, -h.shape[1] :])
+    h, carry = network.read(ids, bits, carry, None, timing[:, :-1])
+    features = h if is_hidden else network.predict(h, timing[:, -h.shape[1] :])
     return (features, network.holds(h)), carry
 
 
@@ -319,18 +323,19 @@ def _carried(
 ) -> list[tuple[np.ndarray, ...]]:  # (n_steps, …) each, for each piece
     """Of every step of each piece; pieces side by side, state carried along them."""
     time, is_timed = config.window_size, corpus.clock == "changes"
+    timing = corpus.timing if is_timed else []
     lengths = [len(tokens) + is_timed for tokens in corpus.tokens]
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     found: dict[int, tuple[np.ndarray, ...]] = {}
     for first in range(0, len(longest_first), LANES[-1]):
         group = longest_first[first : first + LANES[-1]]
         ids = np.full((LANES[-1], 1 + -(-lengths[group[0]] // time) * time), PAD, np.int32)
-        durations = np.zeros((len(ids), 1 + ids.shape[1]), np.int32) if is_timed else None
+        times = np.zeros((len(ids), 1 + ids.shape[1], 2), np.int32) if is_timed else None
         ids[:, 0] = START
         for lane, i in enumerate(group):
             ids[lane, 1 : 1 + len(corpus.tokens[i])] = corpus.tokens[i]
-            if durations is not None:
-                durations[lane, 2 : 2 + len(corpus.tokens[i])] = corpus.durations[i]
+            if times is not None:
+                times[lane, 2 : 2 + len(corpus.tokens[i])] = timing[i]
         n_lanes = LANES[-1]
         carry = bind(config, params).initial_carry(n_lanes, np)
         parts: list[list[tuple[np.ndarray, ...]]] = [[] for _ in group]
@@ -348,7 +353,7 @@ def _carried(
                 params,
                 carry,
                 *reader.inputs(ids[:lanes, a : a + time]),
-                None if durations is None else durations[:lanes, a : a + time + 1],
+                None if times is None else times[:lanes, a : a + time + 1],
             )
             columns = [np.asarray(column) for column in part]
             for lane, i in enumerate(group[:going_on]):
@@ -367,22 +372,23 @@ def _windowed(
     is_hidden: bool,
 ) -> list[tuple[np.ndarray, ...]]:  # (n, …) each, for each piece
     """Of the given steps of each piece, each from the window before it."""
-    lanes, size = 64, config.window_size
+    lanes, size, is_timed = 64, config.window_size, corpus.clock == "changes"
     # The window before step t begins at t here.
     pieces = [np.concatenate([np.full(size - 1, PAD), [START], t]) for t in corpus.tokens]
-    lasted = [np.concatenate([np.zeros(size + 1, np.int32), d]) for d in corpus.durations]
+    nothing = np.zeros((size + 1, 2), np.int32)
+    timing = [np.concatenate([nothing, t]) for t in corpus.timing] if is_timed else []
     counts = [len(at) for at in steps]
     places = np.stack([np.repeat(np.arange(len(pieces)), counts), np.concatenate(steps)], axis=1)
     carry = bind(config, params).initial_carry(lanes, np)
     parts = []
     for first in range(0, len(places), lanes):
         windows = np.full((lanes, size), PAD, np.int32)
-        durations = np.zeros((lanes, size + 1), np.int32) if corpus.clock == "changes" else None
+        times = np.zeros((lanes, size + 1, 2), np.int32) if is_timed else None
         for row, (i, t) in enumerate(places[first : first + lanes].tolist()):
             windows[row] = pieces[i][t : t + size]
-            if durations is not None:
-                durations[row] = lasted[i][t : t + size + 1]
-        inputs = *reader.inputs(windows), durations
+            if times is not None:
+                times[row] = timing[i][t : t + size + 1]
+        inputs = *reader.inputs(windows), times
         part, _ = _read(config, is_hidden, params, carry, *inputs)
         parts.append([np.asarray(column)[:, 0] for column in part])
     columns = [np.concatenate(column)[: len(places)] for column in zip(*parts, strict=True)]

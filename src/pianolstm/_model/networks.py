@@ -38,7 +38,7 @@ from pianolstm._model.lstm import (
     zeros,
 )
 from pianolstm._model.note_decoder import NEVER, Speller
-from pianolstm.vocabulary import END, HOLD, OTHER, Clock
+from pianolstm.vocabulary import END, HOLD, N_POSITIONS, OTHER, Clock
 from pianolstm.windows import PAD, START
 
 Leaf: TypeAlias = Array | np.ndarray
@@ -59,7 +59,8 @@ BodyCarry: TypeAlias = Any
 
 Carry: TypeAlias = tuple[BodyCarry, tuple[Array, Array, Array]]
 """State of a network: of its body, and what is needed of the frames before, ids int32 (batch, n),
-bits uint32 (batch, n, 8), and for how many frames the last has been held, int32 (batch,)."""
+bits uint32 (batch, n, 8), and for how many frames the last has been held, int32 (batch,); of the
+Bi-LSTM with the clock of changes their timing, int32 (batch, n, 2)."""
 
 Tree = TypeVar("Tree")
 
@@ -96,6 +97,7 @@ class NetworkConfig:
     spell: bool = False
     recall: bool = False
     clock: Clock = "frames"
+    beat: float = 0.0  # see `Corpus`
 
     @property
     def is_causal(self) -> bool:
@@ -108,9 +110,10 @@ class NetworkConfig:
         return 2 if self.arch in ("stacked", "hybrid_stacked") else 1
 
     @property
-    def size(self) -> tuple[str, int, int, int, bool, Clock]:
+    def size(self) -> tuple[str, int, int, int, bool, Clock, float]:
         """What models have in common that share programs."""
-        return self.arch, self.n_rows, self.units, self.embedding, self.spell, self.clock
+        sizes = self.n_rows, self.units, self.embedding
+        return self.arch, *sizes, self.spell, self.clock, self.beat
 
 
 def _normal(scale: float) -> Initializer:
@@ -367,6 +370,10 @@ class ChordNetwork(nnx.Module):
         if config.clock == "changes":
             self.holds = Holds(out, width, rngs=rngs)
             self.lasted = nnx.Param(no_draw(N_AGES, units))
+        self.beat = config.beat
+        if config.beat:
+            self.metre = nnx.Param(_normal(0.5)(rngs.params(), (N_POSITIONS, width)))
+            self.metre_next = nnx.Param(no_draw(N_POSITIONS, units))
 
     def __call__(
         self,
@@ -403,11 +410,13 @@ class ChordNetwork(nnx.Module):
         bits: Array,  # uint32 (batch, time, 8): its chord
         carry: Carry,  # from `initial_carry` or an earlier call
         masks: Masks | None = None,
-        lasted: Array | None = None,  # int32 (batch, time): frames of the chord before each
+        timing: Array | None = None,  # int32 (batch, time, 2): of the chord before each
     ) -> tuple[Array, Carry]:  # (batch, n_targets, units), twice as wide of the Bi-LSTM
         """What the body makes of all that came.
 
-        With the clock of frames `lasted` is None: how long a chord has been held is counted here.
+        With the clock of changes `timing` (see `Corpus.timing`) tells how long the chord before
+        lasted and where this one begins; with that of frames it is None, and how long a chord has
+        been held is counted here.
         """
         body_carry, (past_ids, past_bits, age) = carry
         if self.window_size is not None:
@@ -415,12 +424,12 @@ class ChordNetwork(nnx.Module):
                 ids = jnp.concatenate([past_ids[:, 1:], ids], axis=1)
                 bits = jnp.concatenate([past_bits[:, 1:], bits], axis=1)
             past_ids, past_bits = ids, bits
-        if lasted is not None:
-            ages = lasted
+        if timing is not None:
             if self.window_size is not None:
-                if lasted.shape[1] == 1:
-                    ages = jnp.concatenate([age[:, 1:], lasted], axis=1)
-                age = ages
+                if timing.shape[1] == 1:
+                    timing = jnp.concatenate([age[:, 1:], timing], axis=1)
+                age = timing
+            ages = timing[..., 0]
         elif self.window_size is not None:
             ages = _ages(jnp.zeros_like(bits[:, :1]), bits, jnp.zeros_like(age))
         else:
@@ -429,6 +438,8 @@ class ChordNetwork(nnx.Module):
         x = self.chords_in.of(ids, bits)
         x = jnp.where((ids == START)[..., None], self.start[...], x)
         x = x + self.held[...][age_class(ages)]
+        if timing is not None and self.beat:
+            x = x + self.metre[...][timing[..., 1]]
         x = drop(x, self.dropout, masks and masks.x)
         h, body_carry = self.body(x, body_carry, ids != PAD, masks and masks.body)
         return drop(h, self.dropout, masks and masks.h), (body_carry, (past_ids, past_bits, age))
@@ -436,13 +447,15 @@ class ChordNetwork(nnx.Module):
     def predict(
         self,
         h: Array,  # (batch, n_targets, units): from `read`
-        durations: Array | None,  # int32 (batch, n_targets): frames that each chord has lasted
+        timing: Array | None,  # int32 (batch, n_targets, 2): of each chord, see `read`
         masks: Masks | None = None,
     ) -> Array:  # (batch, n_targets, embedding)
         """What predicts the chord after each, to be multiplied with the chords' output vectors."""
         h = self.dense(h)
-        if durations is not None:
-            h = h + self.lasted[...][age_class(durations)]
+        if timing is not None:
+            h = h + self.lasted[...][age_class(timing[..., 0])]
+            if self.beat:
+                h = h + self.metre_next[...][timing[..., 1]]
         return self.project(drop(jax.nn.relu(h), self.dropout, masks and masks.dense))
 
     def initial_carry(self, batch: int, xp: ModuleType = jnp) -> Carry:
@@ -455,7 +468,7 @@ class ChordNetwork(nnx.Module):
         past_ids = xp.full((batch, n), PAD, np.int32)
         past_bits = xp.zeros((batch, n, 8), np.uint32)
         is_window = self.clock == "changes" and self.window_size is not None
-        age = xp.zeros((batch, n) if is_window else batch, np.int32)
+        age = xp.zeros((batch, n, 2) if is_window else batch, np.int32)
         return self.body.initial_carry(batch, xp), (past_ids, past_bits, age)
 
     def output(
