@@ -31,7 +31,7 @@ def test_a_step_is_the_networks(arch):
     expected, theirs = network(*start, network.initial_carry(LANES))
     one = jax.jit(step, static_argnums=0)
     begin = repeat_lanes(laid["begin"], LANES)
-    none = np.zeros(LANES, np.int32)
+    none = np.zeros((LANES, 2), np.int32)
     ours, features, _ = one(config, laid, begin, start[0][:, 0], start[1][:, 0], none)
     np.testing.assert_allclose(features, expected[:, 0], atol=1e-5)
     every = jax.jit(lambda ids, bits, carry: network(ids[:, None], bits[:, None], carry))
