@@ -47,7 +47,12 @@ def publish(args: argparse.Namespace, name: str, text: str) -> None:
     """Print a result, and keep it under results/ with the command and the kind of machine."""
     print(text)
     if not args.no_results:
-        head = f"python benchmarks/{name}.py\n{machine()}\n\n"
+        options = [
+            f" --{key.replace('_', '-')} {value}"
+            for key, value in vars(args).items()
+            if key != "data" and f"--{key.replace('_', '-')}" in sys.argv
+        ]
+        head = f"python benchmarks/{name}.py{''.join(options)}\n{machine()}\n\n"
         (HERE / "results" / f"{name}.txt").write_text(head + text + "\n", encoding="utf-8")
 
 
