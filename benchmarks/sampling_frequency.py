@@ -2,10 +2,10 @@
 
 The 86 pieces, those with index 4, 14, 24, … of the sorted list held out; one LSTM with defaults,
 trained for a minute without validation, each row in a process of its own. Seconds an epoch are
-those of its steps, without compiling; memory is the peak of the process after `fit`. Nats are of the
-held-out pieces, without recall. A finer grid tells more exactly when a chord begins, which costs
-nats: "corrected" takes log(fs / 20) off for each chord that begins, as if the moment were spread
-evenly over a frame of 20 a second, so that the rows compare.
+those of its steps, without compiling; memory is the peak of the process after `fit`. Nats are of
+the held-out pieces, without recall. A finer grid tells more exactly when a chord begins, which
+costs nats: "corrected" takes log(fs / 20) off for each chord that begins, as if the moment were
+spread evenly over a frame of 20 a second, so that the rows compare.
 """
 
 import argparse
