@@ -52,6 +52,9 @@ from pianolstm.tokens import ChordTokenizer, Pieces, TokenCorpus, as_corpus
 from pianolstm.vocabulary import Clock, Corpus
 from pianolstm.windows import split_pieces
 
+TRANSPOSITION = 6
+"""Semitones that ``augment="auto"`` moves pieces by, up or down: to all keys."""
+
 SCHEDULE_STEPS = (*range(64), *(2**k for k in range(6, 21)))
 """Steps at which schedules are compared, to tell one fit from another."""
 
@@ -1032,7 +1035,8 @@ class SequenceGenerator(BaseEstimator):
     def _augment(self) -> int:
         given = self._given()
         if isinstance(given.augment, str):
-            return 6 if given.spell else 0
+            # A closed vocabulary has no way to learn a chord that is moved out of it.
+            return TRANSPOSITION if given.spell else 0
         return given.augment
 
     def _config(self) -> networks.NetworkConfig:
