@@ -116,6 +116,42 @@ def test_settings_change_while_it_runs(model, pieces):
             stream.set(**changes)
 
 
+@pytest.mark.parametrize("clock", ["frames", "changes"])
+def test_what_is_written_ahead_is_not_heard(clock, pieces, monkeypatch):
+    """Settings act, and states are, as if each frame were written when it is read."""
+    model = make(pieces, clock=clock)
+
+    def played(k):
+        stream = model.stream(random_state=6, constraints=pl.constraints.Melody(pieces[1][:30]))
+        frames = take(stream, k)
+        stream.set(temperature=0.4)
+        frames += take(stream, 3)
+        assert take(model.stream(state=stream.state), 9) == take(stream.fork(), 9)
+        stream.set(constraints=pl.constraints.MaxNotes(2), top_k=4)
+        return frames + take(stream, 21)
+
+    ahead = [played(k) for k in range(1, 18)]
+    monkeypatch.setattr("pianolstm.streams.AHEAD", 1)
+    assert ahead == [played(k) for k in range(1, 18)]
+
+
+def test_a_frame_that_can_not_be_written_leaves_the_stream_where_it_was(model, pieces):
+    silent = pl.constraints.PitchRange(0, 9) & pl.constraints.MaxSilence(0.55)  # 11 frames
+    stream = model.stream(random_state=8, constraints=silent)
+    assert [frame.pitches for frame in take(stream, 11)] == [()] * 11
+    for _ in range(2):
+        with pytest.raises(pl.InvalidInputError, match="at frame 11;"):
+            next(stream)
+    with pytest.raises(pl.InvalidInputError, match="at frame 11;"):
+        next(stream.blocks(5))
+    assert stream.index == 11
+    stream.set(constraints=None)
+    other = model.stream(random_state=8, constraints=silent)
+    next(other.blocks(11))
+    other.set(constraints=None)
+    assert take(stream, 30) == take(other, 30)
+
+
 def test_a_melody_goes_on_after_resuming(model, pieces):
     melody = pl.constraints.Melody(pieces[1][:60], onsets=False)
     whole = take(model.stream(constraints=melody, random_state=2), 70)

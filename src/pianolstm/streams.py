@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, check_tokens
+from pianolstm._decoding.state import Written
 from pianolstm._jax.host import guest
 from pianolstm.checks import RandomState, check_number
 from pianolstm.chords import as_chords, unpack
@@ -30,6 +32,9 @@ from pianolstm.writing import (
 )
 
 STATE_VERSION = "6"
+
+AHEAD = 8
+"""Frames that a stream writes at once at the most, while nobody changes its settings."""
 
 LIMITS = ("max_hold", "max_silence", "may_rest", "max_notes", "span", "hand")
 """Numbers of `Limits`, as a state holds them."""
@@ -82,6 +87,10 @@ class Stream:
     Memory is bounded however long it runs. What is read from it is what `generate` gives for the
     same seed and settings. A stream is for one thread at a time; a model may have many.
 
+    While frames are read one after the other, up to 8 are written at once. Settings act from the
+    next frame on all the same: what was written beyond it is dropped and written again. A call
+    that fails leaves the stream where it was.
+
     Attributes
     ----------
     index : int
@@ -111,6 +120,10 @@ class Stream:
         tempo_map: TempoMap | None,
     ) -> None:
         self._decoder, self._batch = decoder, batch
+        # Frames before `_batch` that were written and not yet read; where writing them began.
+        self._ahead = Written(*np.empty((4, 0, 1)))
+        self._start = copy(batch)
+        self._n_ahead = 1
         self._sounding = sounding
         self._tempo_map = tempo_map
         beats = 1.0 if tempo_map is None else int(tempo_map.microseconds[0]) / 1e6
@@ -119,7 +132,7 @@ class Stream:
     @property
     def index(self) -> int:
         """Number of the next frame."""
-        return int(self._batch.position[0])
+        return int(self._batch.position[0]) - len(self._ahead.tokens)
 
     def __iter__(self) -> Stream:
         return self
@@ -190,12 +203,13 @@ class Stream:
             new.limits_from = self.index
         else:
             new.limits, new.limits_from = request.limits, request.limits_from
-        self._batch = Batch(self._decoder, [new], self._batch.state, [self.index])
+        self._go_on(Batch(self._decoder, [new], self._rewound().state, [self.index]))
 
     @property
     @guest
     def state(self) -> bytes:
         """All that the stream goes on from, for `SequenceGenerator.stream`: some 200,000 bytes."""
+        self._go_on(self._rewound())
         batch, request = self._batch, self._batch.requests[0]
         leaves = jax.tree.leaves(batch.state)
         # Of the first lane, the only one with music.
@@ -226,24 +240,53 @@ class Stream:
     @guest
     def fork(self) -> Stream:
         """Another stream that goes on from here, by itself."""
-        request = self._batch.requests[0]
-        batch = Batch(self._decoder, [request], self._batch.state, [self.index])
-        return Stream(self._decoder, batch, self._sounding, self._tempo_map)
+        self._go_on(self._rewound())
+        return Stream(self._decoder, copy(self._batch), self._sounding, self._tempo_map)
 
     __copy__ = fork
 
     @guest
     def _chords(self, n: int) -> np.ndarray:
         """The next chords: uint64, shape (n, 4)."""
-        chords = []
-        while n:
-            now = min(n, self._decoder.block)
-            index = self.index
-            written = self._batch.advance(now)
-            check_tokens(written.tokens[:, 0], index, "")
-            chords.append(as_chords(written.bits)[:, 0])
-            n -= now
+        before = copy(self._batch), self._start, self._ahead, self._n_ahead
+        try:
+            chords = []
+            while n:
+                if not len(self._ahead.tokens):
+                    self._write_ahead(n)
+                written = Written(*(a[:n] for a in self._ahead))
+                check_tokens(written.tokens[:, 0], self.index, "")
+                chords.append(as_chords(written.bits)[:, 0])
+                self._ahead = Written(*(a[n:] for a in self._ahead))
+                n -= len(written.tokens)
+        except BaseException:
+            self._batch, self._start, self._ahead, self._n_ahead = before
+            raise
         return np.concatenate(chords)
+
+    def _write_ahead(self, n: int) -> None:
+        """Write the next frames, at least one and no more than a block."""
+        self._start = copy(self._batch)
+        self._ahead = self._batch.advance(min(max(n, self._n_ahead), self._decoder.block))
+        # A window is read for each frame of a Bi-LSTM: nothing is saved by writing several.
+        if self._decoder.config.is_causal:
+            self._n_ahead = min(2 * self._n_ahead, AHEAD)
+
+    def _rewound(self) -> Batch:
+        """The batch as it is where nothing is written ahead: the same frames, written again."""
+        n_ahead = len(self._ahead.tokens)
+        if not n_ahead:
+            return self._batch
+        batch = copy(self._start)
+        n = self.index - int(batch.position[0])
+        if n:
+            batch.advance(n)
+        return batch
+
+    def _go_on(self, batch: Batch) -> None:
+        """Go on from a batch that stands at the next frame."""
+        self._ahead = Written(*(a[:0] for a in self._ahead))
+        self._batch, self._n_ahead = batch, 1
 
 
 def begin_stream(
