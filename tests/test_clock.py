@@ -29,7 +29,7 @@ from pianolstm.chords import as_chords, as_words, held_on
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
 from pianolstm.vocabulary import Corpus, padded_vocabulary, runs
-from tiny_networks import agrees, chord
+from tiny_networks import agrees, chord, notes_by_hand, with_notes_of
 
 PITCHES = (60, 61, 62, 127)  # nothing can follow the last
 KNOWN = np.array(
@@ -65,11 +65,7 @@ def make(arch="lstm", recall=False):
     params["holds"]["write"] = rng.normal(0, 1, params["holds"]["write"].shape).astype("f4")
     for name in ("lasted", "metre_next"):
         params[name] = rng.normal(0, 1, params[name].shape).astype("f4")
-    others = np.ones(129, bool)
-    others[[*PITCHES, 128]] = False
-    write = params["speller"]["write"]
-    params["speller"]["write"] = {**write, "bias": jnp.where(others, NEVER, write["bias"])}
-    return config, params
+    return config, with_notes_of(params, PITCHES)
 
 
 def frames_after(past):
@@ -175,7 +171,7 @@ def plain_log_p(config, params, past, frame):
     # Each chord begins where those before it have ended: four quarter notes are 48 positions.
     ends = [4 * (sum(lengths[: i + 1]) % 12) for i in range(len(lengths))]
     timing = np.array([[(0, 0), *zip(lengths, ends, strict=True)]], np.int32)
-    h, _ = network.read(ids, bits, network.initial_carry(1), None, timing[:, :-1])
+    (h, heard), _ = network.read(ids, bits, network.initial_carry(1), None, timing[:, :-1])
     age = lengths[-1]
     ends = 1.0
     if age:
@@ -183,8 +179,8 @@ def plain_log_p(config, params, past, frame):
         if np.array_equal(frame, held_on(past[-1])):
             return np.log1p(-ends)
     features = network.predict(h[:, -1:], timing[:, -1:])
-    features = np.asarray(features, np.float64)[0, 0]
-    return np.log(ends) + np.log(chords_by_hand(network, params, features, past)[frame.tobytes()])
+    hidden = np.asarray(features, np.float64)[0, 0], np.asarray(heard, np.float64)[0, -1]
+    return np.log(ends) + np.log(chords_by_hand(network, params, hidden, past)[frame.tobytes()])
 
 
 def row_of(c):
@@ -192,10 +188,10 @@ def row_of(c):
     return row[0] if len(row) else 256
 
 
-def chords_by_hand(network, params, features, past):
+def chords_by_hand(network, params, hidden, past):
     """Probability of each chord that may begin: by its row, or by notes that are not held on."""
     table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
-    logits = np.asarray(table, np.float64) @ features + np.asarray(bias, np.float64)
+    logits = np.asarray(table, np.float64) @ hidden[0] + np.asarray(bias, np.float64)
     before = reference.chord_of_bits(past[-1])[0] if past else frozenset()
     for i, c in enumerate(KNOWN):
         is_held = past and np.array_equal(c, held_on(past[-1]))
@@ -208,38 +204,10 @@ def chords_by_hand(network, params, features, past):
         if past and np.array_equal(c, held_on(past[-1])):
             continue
         by_row = p[row_of(c)] if row_of(c) < 256 else 0
-        found[c.tobytes()] = by_row + p[-1] * np.exp(notes(params, features, past, c))
+        by_notes = notes_by_hand(params, hidden, past, c, PITCHES, barred=bool(past))
+        found[c.tobytes()] = by_row + p[-1] * np.exp(by_notes)
     assert sum(found.values()) == pytest.approx(1, abs=1e-6)
     return found
-
-
-def notes(params, features, past, c):
-    """Nats of the notes of a chord: a loop over them."""
-    speller = jax.tree.map(lambda a: np.asarray(a, np.float64), params["speller"])
-    before = reference.chord_of_bits(past[-1])[0] if past else None
-    sounding, struck = reference.chord_of_bits(c)
-    hidden = features @ speller["read"]["kernel"] + speller["read"]["bias"]
-    hidden = hidden + sum(speller["before"][p] for p in before or ())
-    total, last, so_far = 0.0, -1, []
-    for symbol in [*sorted(sounding), 128]:
-        active = np.maximum(hidden, 0)
-        logits = active @ speller["write"]["kernel"] + speller["write"]["bias"]
-        logits = {s: logits[s] for s in [*PITCHES, 128] if s > last}
-        if past and so_far == [(p, False) for p in sorted(before)]:
-            del logits[128]
-        total += logits[symbol] - np.log(sum(np.exp(list(logits.values()))))
-        rest = sorted(before - {symbol}) if before else []
-        is_forced = symbol == 127 and so_far == [(p, False) for p in rest]
-        if symbol in (before or ()) and is_forced and symbol not in struck:
-            return -np.inf
-        if symbol in (before or ()) and not is_forced:
-            again = active @ speller["again"]["kernel"] + speller["again"]["bias"]
-            total -= np.log1p(np.exp(-(1 if symbol in struck else -1) * again[symbol]))
-        if symbol < 128:
-            hidden = hidden + speller["spelled"][symbol + 128 * (symbol in struck)]
-        so_far.append((symbol, symbol in struck))
-        last = symbol
-    return total
 
 
 def decoder_of(arch="lstm", recall=False, usual_hold=999, **changes):

@@ -21,8 +21,10 @@ from pianolstm._decoding.notes import (
 from pianolstm._decoding.stepping import LANES
 from pianolstm._model import note_decoder as spelling
 from pianolstm._model.inputs import LAST, SKIPPED, spelled
-from pianolstm._model.networks import NetworkConfig, bind, unpack_words
-from pianolstm._model.note_decoder import NEVER, Speller
+from pianolstm._model.networks import NetworkConfig, bind
+from pianolstm._model.note_decoder import NEVER, NoteDecoder
+from pianolstm._model.pitch_lstm import Range
+from pianolstm._model.planes import unpack_words
 from pianolstm.chords import as_chords, as_words
 from pianolstm.constraints import Requirements, limits_of, satisfies
 from pianolstm.vocabulary import padded_vocabulary
@@ -36,6 +38,7 @@ from tiny_networks import (
     frames_after,
     log_p,
     make,
+    notes_by_hand,
 )
 
 
@@ -57,8 +60,8 @@ def test_both_routes_by_hand():
     table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
     table, bias = np.asarray(table, np.float64), np.asarray(bias, np.float64)
     for past in PASTS:
-        features = features_after(network, past)
-        logits = table @ features + bias
+        hidden = hidden_after(network, past)
+        logits = table @ hidden[0] + bias
         held = chord(reference.chord_of_bits(past[-1])[0]) if past else None
         may_hold = held is not None and not (held == KNOWN).all(1).any()
         if not may_hold:
@@ -71,7 +74,7 @@ def test_both_routes_by_hand():
         for frame, mine in zip(frames, found, strict=True):
             row = np.flatnonzero((frame == KNOWN).all(1))
             total = p[row[0]] if len(row) else p[-3] * (may_hold and (frame == held).all())
-            total += p[-1] * np.exp(notes_by_hand(params, features, past, frame))
+            total += p[-1] * np.exp(notes_by_hand(params, hidden, past, frame))
             assert mine == pytest.approx(np.log(total), abs=2e-5)
 
 
@@ -85,46 +88,23 @@ def softmax_after(config, params, past):
     """Logits of all rows in the frame after a past, float64; no chord outside sounds."""
     network = bind(config, params)
     table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
-    logits = np.asarray(table, np.float64) @ features_after(network, past)
+    logits = np.asarray(table, np.float64) @ hidden_after(network, past)[0]
     logits += np.asarray(bias, np.float64)
     logits[[*impossible(past), -3]] = -np.inf
     return logits
 
 
-def features_after(network, past):
-    """What predicts the next frame, float64."""
+def hidden_after(network, past):
+    """What predicts the next frame, and the state of each pitch, float64."""
     n = len(past)
     # Rests after it don't count, and all pasts have one length.
     past = [*past, *[chord()] * (max(map(len, PASTS)) - n)]
     bits = as_words(np.array([chord(), *past]))[None]
     rows = [np.flatnonzero((c == KNOWN).all(1)) for c in past]
     ids = np.array([[-1, *(r[0] if len(r) else 256 for r in rows)]], np.int32)
-    return np.asarray(network(ids, bits, network.initial_carry(1))[0][0, n], np.float64)
-
-
-def notes_by_hand(params, features, past, frame, temperature=1.0, allowed=PITCHES):
-    """Nats of the notes of a frame: a loop over them."""
-    speller = jax.tree.map(lambda a: np.asarray(a, np.float64), params["speller"])
-    before = reference.chord_of_bits(past[-1])[0] if past else frozenset()
-    sounding, struck = reference.chord_of_bits(frame)
-    hidden = features @ speller["read"]["kernel"] + speller["read"]["bias"]
-    hidden = hidden + sum(speller["before"][p] for p in before)
-    total, last = 0.0, -1
-    for symbol in [*sorted(sounding), 128]:
-        active = np.maximum(hidden, 0)
-        logits = active @ speller["write"]["kernel"] + speller["write"]["bias"]
-        logits = {s: logits[s] / temperature for s in [*allowed, 128] if s > last}
-        if symbol not in logits:
-            return -np.inf
-        total += logits[symbol] - np.log(sum(np.exp(list(logits.values()))))
-        if symbol in before:
-            again = active @ speller["again"]["kernel"] + speller["again"]["bias"]
-            sign = 1 if symbol in struck else -1
-            total -= np.log1p(np.exp(-sign * again[symbol] / temperature))
-        if symbol < 128:
-            hidden = hidden + speller["spelled"][symbol + 128 * (symbol in struck)]
-        last = symbol
-    return total
+    (h, heard), _ = network.read(ids, bits, network.initial_carry(1))
+    features = network.predict(h, None)
+    return np.asarray(features[0, n], np.float64), np.asarray(heard[0, n], np.float64)
 
 
 @pytest.mark.parametrize("past", PASTS)
@@ -144,8 +124,8 @@ def test_frames_under_a_temperature_and_a_range(temperature, monkeypatch):
     limits = limits_of(constraints.PitchRange(60, 62), KNOWN, fs=20, grid="seconds", spell=True)
     network = bind(config, params)
     table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
-    features = features_after(network, past)
-    logits = np.asarray(table, np.float64) @ features + np.asarray(bias, np.float64)
+    hidden = hidden_after(network, past)
+    logits = np.asarray(table, np.float64) @ hidden[0] + np.asarray(bias, np.float64)
     logits[impossible(past)] = -np.inf
     rows = [*range(len(KNOWN)), 253]
     other = np.exp(logits[-1]) / np.exp(logits).sum()
@@ -155,7 +135,7 @@ def test_frames_under_a_temperature_and_a_range(temperature, monkeypatch):
     for frame in frames:
         fits = reference.chord_of_bits(frame)[0] <= set(allowed)
         row = np.flatnonzero((frame == KNOWN).all(1))
-        by_notes = notes_by_hand(params, features, past, frame, temperature)
+        by_notes = notes_by_hand(params, hidden, past, frame, temperature=temperature)
         p.append(fits * (other * np.exp(by_notes) + (tempered[row[0]] if len(row) else 0)))
     counts = drawn_after(config, params, past, 100_000, limits, temperature=temperature)
     assert agrees(counts, frames, p) > 1e-3
@@ -175,8 +155,10 @@ def test_notes_at_the_ends_of_the_uniform(number):
         return jnp.where(k % N_NUMBERS == 0, number, 0.5) * jnp.ones((LANES, 1))
 
     out = sample_notes(
-        writer.weights,
-        group.state.features,
+        config.pitches,
+        writer.weights["notes"],
+        group.state.stepped.features,
+        group.state.stepped.heard,
         none[:, :128],
         requirements_of(group.sampling, free)._replace(may_rest=jnp.zeros(LANES, bool)),
         group.sampling,
@@ -363,30 +345,40 @@ def test_symbols_by_hand():
     ]
 
 
+@pytest.mark.parametrize("barred", [False, True])
 @pytest.mark.parametrize("chunk", [4, 1024])
-def test_chunks_do_not_show(chunk, monkeypatch):
+def test_chunks_do_not_show(chunk, barred, monkeypatch):
     """Each frame, and each gradient, as if it stood alone."""
     monkeypatch.setattr(spelling, "CHUNK", chunk)
     rng = np.random.default_rng(1)
-    speller = Speller(6, 8, rngs=nnx.Rngs(params=0))
+    decoder, pitches = NoteDecoder(6, 5, 8, 7, rngs=nnx.Rngs(params=0)), Range(40, 30)
     features = rng.normal(size=(20, 6)).astype(np.float32)
+    heard = rng.normal(size=(20, 30, 5)).astype(np.float32)
     sets = [[rng.choice(128, rng.integers(7), replace=False) for _ in range(2)] for _ in range(20)]
     chords = np.array([chord(*pair) for pair in sets])
     before = as_words(chords[rng.permutation(20)])[:, :4]
     symbols = spelled(chords)
     symbols[[0, 7, 19]] = SKIPPED
-    symbols[12] = 0  # fills a batch: no list, and no harm to others
-    alone = jax.jit(jax.value_and_grad(lambda x, s, b: speller(x[None], s[None], b[None])[0]))
-    singles = [alone(*row) for row in zip(features, symbols, before, strict=True)]
-    log_p, back = jax.vjp(lambda x: speller(x, *map(jnp.asarray, (symbols, before))), features)
-    real = np.arange(20) != 12
-    np.testing.assert_allclose(
-        log_p[real], np.array([float(a) for a, _ in singles])[real], rtol=1e-5
-    )
-    weights = rng.normal(size=20).astype(np.float32) * real
-    expected = weights[:, None] * np.array([b for _, b in singles])
-    np.testing.assert_allclose(back(jnp.asarray(weights))[0], expected, atol=1e-5)
-    assert np.flatnonzero(np.asarray(log_p) == NEVER).tolist() == [0, 7, 19]
+    is_barred = rng.random(20) < 0.5 if barred else None
+    arrays = [features, heard, symbols, before, *([is_barred] if barred else [])]
+
+    def log_p(x, heard, *rest):
+        return decoder(pitches, heard, x, *map(jnp.asarray, rest))
+
+    def one(*row):
+        return log_p(*(a[None] for a in row))[0]
+
+    alone = jax.jit(jax.value_and_grad(one, argnums=(0, 1)))
+    singles = [alone(*row) for row in zip(*arrays, strict=True)]
+    found, back = jax.vjp(lambda x, h: log_p(x, h, *arrays[2:]), features, heard)
+    np.testing.assert_allclose(found, [float(a) for a, _ in singles], rtol=1e-5)
+    weights = rng.normal(size=20).astype(np.float32)
+    for gradient, *expected in zip(
+        back(jnp.asarray(weights)), *(b for _, b in singles), strict=True
+    ):
+        expected = [w * np.asarray(e) for w, e in zip(weights, expected, strict=True)]
+        np.testing.assert_allclose(gradient, expected, atol=2e-5)
+    assert np.flatnonzero(np.asarray(found) == NEVER).tolist() == [0, 7, 19]
 
 
 @given(

@@ -67,11 +67,81 @@ def make(arch="lstm", may_end=False):
     for name in ("chords_in", "chords_out"):
         own = jax.random.normal(jax.random.key(4), params[name]["own"].shape)
         params[name] = {**params[name], "own": own}
-    others = np.ones(129, bool)
-    others[[*PITCHES, 128]] = False
-    write = params["speller"]["write"]
-    params["speller"]["write"] = {**write, "bias": jnp.where(others, NEVER, write["bias"])}
-    return config, params
+    return config, with_notes_of(params, PITCHES)
+
+
+def with_notes_of(params, pitches):
+    """The same for notes of these pitches alone, each with biases of its own."""
+    rng, decoder = np.random.default_rng(9), params["decoder"]
+    silent = np.ones(128, bool)
+    silent[list(pitches)] = False
+    biases = {}
+    for name, zeros in (("first_pitch", np.zeros((128, 3))), ("write_pitch", np.zeros((128, 2)))):
+        bias = rng.normal(0, 0.5, zeros.shape).astype(np.float32)
+        bias[silent, 0] = NEVER
+        biases[name] = bias
+    # Notes come as often as not, and hear one another.
+    wide = {k: 20 * np.asarray(decoder[k]) for k in ("write", "write_first")}
+    return {**params, "decoder": {**decoder, **biases, **wide, "bias": np.zeros(2, np.float32)}}
+
+
+def notes_by_hand(params, hidden, past, frame, pitches=PITCHES, temperature=1.0, barred=False):
+    """Nats of the notes of a frame, by loops over pitches and notes.
+
+    `hidden` has the features and the states of all pitches, float64.
+    """
+    decoder = jax.tree.map(lambda a: np.asarray(a, np.float64), params["decoder"])
+    (features, heard), write = hidden, decoder["write"]
+    before = reference.chord_of_bits(past[-1])[0] if past else frozenset()
+    sounding, struck = reference.chord_of_bits(frame)
+    read, read_first, nothing = (
+        features @ decoder[name]["kernel"] + decoder[name]["bias"]
+        for name in ("read", "read_first", "nothing")
+    )
+
+    def pick(logits, symbol):
+        scaled = {s: x / temperature for s, x in logits.items()}
+        return scaled[symbol] - np.log(sum(np.exp(list(scaled.values()))))
+
+    def log_sigmoid(x):
+        return -np.log1p(np.exp(-x))
+
+    first = {
+        p: np.maximum(heard[p] @ decoder["hear_first"] + read_first, 0) @ decoder["write_first"]
+        + decoder["first_pitch"][p]
+        for p in pitches
+    }
+    options = {p: first[p][1 if p in before else 0] for p in pitches}
+    if not barred:
+        options[128] = nothing[0]
+    changed = [p for p in pitches if (p in sounding) != (p in before) or p in struck]
+    last = min(changed, default=128)
+    total = pick(options, last)
+    if last == 128:
+        return total
+    if last in before:
+        total += log_sigmoid((1 if last in sounding else -1) * first[last][2] / temperature)
+    written = [q for q in sounding if q <= last]
+    while True:
+        logits, passed, agains = {}, 0.0, {}
+        for p in [p for p in pitches if p > last]:
+            x = heard[p] @ decoder["hear"] + decoder["pitch"][p] + read
+            for q in written:
+                for plane in [0, 1] if q in struck else [0]:
+                    x = x + decoder["below"]["interval"][plane, 127 + p - q]
+                    x = x + decoder["below"]["pitch_class"][plane, (p - q) % 12]
+            x = np.maximum(x, 0) @ decoder["hidden"]["kernel"] + decoder["hidden"]["bias"]
+            on, agains[p] = np.maximum(x, 0) @ write + decoder["write_pitch"][p] + decoder["bias"]
+            logits[p] = passed + log_sigmoid(on)
+            passed += log_sigmoid(-on)
+        logits[128] = passed
+        last = min((p for p in sounding if p > last), default=128)
+        total += pick(logits, last)
+        if last == 128:
+            return total
+        if last in before:
+            total += log_sigmoid((1 if last in struck else -1) * agains[last] / temperature)
+        written.append(last)
 
 
 def log_p(config, params, pieces):

@@ -52,6 +52,9 @@ from pianolstm.tokens import ChordTokenizer, Pieces, TokenCorpus, as_corpus
 from pianolstm.vocabulary import Clock, Corpus
 from pianolstm.windows import split_pieces
 
+MAX_TOKENS = 253
+"""Chords of the vocabulary by default of a network that spells: the rows of its smallest softmax."""
+
 TRANSPOSITION = 6
 """Semitones that ``augment="auto"`` moves pieces by, up or down: to all keys."""
 
@@ -70,7 +73,8 @@ class SequenceGenerator(BaseEstimator):
         before two.
     tokenizer : ChordTokenizer or FrozenEstimator, default=None
         A clone is fitted on the training pieces; a ``FrozenEstimator`` around a fitted tokenizer
-        is used as it is. None is ``ChordTokenizer()``.
+        is used as it is. None is ``ChordTokenizer(max_tokens=253)``, and with
+        ``spell=False`` one without a limit.
     window_size : int, default=200
         Steps that training looks back, see `clock`; even for the hybrids, which pool by 2.
     units : int, default=256
@@ -784,7 +788,7 @@ class SequenceGenerator(BaseEstimator):
             tokenizer: Any = None
             if header["tokenizer_is_frozen"]:
                 tokenizer = FrozenEstimator(model.tokenizer)
-            elif header["tokenizer"] != ChordTokenizer().get_params():
+            elif header["tokenizer"] != _default_tokenizer(model.config.spell).get_params():
                 tokenizer = clone(model.tokenizer)
             # Files from before there was another clock have none.
             settings = {"clock": model.config.clock, **header["settings"]}
@@ -865,7 +869,9 @@ class SequenceGenerator(BaseEstimator):
             tokenizer = copy.copy(self.tokenizer.estimator)  # whatever its owner does with it
             _check_grid(train, tokenizer.fs_, tokenizer.grid_, "the tokenizer was fitted on")
         else:
-            base = ChordTokenizer() if self.tokenizer is None else self.tokenizer
+            base = self.tokenizer
+            if base is None:
+                base = _default_tokenizer(bool(self.spell))
             tokenizer = ChordTokenizer(**base.get_params()).fit(train)
         return Model.untrained(self._config(), tokenizer, train, seed)
 
@@ -1042,7 +1048,7 @@ class SequenceGenerator(BaseEstimator):
     def _config(self) -> networks.NetworkConfig:
         """The network that the parameters ask for, without its vocabulary."""
         given = self._given()
-        names = networks.NetworkConfig.__dataclass_fields__.keys() - {"n_rows", "beat"}
+        names = networks.NetworkConfig.__dataclass_fields__.keys() - {"n_rows", "beat", "pitches"}
         settings: Any = {name: getattr(given, name) for name in names}
         return networks.NetworkConfig(n_rows=0, **settings)
 
@@ -1183,3 +1189,7 @@ def _not_empty(corpus: TokenCorpus, name: str = "X") -> TokenCorpus:
         if len(tokens) == 0:
             raise InvalidInputError(f"{name}[{i}] has no frames; leave it out.")
     return corpus
+
+
+def _default_tokenizer(spell: bool) -> ChordTokenizer:
+    return ChordTokenizer(max_tokens=MAX_TOKENS if spell else None)

@@ -22,10 +22,11 @@ from pianolstm._model import networks
 from pianolstm._model.durations import initial_bias
 from pianolstm._model.files import Arrays, Header, fill_leaves, named_leaves, with_nan, without_nan
 from pianolstm._model.networks import NetworkConfig, Params, Tree
+from pianolstm._model.pitch_lstm import Range
 from pianolstm._model.recall import Recall
 from pianolstm.checks import plain_params
 from pianolstm.exceptions import ModelFileError
-from pianolstm.rolls import Grid
+from pianolstm.rolls import N_PITCHES, Grid
 from pianolstm.tempo import TempoMap
 from pianolstm.tokens import ChordTokenizer, TokenCorpus
 from pianolstm.vocabulary import (
@@ -134,7 +135,8 @@ class Model:
         Parameters
         ----------
         config : NetworkConfig
-            Its `n_rows` follow from the tokenizer, its `beat` from the grid.
+            Its `n_rows` follow from the tokenizer, its `beat` from the grid, its `pitches` from the
+            pieces.
         tokenizer : ChordTokenizer
             Fitted.
         train : TokenCorpus
@@ -142,7 +144,8 @@ class Model:
         """
         corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.known(train), config.clock)
         beat = beat_of(train.fs, train.grid, config.clock)
-        config = replace(config, n_rows=n_rows(tokenizer.n_tokens_), beat=beat)
+        pitches = Range.around(corpus.chords)
+        config = replace(config, n_rows=n_rows(tokenizer.n_tokens_), beat=beat, pitches=pitches)
         tempi = [int(m.microseconds[0]) for m in train.tempo_maps if m is not None]
         return cls(
             config=config,
@@ -196,7 +199,8 @@ class Model:
         tokenizer = copy.copy(self.tokenizer).partial_fit(pieces)
         n_old, n_new = self.tokenizer.n_tokens_, tokenizer.n_tokens_
         rows_before, rows = n_rows(n_old), n_rows(n_new)
-        model = replace(self, tokenizer=tokenizer)
+        pitches = Range.around(pieces.chords, self.config.pitches)
+        model = replace(self, tokenizer=tokenizer, config=replace(self.config, pitches=pitches))
         longest_hold = max(self.longest_hold, model.corpus(pieces).longest_hold())
         model = replace(model, longest_hold=longest_hold)
         if n_new == n_old:
@@ -225,7 +229,7 @@ class Model:
             average=grown(old.average, rarest),
             opt_state=grown(old.opt_state, 0.0),
         )
-        config = replace(self.config, n_rows=rows)
+        config = replace(model.config, n_rows=rows)
         return replace(model, config=config, state=state)._with_params_of(state)
 
     def with_counts_of(self, pieces: TokenCorpus) -> Model:
@@ -308,6 +312,7 @@ class Model:
             network = header.get("network") or header["settings"]
             # Those from before there was another clock count frames.
             network = {"clock": "frames", "beat": 0.0, **network}
+            network["pitches"] = Range(**network.get("pitches", {"lowest": 0, "n_pitches": N_PITCHES}))
             fields = NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
             config = NetworkConfig(
                 n_rows=n_rows(len(arrays["vocabulary"])), **{k: network[k] for k in fields}

@@ -31,7 +31,7 @@ from pianolstm.writing import (
     tempo_after,
 )
 
-STATE_VERSION = "6"
+STATE_VERSION = "7"
 
 AHEAD = 8
 """Frames that a stream writes at once at the most, while nobody changes its settings."""

@@ -25,7 +25,7 @@ from pianolstm._decoding.state import (
     initial_state,
     repeat_lanes,
 )
-from pianolstm._decoding.stepping import FEW, LANES, rounds_alike, step_weights
+from pianolstm._decoding.stepping import FEW, LANES, Stepped, rounds_alike, step_weights
 from pianolstm._jax.host import guest
 from pianolstm._jax.programs import hold
 from pianolstm._model.durations import N_CLASSES
@@ -151,17 +151,21 @@ class Decoder:
         self._few = FEW if rounds_alike(config, self.weights) else LANES
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
         self.start = self._started()
-        start = self.start.carry, self.start.features, self.start.holds
-        self.weights["begin"] = jax.device_put(start)
+        self.weights["begin"] = jax.device_put((self.start.carry, self.start.stepped))
 
     def _started(self) -> State:
         """The state that has read the start of a piece, by the program that reads all frames."""
         is_timed = self.config.clock == "changes"
         width = self.config.units if is_timed else self.config.embedding
-        features = np.zeros((1, width), np.float32)
-        holds = np.zeros((1, N_CLASSES), np.float32) if is_timed else None
-        zeros = initial_state(self.config, self.weights["begin"], features, holds)
-        self.weights["begin"] = zeros.carry, zeros.features, zeros.holds
+        _, state, _, _ = self.config.pitch_widths
+        heard = np.zeros((1, self.config.pitches.n_pitches, state), np.float32)
+        stepped = Stepped(
+            np.zeros((1, width), np.float32),
+            np.zeros((1, N_CLASSES), np.float32) if is_timed else None,
+            heard if self.config.spell else None,
+        )
+        zeros = initial_state(self.config, self.weights["begin"], stepped)
+        self.weights["begin"] = zeros.carry, zeros.stepped
         sign = np.full(1, START, np.int32)
         start = Forced(
             np.ones(1, bool), sign, np.zeros((1, 8), np.uint32), np.full(1, -1, np.int32)
@@ -171,7 +175,7 @@ class Decoder:
         batch = Batch(self, [request], zeros)
         batch.advance(1)
         state = jax.tree.map(lambda a: np.asarray(a)[:1], batch.state)
-        return initial_state(self.config, state.carry, state.features, state.holds)
+        return initial_state(self.config, state.carry, state.stepped)
 
     def n_lanes(self, n_pieces: int) -> int:
         """Lanes in which so many pieces are written."""

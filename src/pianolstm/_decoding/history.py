@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pianolstm._model.networks import NetworkConfig, begins_chord
+from pianolstm._model.networks import NetworkConfig
+from pianolstm._model.planes import begins_chord
 from pianolstm._model.recall import LENGTHS, MEMORY
 
 Data: TypeAlias = Any

@@ -13,7 +13,8 @@ from pianolstm._decoding.chords import held_on
 from pianolstm._decoding.notes import requirements_of
 from pianolstm._decoding.random_numbers import row_at
 from pianolstm._decoding.state import Context, ForcedFrames, Vocabulary
-from pianolstm._model.networks import NetworkConfig, unpack_words
+from pianolstm._model.networks import NetworkConfig
+from pianolstm._model.planes import unpack_words
 from pianolstm.constraints import has_and_lacks, satisfies
 from pianolstm.rolls import N_PITCHES
 from pianolstm.vocabulary import HOLD

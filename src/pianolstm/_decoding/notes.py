@@ -8,7 +8,6 @@ Lanes first, as in `pianolstm._decoding.state`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -19,7 +18,9 @@ from pianolstm._decoding.random_numbers import row_at
 from pianolstm._decoding.state import ForcedFrames, SamplingParameters
 from pianolstm._decoding.stepping import StepWeights
 from pianolstm._model.lstm import affine
-from pianolstm._model.networks import unpack_words
+from pianolstm._model.note_decoder import before_notes, first_logits, note_logits
+from pianolstm._model.pitch_lstm import Range
+from pianolstm._model.planes import unpack_words
 from pianolstm.constraints import Requirements
 from pianolstm.rolls import N_PITCHES
 
@@ -59,12 +60,12 @@ def requirements_of(sampling: SamplingParameters, forced: ForcedFrames) -> Requi
 class Spelling(NamedTuple):
     """Chords note by note."""
 
-    n: Array  # int32 (): notes so far, of the lanes that are open
+    n: Array  # int32 (): draws so far
     is_open: Array  # bool (lanes,): whether there is more to come
     is_stuck: Array  # bool (lanes,): whether none was allowed to
     planes: Array  # bool (lanes, 256): the notes
-    last: Array  # int32 (lanes,): the last pitch, -1 for none
-    hidden: Array  # (lanes, units): what predicts the next one, before the ReLU
+    last: Array  # int32 (lanes,): the last pitch that was drawn
+    hidden: Array  # (lanes, n_pitches, hidden): what predicts each pitch, before the ReLU
     nats: Array
     """(2, lanes): log-likelihood as the network has it, temperature 1, all allowed; and of all that
     was allowed, note by note, at the lane's temperature."""
@@ -73,19 +74,20 @@ class Spelling(NamedTuple):
 class _Given(NamedTuple):
     """What all notes of a chord have in common."""
 
+    pitches: Range
     weights: StepWeights
     before: Array  # bool (lanes, 128): what sounded in the frame before
     requirements: Requirements
     sampling: SamplingParameters
     is_forced: Array  # bool (lanes,): where the chord is given
-    is_next: Array  # bool (lanes, 129): its pitches and its end
-    facts: Array  # int32 (lanes, 129): of a pitch, in one number, so that one look finds all
-    barred: Array | None  # bool (lanes,): where what sounded, held on, is no chord that may come
+    planes: Array  # bool (lanes, 256): that chord
 
 
 def sample_notes(
+    pitches: Range,
     weights: StepWeights,
     features: Array,  # (lanes, embedding)
+    heard: Array,  # (lanes, n_pitches, state)
     before: Array,  # bool (lanes, 128): what sounded in the frame before
     requirements: Requirements,
     sampling: SamplingParameters,
@@ -96,52 +98,174 @@ def sample_notes(
 ) -> Spelling:
     """Draw a chord in each open lane, of notes that keep what is asked; or weigh a given one.
 
-    Temperature, top_k and top_p hold for each note. Of `u` numbers from 0 to 129 · `N_NUMBERS` are
-    asked for. Where it is `barred`, what sounded before, held on, is no chord that may come.
+    Temperature, top_k and top_p hold for each draw: of what changes first, and of each note above
+    it. Of `u` numbers from 0 to 130 · `N_NUMBERS` are asked for. Where it is `barred`, what sounded
+    before, held on, is no chord that may come.
     """
-    is_forced, planes = forced
-    n_lanes = len(is_open)
-    kernel, bias = weights["speller"]["read"]
-    start = Spelling(
-        jnp.int32(0),
-        is_open,
-        jnp.zeros(n_lanes, bool),
-        jnp.zeros((n_lanes, 2 * N_PITCHES), bool),
-        jnp.full(n_lanes, -1),
-        affine((kernel, bias), features)
-        + before.astype(jnp.float32) @ weights["speller"]["before"],
-        jnp.zeros((2, n_lanes)),
-    )
-    is_next = _with_end(planes[:, :N_PITCHES], True)
-    asked = planes[:, N_PITCHES:], before, requirements.struck, requirements.unstruck
-    facts = reduce(jnp.add, (a.astype(jnp.int32) << i for i, a in enumerate(asked)))
-    facts = _with_end(facts, 0)
-    given = _Given(weights, before, requirements, sampling, is_forced, is_next, facts, barred)
+    # What the network does not hear it does not write, unless it must.
+    heard_ones = pitches.within(jnp.ones((1, pitches.n_pitches)), 0) > 0
+    allowed = requirements.allowed & (heard_ones | requirements.required)
+    requirements = requirements._replace(allowed=allowed)
+    given = _Given(pitches, weights, before, requirements, sampling, *forced)
     return lax.while_loop(
-        lambda so_far: jnp.any(so_far.is_open), lambda so_far: _note(given, u, so_far), start
+        lambda so_far: jnp.any(so_far.is_open),
+        lambda so_far: _note(given, u, so_far),
+        _first(given, u, features, heard, is_open, barred),
     )
+
+
+def _first(
+    given: _Given,
+    u: Uniform,
+    features: Array,  # (lanes, embedding)
+    heard: Array,  # (lanes, n_pitches, state)
+    is_open: Array,  # bool (lanes,)
+    barred: Array | None,  # bool (lanes,)
+) -> Spelling:
+    """What changes first, or that nothing does; with all that sounds on below it."""
+    weights, before = given.weights, given.before
+    read = affine(weights["read_first"], features)
+    begins, changes, again = first_logits(given.pitches, weights["weights"], heard, read)
+    nothing = affine(weights["nothing"], features)[:, :1]
+    logits = jnp.concatenate([jnp.where(before, changes, begins), nothing], axis=1)
+    is_possible = jnp.ones_like(logits, bool)
+    if barred is not None:
+        is_possible = _with_end(is_possible[:, :-1], True) & ~(_is_end() & barred[:, None])
+    ok, may_end, may_strike = _may_change(given)
+    u_note, u_again = u(jnp.arange(N_NUMBERS)).T
+    drawn = _draw(given, logits, (is_possible, is_possible & ok), u_note)
+    sounds, struck = given.planes[:, :N_PITCHES], given.planes[:, N_PITCHES:] & before
+    symbols = jnp.arange(N_PITCHES + 1)
+    changed = _with_end((sounds != before) | (struck & sounds), True)
+    forced = jnp.min(jnp.where(changed, symbols[None], N_PITCHES), axis=1)
+    symbol = jnp.where(given.is_forced, forced, drawn.symbol)
+    log_p = row_at(logits, symbol) - drawn.top - drawn.log_sum
+    is_stuck = ~given.is_forced & drawn.is_stuck
+    is_change = (symbol < N_PITCHES) & ~is_stuck
+    # One that sounds ends, or is struck again.
+    pitch = jnp.minimum(symbol, N_PITCHES - 1)
+    sounded = row_at(before, pitch) & is_change
+    must, must_not = ~row_at(may_end, pitch), ~row_at(may_strike, pitch)
+    was_struck = row_at(given.planes, pitch + N_PITCHES)
+    is_struck, log_again, log_asked = _strike(
+        given, row_at(again, pitch), (sounded, must, must_not, was_struck), u_again
+    )
+    is_on = is_change & (~sounded | is_struck)
+    new = (symbols[None, :-1] == pitch[:, None]) & is_on[:, None]
+    on = (before & (symbols[None, :-1] < symbol[:, None])) | new
+    planes = jnp.concatenate([on, new & sounded[:, None]], axis=1)
+    hidden = before_notes(weights["weights"], heard, affine(weights["read"], features))
+    start = Spelling(
+        jnp.int32(1),
+        is_open & is_change,
+        is_open & is_stuck,
+        planes,
+        symbol,
+        hidden,
+        jnp.where(is_open, jnp.stack([log_p + log_again, drawn.log_allowed + log_asked]), 0),
+    )
+    return _with_all_below(given, start)
+
+
+def _with_all_below(given: _Given, start: Spelling) -> Spelling:
+    """With what the notes so far tell of the pitches above them, note by note."""
+    number = jnp.arange(N_PITCHES)[None]
+
+    def lowest(left: Array) -> Array:  # bool (lanes, 128) -> int32 (lanes,)
+        return jnp.min(jnp.where(left, number, N_PITCHES), axis=1)
+
+    def add(loop: tuple[Array, Array]) -> tuple[Array, Array]:
+        left, hidden = loop
+        pitch = lowest(left)
+        is_struck = row_at(start.planes, N_PITCHES + jnp.minimum(pitch, N_PITCHES - 1))
+        is_one = pitch < N_PITCHES
+        return left & (number != pitch[:, None]), _heard_below(
+            given, hidden, pitch, is_struck, is_one
+        )
+
+    left = start.planes[:, :N_PITCHES] & start.is_open[:, None]
+    _, hidden = lax.while_loop(lambda loop: jnp.any(loop[0]), add, (left, start.hidden))
+    return start._replace(hidden=hidden)
+
+
+def _heard_below(
+    given: _Given,
+    hidden: Array,  # (lanes, n_pitches, hidden)
+    pitch: Array,  # int32 (lanes,)
+    is_struck: Array,  # bool (lanes,): whether it is struck again
+    is_one: Array,  # bool (lanes,): whether there is a note
+) -> Array:  # (lanes, n_pitches, hidden)
+    """With what a note tells of the pitches above it."""
+    n = given.pitches.n_pitches
+    table = given.weights["weights"].below
+    place = pitch - given.pitches.lowest
+    is_one &= (place >= 0) & (place < n)
+    place = jnp.clip(place, 0, n - 1)
+
+    def of_lane(place: Array) -> Array:  # int32 () -> (2, n_pitches, hidden)
+        return lax.dynamic_slice_in_dim(table, n - 1 - place, n, axis=1)
+
+    vectors = jax.vmap(of_lane)(place)
+    vectors = vectors[:, 0] + jnp.where(is_struck[:, None, None], vectors[:, 1], 0)
+    is_above = (jnp.arange(n)[None] > place[:, None]) & is_one[:, None]
+    return hidden + jnp.where(is_above[..., None], vectors, 0)
+
+
+def _may_change(
+    given: _Given,
+) -> tuple[Array, Array, Array]:  # bool (lanes, 129), bool (lanes, 128), bool (lanes, 128)
+    """What may be the first change, and that nothing changes; what may end, and be struck again."""
+    before, asked = given.before, given.requirements
+    may_end = ~asked.required & ~asked.struck
+    may_strike = asked.allowed & ~asked.unstruck
+    may_stay = jnp.where(before, asked.allowed & ~asked.struck, ~asked.required)
+    # All below it stay as they are; what is asked above it needs room.
+    n_wrong, n_sounding, n_asked = (
+        jnp.pad(jnp.cumsum(a, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+        for a in (~may_stay, before, asked.required)
+    )
+    n_notes = n_sounding[:, :-1] + n_asked[:, -1:] - n_asked[:, 1:]
+    most = asked.max_notes[:, None]
+    may_strike &= n_notes < most
+    may_begin = asked.allowed & (n_notes < most)
+    ok = jnp.where(before, may_strike | (may_end & (n_notes <= most)), may_begin)
+    n_before = n_sounding[:, -1]
+    may_rest = (n_before > 0) | asked.may_rest
+    keeps = (n_before <= asked.max_notes) & may_rest
+    return (n_wrong == 0) & jnp.concatenate([ok, keeps[:, None]], axis=1), may_end, may_strike
+
+
+def _is_end() -> Array:  # bool (1, 129)
+    return (jnp.arange(N_PITCHES + 1) == N_PITCHES)[None]
 
 
 def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
     """One note more, or the end, in each lane that is open."""
-    kernel, bias = given.weights["speller"]["write"]
-    written = affine((kernel, bias), jax.nn.relu(so_far.hidden))
-    may_come = _may_come(given, so_far)
-    u_note, u_again = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS)).T
-    drawn = _draw(given, written[:, : N_PITCHES + 1], may_come, u_note)
+    on, again = note_logits(given.pitches, given.weights["weights"], so_far.hidden)
     symbols = jnp.arange(N_PITCHES + 1)
-    forced = jnp.min(jnp.where(given.is_next & may_come.above, symbols[None], N_PITCHES), axis=1)
+    above = symbols[None] > so_far.last[:, None]
+    # The next note is the first pitch that sounds: none before it does.
+    is_off = jnp.where(above[:, :-1], jax.nn.log_sigmoid(-on), 0)
+    passed = jnp.pad(jnp.cumsum(is_off, axis=1), ((0, 0), (1, 0)))
+    logits = passed + _with_end(jax.nn.log_sigmoid(on), 0)
+    u_note, u_again = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS)).T
+    may_come = above, above & _allowed(given.requirements, so_far)
+    drawn = _draw(given, logits, may_come, u_note)
+    is_next = _with_end(given.planes[:, :N_PITCHES], True) & above
+    forced = jnp.min(jnp.where(is_next, symbols[None], N_PITCHES), axis=1)
     symbol = jnp.where(given.is_forced, forced, drawn.symbol)
-    log_p = row_at(written, symbol) - drawn.top - drawn.log_sum
+    log_p = row_at(logits, symbol) - drawn.top - drawn.log_sum
     is_stuck = ~given.is_forced & drawn.is_stuck
     is_note = (symbol < N_PITCHES) & ~is_stuck
-    again = row_at(written, symbol + N_PITCHES + 1)
-    is_all = may_come.is_all & (symbol == N_PITCHES - 1)
-    is_struck, log_again, log_asked = _strike(given, again, symbol, is_note, is_all, u_again)
+    pitch = jnp.minimum(symbol, N_PITCHES - 1)
+    facts = given.before, given.requirements.struck, given.requirements.unstruck
+    sounded, must, must_not = (row_at(a, pitch) & is_note for a in facts)
+    was_struck = row_at(given.planes, pitch + N_PITCHES)
+    is_struck, log_again, log_asked = _strike(
+        given, row_at(again, pitch), (sounded, must, must_not, was_struck), u_again
+    )
     goes_on = so_far.is_open & is_note
-    new = (symbols[None, :-1] == symbol[:, None]) & goes_on[:, None]
-    number = symbol % N_PITCHES + jnp.where(is_struck, N_PITCHES, 0)
-    vector = given.weights["speller"]["spelled"][number]
+    new = (symbols[None, :-1] == pitch[:, None]) & goes_on[:, None]
     nats = jnp.stack([log_p + log_again, drawn.log_allowed + log_asked])
     return Spelling(
         so_far.n + 1,
@@ -149,31 +273,9 @@ def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
         so_far.is_stuck | (so_far.is_open & is_stuck),
         so_far.planes | jnp.concatenate([new, new & is_struck[:, None]], axis=1),
         jnp.where(goes_on, symbol, so_far.last),
-        so_far.hidden + jnp.where(goes_on[:, None], vector, 0),
+        _heard_below(given, so_far.hidden, symbol, is_struck, goes_on),
         so_far.nats + jnp.where(so_far.is_open, nats, 0),
     )
-
-
-class _MayCome(NamedTuple):
-    """What may come next."""
-
-    above: Array  # bool (lanes, 129): pitches above the last one, and the end
-    ok: Array  # bool (lanes, 129): those that are allowed
-    is_all: Array  # bool (lanes,): with the highest pitch there would be all that sounded before
-
-
-def _may_come(given: _Given, so_far: Spelling) -> _MayCome:
-    symbols = jnp.arange(N_PITCHES + 1)[None]
-    above = symbols > so_far.last[:, None]
-    is_all = jnp.zeros(len(so_far.last), bool)
-    if given.barred is not None:
-        same = so_far.planes == jnp.pad(given.before, ((0, 0), (0, N_PITCHES)))
-        is_held = given.barred & jnp.all(same, axis=1)
-        above &= ~((symbols == N_PITCHES) & is_held[:, None])
-        # After the highest pitch that there is nothing could follow.
-        is_highest = jnp.arange(2 * N_PITCHES)[None] == N_PITCHES - 1
-        is_all = given.barred & jnp.all(same | is_highest, axis=1)
-    return _MayCome(above, above & _allowed(given.requirements, so_far), is_all)
 
 
 class _DrawnNote(NamedTuple):
@@ -189,11 +291,11 @@ class _DrawnNote(NamedTuple):
 def _draw(
     given: _Given,
     logits: Array,  # (lanes, 129)
-    may_come: _MayCome,
+    may_come: tuple[Array, Array],  # bool (lanes, 129): what is possible, what is allowed of it
     u: Array,  # (lanes,)
 ) -> _DrawnNote:
     """A symbol by the inverse of the running sum, as far as top-k and top-p keep it."""
-    above, ok, _ = may_come
+    above, ok = may_come
     sampling, n_lanes = given.sampling, len(u)
     sharpness = sharpness_of(sampling)
     is_cut = (sampling.top_k <= N_PITCHES) | (sampling.top_p < 1)
@@ -214,8 +316,8 @@ def _draw(
 
     kept = lax.cond(jnp.any(is_cut), cut, lambda: p)
     # All running sums by one product; what is added of weight 0 changes none.
-    speller, exact = given.weights["speller"], lax.Precision.HIGHEST
-    sums = jnp.matmul(jnp.concatenate([odds, kept]), speller["sums"], precision=exact)
+    exact = lax.Precision.HIGHEST
+    sums = jnp.matmul(jnp.concatenate([odds, kept]), given.weights["sums"], precision=exact)
     *sums, running = sums[:, : N_PITCHES + 1].reshape(4, n_lanes, -1)
     plain, sharp, total = jnp.log(jnp.stack([x[:, -1] for x in sums]))
     drawn = jnp.sum(running <= (u * running[:, -1])[:, None], axis=1)
@@ -229,25 +331,22 @@ def _draw(
 def _strike(
     given: _Given,
     again: Array,  # (lanes,): logit of striking again
-    symbol: Array,  # int32 (lanes,)
-    is_note: Array,  # bool (lanes,)
-    is_all: Array,  # bool (lanes,): unless it is struck, the chord would be that before, held on
+    facts: tuple[Array, Array, Array, Array],
     u: Array,  # (lanes,)
 ) -> tuple[Array, Array, Array]:  # bool (lanes,), (lanes,), (lanes,)
-    """Whether a note that sounded is struck again; nats of that, and of what is asked of it."""
+    """Whether a note that sounded is struck again; nats of that, and of what is asked of it.
+
+    The facts are bool (lanes,): whether it sounded, must be, must not be, and is in a given chord.
+    """
     sampling, sharpness = given.sampling, sharpness_of(given.sampling)[:, 0]
-    fact = row_at(given.facts, symbol)
-    is_forced_strike, sounded, must, must_not = ((fact >> i) & 1 > 0 for i in range(4))
+    sounded, must, must_not, was_struck = facts
     p_again = jax.nn.sigmoid(again * sharpness)
     is_sure = (sampling.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= sampling.top_p)
     is_struck = u < jnp.where(is_sure, jnp.round(p_again), p_again)
-    is_struck = ((is_struck | must | is_all) & ~must_not & sounded & ~given.is_forced) | (
-        is_forced_strike & given.is_forced
-    )
-    can = sounded & is_note & ~is_all
+    is_struck = jnp.where(given.is_forced, was_struck, (is_struck | must) & ~must_not) & sounded
     signed = jnp.where(is_struck, again, -again)
-    log_again = jnp.where(can, jax.nn.log_sigmoid(signed), 0)
-    is_asked = can & (must | must_not)
+    log_again = jnp.where(sounded, jax.nn.log_sigmoid(signed), 0)
+    is_asked = sounded & (must | must_not)
     return is_struck, log_again, jnp.where(is_asked, jax.nn.log_sigmoid(signed * sharpness), 0)
 
 
@@ -257,9 +356,10 @@ def _allowed(requirements: Requirements, so_far: Spelling) -> Array:
     to_come = requirements.required & (symbols[:, :-1] > so_far.last[:, None])
     lowest = jnp.min(jnp.where(to_come, symbols[:, :-1], N_PITCHES), axis=1)
     # Others leave room for those that must come.
-    room = requirements.max_notes - so_far.n - jnp.sum(to_come, axis=1)
+    n = jnp.sum(so_far.planes[:, :N_PITCHES], axis=1)
+    room = requirements.max_notes - n - jnp.sum(to_come, axis=1)
     pitches = requirements.allowed & (requirements.required | (room > 0)[:, None])
-    may_end = (so_far.n > 0) | requirements.may_rest
+    may_end = (n > 0) | requirements.may_rest
     ok = _with_end(pitches, False) | ((symbols == N_PITCHES) & may_end[:, None])
     return ok & (symbols <= lowest[:, None])
 

@@ -70,8 +70,8 @@ def features_of(
 ) -> Array:  # (lanes, embedding)
     """What predicts the next chord of each lane."""
     weights, _, _, _, state = context
-    _, first, _ = weights["begin"]
-    features = jnp.where(has_ended[:, None], first, state.features)
+    _, first = weights["begin"]
+    features = jnp.where(has_ended[:, None], first.features, state.stepped.features)
     return chord_features(config, weights, features, timing_of(config, state, has_ended))
 
 

@@ -55,7 +55,8 @@ from pianolstm._decoding.state import (
 from pianolstm._decoding.stepping import StepWeights, step
 from pianolstm._decoding.timing import Hazard, hazard_of
 from pianolstm._jax.programs import LARGE_PROGRAM, program
-from pianolstm._model.networks import NetworkConfig, begins_chord, unpack_words
+from pianolstm._model.networks import NetworkConfig
+from pianolstm._model.planes import begins_chord, unpack_words
 from pianolstm.constraints import Requirements, satisfies
 from pianolstm.rolls import N_PITCHES
 from pianolstm.vocabulary import END, HOLD, OTHER
@@ -63,7 +64,7 @@ from pianolstm.vocabulary import END, HOLD, OTHER
 MAX_REJECTED = 8
 """Spellings of a frame that keep not what is asked, after which there are no more."""
 
-SYMBOLS = 3 + (N_PITCHES + 1) * N_NUMBERS
+SYMBOLS = 3 + (N_PITCHES + 2) * N_NUMBERS
 """Random numbers of an attempt: of the row, of taking what was spelled, of recalling, of notes."""
 
 TIMES = np.uint32(1 << 31)
@@ -133,13 +134,12 @@ def _advance(config: NetworkConfig, weights: StepWeights, state: State, chord: S
     begun = Step(is_step, bits, ids, hold, number, has_ended, timing[:, 0])
 
     def stepped() -> State:
-        first, _, _ = weights["begin"]
+        first, _ = weights["begin"]
         carry = where(has_ended, first, state.carry)
-        carry, *predicted = step(config, weights, carry, ids, bits, timing)
+        carry, stepped = step(config, weights, carry, ids, bits, timing)
         if is_timed:
-            old = state.carry, [state.features, state.holds]
-            carry, predicted = where(is_step, (carry, predicted), old)
-        return state._replace(carry=carry, features=predicted[0], holds=predicted[1])
+            carry, stepped = where(is_step, (carry, stepped), (state.carry, state.stepped))
+        return state._replace(carry=carry, stepped=stepped)
 
     new = lax.cond(jnp.any(is_step), stepped, lambda: state) if is_timed else stepped()
     if state.memory is not None:
@@ -552,8 +552,10 @@ def _spell(
     if config.clock == "changes":
         barred = (state.lasted > 0) & ~attempts.has_ended
     out = sample_notes(
-        weights,
+        config.pitches,
+        weights["notes"],
         features_of(config, stage.context, attempts.has_ended),
+        _heard(stage, attempts),
         before,
         fitting,
         sampling,
@@ -600,6 +602,12 @@ def _accept(
         *where(is_spelled & is_done, (ids, bits, hold), tuple(attempts.spelled[2:])),
     )
     return new, chosen, is_done | ~is_spelled, (notes, jnp.where(is_spelled, out.nats[1], 0))
+
+
+def _heard(stage: _Stage, attempts: _Attempts) -> Array:  # (lanes, n_pitches, state)
+    """States of the pitches."""
+    _, first = stage.context.weights["begin"]
+    return where(attempts.has_ended, first.heard, stage.context.state.stepped.heard)
 
 
 def _before(stage: _Stage, attempts: _Attempts) -> Array:  # bool (lanes, 128)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from pianolstm._decoding.history import Data, Memory, Recalled, empty_memory, nothing_recalled
-from pianolstm._decoding.stepping import Carry, StepWeights
+from pianolstm._decoding.stepping import Carry, Stepped, StepWeights
 from pianolstm._model.networks import NetworkConfig
 from pianolstm.vocabulary import metrical_position
 
@@ -81,8 +81,7 @@ class State(NamedTuple):
     """Where each lane is."""
 
     carry: Carry  # of the network
-    features: Data  # (lanes, …): what predicts the next chord, see `chord_features`
-    holds: Data  # (lanes, N_CLASSES): logits of the hazards, with the clock of changes
+    stepped: Stepped  # what predicts the next chord
     position: Data  # int32 (lanes,): the next frame; frames of the prime are below 0
     past: Data  # uint32 (lanes, 8): the last chord
     hold: Data  # int32 (lanes,): the row that holds it on, -1 for none
@@ -134,8 +133,7 @@ class Sample(NamedTuple):
 def initial_state(
     config: NetworkConfig,
     carry: Carry,  # of one lane
-    features: Data,  # (1, …)
-    holds: Data,  # (1, N_CLASSES)
+    stepped: Stepped,
 ) -> State:
     """The beginning of a piece, in one lane."""
     zero, none = np.zeros(1, np.int32), np.full(1, -1, np.int32)
@@ -144,7 +142,7 @@ def initial_state(
     memory = empty_memory() if config.recall else None
     recalled = nothing_recalled() if config.recall else None
     counts = zero, past, none, zero, zero, zero, begun, begun
-    return State(carry, features, holds, *counts, memory, recalled)
+    return State(carry, stepped, *counts, memory, recalled)
 
 
 def timing_of(

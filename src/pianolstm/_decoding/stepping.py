@@ -12,7 +12,7 @@ Arrays have the lanes first: (lanes, features).
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,12 @@ from pianolstm._model.networks import (
     NetworkConfig,
     Params,
     RecurrentBody,
-    age_class,
-    begins_chord,
     bind,
-    unpack_words,
 )
-from pianolstm._model.note_decoder import Speller
+from pianolstm._model import pitch_lstm
+from pianolstm._model.note_decoder import NoteDecoder, NoteWeights
+from pianolstm._model.pitch_lstm import Reading
+from pianolstm._model.planes import age_class, begins_chord, unpack_words
 from pianolstm.rolls import N_PITCHES
 from pianolstm.windows import START
 
@@ -68,14 +68,14 @@ def step_weights(
     Returns
     -------
     dict
-        ``table`` (embedding, n_rows) and ``bias`` (n_rows,) are the softmax, ``speller`` spells
+        ``table`` (embedding, n_rows) and ``bias`` (n_rows,) are the softmax, ``notes`` spells
         chords where the network does; ``begin`` is the state before the start of a piece, in one
         lane. `Decoder` puts that after the start in its place, with the features, and adds the
         shares of what is recalled as ``recall``.
     """
     # All but the table is laid out by NumPy: compiling takes longer than doing it.
     network = bind(config, jax.tree.map(np.asarray, params))
-    inputs, table, bias = _tables(config, params, vocabulary, np.int32(n_tokens))
+    inputs, table, bias, reading, notes = _tables(config, params, vocabulary, np.int32(n_tokens))
     weights: StepWeights = {"table": table, "bias": bias}
     if config.is_causal:
         weights |= {
@@ -90,7 +90,11 @@ def step_weights(
         first = body.first_carry(config)
         if config.clock == "frames":
             first = first, np.zeros((1, 8), np.uint32), np.zeros(1, np.int32)
+        first = first, network.initial_pitches(1, np)
         weights |= {"body": body.step_weights(), "begin": first}
+        if config.spell:
+            weights["hearing"] = reading, network.hearing.layer.step_weights()
+            weights["overheard"] = network.overheard[...]
     else:
         weights |= {"params": params, "begin": network.initial_carry(1, np)}
     if config.clock == "changes":
@@ -100,23 +104,20 @@ def step_weights(
         holds = network.holds
         weights["holds"] = _weights(holds.read), (holds.write[...], holds.bias[...])
     if config.spell:
-        weights["speller"] = _speller_weights(network.speller)
+        weights["notes"] = _note_weights(network.decoder, notes)
     return jax.device_put(weights)
 
 
-def _speller_weights(speller: Speller) -> StepWeights:
-    kernel, bias = (
-        np.concatenate(parts, axis=-1)
-        for parts in zip(_weights(speller.write), _weights(speller.again), strict=True)
-    )
+def _note_weights(decoder: NoteDecoder, notes: NoteWeights) -> StepWeights:
     return {
-        "read": _weights(speller.read),
-        # After the notes and the end, whether they are struck again; the end never is. Columns
-        # that fill a register: products of few rows then add up as those of many. (So below.)
-        "write": (np.pad(kernel, ((0, 0), (0, 15))), np.pad(bias, (0, 15))),
-        "before": speller.before[...],
-        "spelled": speller.spelled[...],
-        # Makes running sums over the pitches and the end.
+        "read": _weights(decoder.read),
+        "read_first": _weights(decoder.read_first),
+        # Columns that fill a register: products of few rows then add up as those of many.
+        "nothing": tuple(
+            np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, 15)]) for a in _weights(decoder.nothing)
+        ),
+        "weights": notes,
+        # Makes running sums over the pitches and the end. (Again.)
         "sums": np.triu(np.ones((N_PITCHES + 1, 144), np.float32)),
     }
 
@@ -124,11 +125,15 @@ def _speller_weights(speller: Speller) -> StepWeights:
 @program()
 def _tables(
     config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array
-) -> tuple[Array, Array, Array]:
-    """Vectors of all chords, in and out, and biases."""
+) -> tuple[Array, Array, Array, Reading | None, NoteWeights | None]:
+    """Vectors of all chords, in and out, and biases; and weights that are laid out for pitches."""
     network = bind(config, params)
     table, bias, _ = network.output(vocabulary, n_tokens, goes_on=False)
-    return network.chords_in.table(vocabulary), table.T, bias
+    of_pitches = None, None
+    if config.spell:
+        pitches = config.pitches
+        of_pitches = network.hearing.reading(pitches), network.decoder.step_weights(pitches)
+    return network.chords_in.table(vocabulary), table.T, bias, *of_pitches
 
 
 def rounds_alike(config: NetworkConfig, weights: StepWeights) -> bool:
@@ -142,26 +147,45 @@ def rounds_alike(config: NetworkConfig, weights: StepWeights) -> bool:
     leaves = jax.tree.leaves({k: part for k, part in weights.items() if k not in LOOKED_UP})
     kernels = {leaf.shape: leaf for leaf in leaves if leaf.ndim == 2 and leaf.dtype == np.float32}
     assert kernels
-    pairs, *many = (
-        _products(config, [_like_pairs(n_rows, n) for n, _ in kernels], list(kernels.values()))
-        for n_rows in sorted({FEW, LANES, 4 * FEW, 4 * LANES})  # a note adds up four rows a lane
-    )
-    return all(
-        np.array_equal(product, np.tile(pair, (len(product) // FEW, 1)))
-        for products in many
-        for product, pair in zip(products, pairs, strict=True)
-    )
+    # A lane has one row, a note adds up four, and each pitch has one.
+    ratio = LANES // FEW
+    for n, times in ((1, (1, ratio, 4 * ratio)), (config.pitches.n_pitches, (1, ratio))):
+        if n > 1 and not config.spell:
+            continue
+        few, *many = (
+            _products(
+                config,
+                [_alike(FEW * n, k, width) for width, _ in kernels],
+                list(kernels.values()),
+            )
+            for k in times
+        )
+        if not all(
+            np.array_equal(product, np.tile(part, (len(product) // len(part), 1)))
+            for products in many
+            for product, part in zip(products, few, strict=True)
+        ):
+            return False
+    return True
 
 
-def _like_pairs(n_rows: int, n: int) -> np.ndarray:
-    """Rows of which each pair is the same."""
-    pair = np.sin(np.arange(FEW * n, dtype=np.float32)).reshape(FEW, n)
-    return np.tile(pair, (n_rows // FEW, 1))
+def _alike(n_rows: int, times: int, width: int) -> np.ndarray:
+    """Rows, over and over."""
+    rows = np.sin(np.arange(n_rows * width, dtype=np.float32)).reshape(n_rows, width)
+    return np.tile(rows, (times, 1))
 
 
 @program()
 def _products(_: NetworkConfig, rows: list[Array], kernels: list[Array]) -> list[Array]:
     return [x @ kernel for x, kernel in zip(rows, kernels, strict=True)]
+
+
+class Stepped(NamedTuple):
+    """What the next chord is predicted from."""
+
+    features: Array  # (lanes, …): see `chord_features`
+    holds: Array | None  # (lanes, N_CLASSES): logits of the hazards, with the clock of changes
+    heard: Array | None  # (lanes, n_pitches, state): of each pitch, where chords are spelled
 
 
 def step(
@@ -171,33 +195,36 @@ def step(
     ids: Array,  # int32 (lanes,)
     bits: Array,  # uint32 (lanes, 8)
     timing: Array,  # int32 (lanes, 2): with the clock of changes, see `Corpus.timing`
-) -> tuple[Carry, Array, Array | None]:  # (lanes, …), (lanes, N_CLASSES)
-    """Read a step in every lane; the same function as the network's, of one step.
-
-    Gives what predicts the next chord, see `chord_features`, and with the clock of changes the
-    logits of the hazards.
-    """
+) -> tuple[Carry, Stepped]:
+    """Read a step in every lane; the same function as the network's, of one step."""
     is_timed = config.clock == "changes"
     if not config.is_causal:
         network = bind(config, weights["params"])
         before = timing[:, None] if is_timed else None
-        h, carry = network.read(ids[:, None], bits[:, None], carry, None, before)
+        (h, heard), carry = network.read(ids[:, None], bits[:, None], carry, None, before)
+        heard = None if heard is None else heard[:, 0]
         if not is_timed:
-            return carry, network.predict(h, None)[:, 0], None
-        return carry, network.dense(h)[:, 0], network.holds(h)[:, 0]
-    body, age = carry, timing[:, 0]
+            return carry, Stepped(network.predict(h, None)[:, 0], None, heard)
+        return carry, Stepped(network.dense(h)[:, 0], network.holds(h)[:, 0], heard)
+    (body, hearing), age, heard = carry, timing[:, 0], None
     if not is_timed:
-        body, past, age = carry
+        body, past, age = body
         age = jnp.where(begins_chord(past, bits), 0, age + 1)
     x = _vectors(weights, ids, bits) + weights["held"][age_class(age)]
     if config.beat:
         x = x + weights["metre"][0][timing[:, 1]]
+    if config.spell:
+        hearing = pitch_lstm.step(weights["hearing"], bits, age, hearing, config.pitches)
+        _, heard, _ = hearing
+        x = x + jnp.mean(heard, axis=1) @ weights["overheard"]
     h, body = _body(config).step(weights["body"], x, body)
     hidden = affine(weights["dense"], h)
     if not is_timed:
-        return (body, bits, age), affine(weights["project"], jax.nn.relu(hidden)), None
+        features = affine(weights["project"], jax.nn.relu(hidden))
+        return ((body, bits, age), hearing), Stepped(features, None, heard)
     read, write = weights["holds"]
-    return body, hidden, affine(write, jax.nn.relu(affine(read, h)))
+    holds = affine(write, jax.nn.relu(affine(read, h)))
+    return (body, hearing), Stepped(hidden, holds, heard)
 
 
 def _vectors(

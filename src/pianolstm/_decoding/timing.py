@@ -30,10 +30,10 @@ def hazard_of(weights: StepWeights, sampling: SamplingParameters, state: State) 
     """The hazard of each lane at the age that its chord has; 1 where none has begun."""
     age = jnp.maximum(state.lasted, 1)
     share, spike = _recalled_duration(weights, state)
-    z = row_at(state.holds, class_of(age))
+    z = row_at(state.stepped.holds, class_of(age))
     log_h, log_s = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
     if state.recalled is not None:
-        rest = jnp.log1p(-share) + log_survival(state.holds, age - 1)
+        rest = jnp.log1p(-share) + log_survival(state.stepped.holds, age - 1)
 
         def mixed(is_spike: Array, by_network: Array) -> Array:
             return jnp.logaddexp(jnp.where(is_spike, jnp.log(share), -jnp.inf), rest + by_network)
@@ -43,7 +43,7 @@ def hazard_of(weights: StepWeights, sampling: SamplingParameters, state: State) 
     plain = jnp.exp(log_h)
 
     def tempered() -> Array:
-        found = _tempered(state.holds, age, sharpness_of(sampling), share, spike)
+        found = _tempered(state.stepped.holds, age, sharpness_of(sampling), share, spike)
         return jnp.where(sampling.temperature == 1, plain, found)
 
     hazard = lax.cond(jnp.any(sampling.temperature != 1), tempered, lambda: plain)

@@ -29,10 +29,10 @@ from pianolstm._learning.devices import (
 )
 from pianolstm._model import networks
 from pianolstm._model.durations import log_duration
-from pianolstm._model.inputs import Reader
+from pianolstm._model.inputs import SKIPPED, Reader
 from pianolstm._model.likelihood import evaluate
-from pianolstm._model.losses import softmax_loss
-from pianolstm._model.networks import NetworkConfig, Params, bind, targets_of
+from pianolstm._model.losses import Targets, softmax_loss
+from pianolstm._model.networks import NetworkConfig, Params, bind, log_notes
 from pianolstm._model.recall import Recall
 from pianolstm.exceptions import PianoLSTMError
 from pianolstm.model import HISTORY_KEYS, History, Model, OptimizerFactory, TrainState, new_history
@@ -469,16 +469,22 @@ def _sums(
     masks = network.masks(key)
     ids, bits, *targets, timing = batch
     carry = network.initial_carry(ids.shape[0])
-    h, _ = network.read(ids, bits, carry, masks, None if timing is None else timing[:, :-1])
+    before = None if timing is None else timing[:, :-1]
+    (h, heard), _ = network.read(ids, bits, carry, masks, before)
     n_targets = h.shape[1]
     if timing is not None:
         timing = timing[:, -n_targets:]
     features = network.predict(h, timing, masks)
     output = network.output(vocabulary, n_tokens, goes_on=False)
+    keep = network.kept_notes(masks, n_targets)
     features, before, rows, barred, symbols, weights = (
         a.reshape(-1, *a.shape[2:]) for a in (features, bits[:, -n_targets:], *targets)
     )
-    targets = targets_of(network, features, rows, barred, symbols, before)
+    if heard is not None:
+        heard = heard.reshape(-1, *heard.shape[2:])
+        symbols = jnp.where(weights[:, None] > 0, symbols, SKIPPED)
+    nats = log_notes(network, heard, features, rows, barred, symbols, before, keep)
+    targets = Targets(rows, barred, before[:, :4], nats)
     loss, n_right = softmax_loss(features, output, targets, weights)
     weight = n_frames = weights.sum()
     if timing is not None:

@@ -11,8 +11,8 @@ from jax import Array
 from pianolstm._jax.programs import program
 from pianolstm._model.durations import STARTS
 from pianolstm._model.inputs import Reader
-from pianolstm._model.losses import Output, log_likelihoods, logits_of
-from pianolstm._model.networks import Carry, NetworkConfig, Params, bind, targets_of
+from pianolstm._model.losses import Output, Targets, log_likelihoods, logits_of
+from pianolstm._model.networks import Carry, NetworkConfig, Params, bind, log_notes
 from pianolstm._model.recall import Recall
 from pianolstm.vocabulary import Corpus, PitchBernoulli, metrical_position
 from pianolstm.windows import PAD, START
@@ -64,14 +64,15 @@ def evaluate(
     shares = recall if config.recall else None
     # The chords of steps that have one: the last only lasts, until the piece ends.
     chords = [at[at < len(tokens)] for at, tokens in zip(steps, corpus.tokens, strict=True)]
-    features = [columns[0][: len(at)] for columns, at in zip(read, chords, strict=True)]
+    features, nats = (
+        np.concatenate([columns[i][: len(at)] for columns, at in zip(read, chords, strict=True)])
+        for i in (0, 1)
+    )
     targets, before = (
         np.concatenate([a[at] for a, at in zip(arrays, chords, strict=True)])
         for arrays in (corpus.tokens, [np.append(START, tokens) for tokens in corpus.tokens])
     )
-    log_p, right = _likelihoods(
-        config, params, output, np.concatenate(features), reader, targets, before
-    )
+    log_p, right = _likelihoods(config, output, features, nats, reader, targets, before)
     ends = np.cumsum([len(at) for at in chords])
     pieces = [
         PieceLikelihood(*columns)
@@ -86,7 +87,7 @@ def evaluate(
     if config.clock == "frames":
         return pieces
     return [
-        _by_frame(piece, _Ages.of(corpus, i, steps[i], read[i][1], shares))
+        _by_frame(piece, _Ages.of(corpus, i, steps[i], read[i][2], shares))
         for i, piece in enumerate(pieces)
     ]
 
@@ -205,7 +206,7 @@ def probabilities(
     """Of each chord of the vocabulary."""
     reader = Reader(corpus, spell=config.spell)
     steps = _steps(corpus, 1)
-    read = _read_steps(config, params, corpus, reader, steps, is_hidden=config.clock == "changes")
+    read = _read_steps(config, params, corpus, reader, steps, has_targets=False)
     output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
     shares = recall if config.recall else None
     found = []
@@ -263,27 +264,33 @@ def output_table(
     return bind(config, params).output(vocabulary, n_tokens, goes_on=goes_on)
 
 
-@program(n_static=2)
+@program()
 def _read(
     config: NetworkConfig,
-    is_hidden: bool,
     params: Params,
     carry: Carry,
     ids: Array,  # int32 (batch, time)
     bits: Array,  # uint32 (batch, time, 8)
     timing: Array | None,  # int32 (batch, time + 1, 2): see `WindowBatch`
+    targets: tuple[Array, Array, Array] | None,  # (batch, n_targets, …), see `Reader.targets`
 ) -> tuple[tuple[Array, ...], Carry]:  # (batch, n_targets, …) each
-    """What predicts the chord after each, and with a clock of changes the logits of the hazards.
+    """What predicts the chord after each; the nats of its notes, see `log_notes`, where it is told;
+    and with a clock of changes the logits of the hazards.
 
-    If `is_hidden`, what the body gives stands in place of the former.
+    With a clock of changes and no targets what the body gives stands in place of the first.
     """
     network = bind(config, params)
-    if timing is None:
-        features, carry = network(ids, bits, carry)
-        return (features,), carry
-    h, carry = network.read(ids, bits, carry, None, timing[:, :-1])
-    features = h if is_hidden else network.predict(h, timing[:, -h.shape[1] :])
-    return (features, network.holds(h)), carry
+    before = None if timing is None else timing[:, :-1]
+    (h, heard), carry = network.read(ids, bits, carry, None, before)
+    timing = None if timing is None else timing[:, -h.shape[1] :]
+    holds = () if timing is None else (network.holds(h),)
+    if targets is None:
+        return (network.predict(h, None) if timing is None else h, *holds), carry
+    features = network.predict(h, timing)
+    arrays = heard, features, *targets, bits[:, -h.shape[1] :]
+    rows = (None if a is None else a.reshape(-1, *a.shape[2:]) for a in arrays)
+    nats = log_notes(network, *rows).reshape(h.shape[:2])
+    return (features, nats, *holds), carry
 
 
 def _steps(corpus: Corpus, stride: int) -> list[np.ndarray]:  # int64 (n,) for each piece
@@ -310,16 +317,16 @@ def _read_steps(
     reader: Reader,
     steps: list[np.ndarray],  # int64 (n,) for each piece
     *,
-    is_hidden: bool = False,
+    has_targets: bool = True,
 ) -> list[tuple[np.ndarray, ...]]:  # (n, …) each, for each piece
     """What `_read` gives for the given steps of each piece; causal networks read all of them."""
     if config.is_causal:
-        return _carried(config, params, corpus, reader, is_hidden)
-    return _windowed(config, params, corpus, reader, steps, is_hidden)
+        return _carried(config, params, corpus, reader, has_targets)
+    return _windowed(config, params, corpus, reader, steps, has_targets)
 
 
 def _carried(
-    config: NetworkConfig, params: Params, corpus: Corpus, reader: Reader, is_hidden: bool
+    config: NetworkConfig, params: Params, corpus: Corpus, reader: Reader, has_targets: bool
 ) -> list[tuple[np.ndarray, ...]]:  # (n_steps, …) each, for each piece
     """Of every step of each piece; pieces side by side, state carried along them."""
     time, is_timed = config.window_size, corpus.clock == "changes"
@@ -347,13 +354,14 @@ def _carried(
                 # By NumPy: JAX would compile a slice of each size.
                 carry = jax.tree.map(lambda leaf, n=lanes: np.asarray(leaf)[:n], carry)
                 n_lanes = lanes
+            now = ids[:lanes, a : a + time]
             part, carry = _read(
                 config,
-                is_hidden,
                 params,
                 carry,
-                *reader.inputs(ids[:lanes, a : a + time]),
+                *reader.inputs(now),
                 None if times is None else times[:lanes, a : a + time + 1],
+                reader.targets(ids[:lanes, a + 1 :][:, :time], now) if has_targets else None,
             )
             columns = [np.asarray(column) for column in part]
             for lane, i in enumerate(group[:going_on]):
@@ -369,12 +377,14 @@ def _windowed(
     corpus: Corpus,
     reader: Reader,
     steps: list[np.ndarray],  # int64 (n,) for each piece
-    is_hidden: bool,
+    has_targets: bool,
 ) -> list[tuple[np.ndarray, ...]]:  # (n, …) each, for each piece
     """Of the given steps of each piece, each from the window before it."""
     lanes, size, is_timed = 64, config.window_size, corpus.clock == "changes"
     # The window before step t begins at t here.
-    pieces = [np.concatenate([np.full(size - 1, PAD), [START], t]) for t in corpus.tokens]
+    pieces = [
+        np.concatenate([np.full(size - 1, PAD), [START], t, [PAD]]) for t in corpus.tokens
+    ]
     nothing = np.zeros((size + 1, 2), np.int32)
     timing = [np.concatenate([nothing, t]) for t in corpus.timing] if is_timed else []
     counts = [len(at) for at in steps]
@@ -382,14 +392,16 @@ def _windowed(
     carry = bind(config, params).initial_carry(lanes, np)
     parts = []
     for first in range(0, len(places), lanes):
-        windows = np.full((lanes, size), PAD, np.int32)
+        windows, after = np.full((lanes, size), PAD, np.int32), np.full(lanes, PAD, np.int32)
         times = np.zeros((lanes, size + 1, 2), np.int32) if is_timed else None
         for row, (i, t) in enumerate(places[first : first + lanes].tolist()):
-            windows[row] = pieces[i][t : t + size]
+            windows[row], after[row] = pieces[i][t : t + size], pieces[i][t + size]
             if times is not None:
                 times[row] = timing[i][t : t + size + 1]
-        inputs = *reader.inputs(windows), times
-        part, _ = _read(config, is_hidden, params, carry, *inputs)
+        targets = None
+        if has_targets:
+            targets = reader.targets(after[:, None], windows[:, -1:])
+        part, _ = _read(config, params, carry, *reader.inputs(windows), times, targets)
         parts.append([np.asarray(column)[:, 0] for column in part])
     columns = [np.concatenate(column)[: len(places)] for column in zip(*parts, strict=True)]
     ends = np.cumsum(counts)[:-1]
@@ -398,24 +410,19 @@ def _windowed(
 
 @program()
 def _score_rows(
-    config: NetworkConfig,
-    params: Params,
+    _: NetworkConfig,
     output: Output,
     features: Array,  # (n, width)
-    rows: Array,  # int32 (n,)
-    barred: Array,  # int32 (n,)
-    symbols: Array,  # int16 (n, length)
-    before: Array,  # uint32 (n, 8)
+    *targets: Array,  # (n, …), as in `Targets`
 ) -> tuple[Array, Array]:  # (n,), bool (n,)
-    targets = targets_of(bind(config, params), features, rows, barred, symbols, before)
-    return log_likelihoods(features, output, targets)
+    return log_likelihoods(features, output, Targets(*targets))
 
 
 def _likelihoods(
     config: NetworkConfig,
-    params: Params,
     output: Output,
     features: np.ndarray,  # (n, width)
+    nats: np.ndarray,  # (n,): of the notes of each
     reader: Reader,
     ids: np.ndarray,  # int (n,)
     before: np.ndarray,  # int (n,)
@@ -427,10 +434,10 @@ def _likelihoods(
         rows = ROWS[0] if len(ids) - first < ROWS[1] else ROWS[1]
         at = slice(first, first + rows)
         missing = rows - len(ids[at])
-        bits = reader.inputs(before[at])[1]
-        columns = features[at], *reader.targets(ids[at], before[at]), bits
+        targets = reader.targets(ids[at], before[at])[:2]
+        columns = features[at], *targets, reader.inputs(before[at])[1][:, :4], nats[at]
         padded = [np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1), "edge") for a in columns]
-        found = _score_rows(config, params, output, *padded)
+        found = _score_rows(config, output, *padded)
         log_p[at], right[at] = (np.asarray(column)[: rows - missing] for column in found)
         first += rows
     return log_p, right

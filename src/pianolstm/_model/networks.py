@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from pianolstm._jax.keys import Keys, Rngs
 from pianolstm._model.durations import Holds
-from pianolstm._model.losses import Output, Targets
+from pianolstm._model.losses import Output
 from pianolstm._model.lstm import (
     Affine,
     Initializer,
@@ -37,7 +37,10 @@ from pianolstm._model.lstm import (
     no_draw,
     zeros,
 )
-from pianolstm._model.note_decoder import NEVER, Speller
+from pianolstm._model.note_decoder import NEVER, NoteDecoder
+from pianolstm._model.pitch_lstm import PitchCarry, PitchLSTM, Range
+from pianolstm._model.planes import N_AGES, age_class, begins_chord, unpack_words
+from pianolstm.rolls import N_PITCHES
 from pianolstm.vocabulary import END, HOLD, N_POSITIONS, OTHER, Clock
 from pianolstm.windows import PAD, START
 
@@ -57,10 +60,14 @@ HybridCarry: TypeAlias = tuple[Array, Array, tuple[RecurrentCarry, RecurrentCarr
 BodyCarry: TypeAlias = Any
 """`RecurrentCarry`, `HybridCarry` or nothing: what the body at hand takes and gives."""
 
-Carry: TypeAlias = tuple[BodyCarry, tuple[Array, Array, Array]]
-"""State of a network: of its body, and what is needed of the frames before, ids int32 (batch, n),
-bits uint32 (batch, n, 8), and for how many frames the last has been held, int32 (batch,); of the
-Bi-LSTM with the clock of changes their timing, int32 (batch, n, 2)."""
+Carry: TypeAlias = tuple[BodyCarry, tuple[Array, Array, Array], PitchCarry | tuple[()]]
+"""State of a network: of its body; what is needed of the frames before, ids int32 (batch, n), bits
+uint32 (batch, n, 8), and for how many frames the last has been held, int32 (batch,), of the Bi-LSTM
+with the clock of changes their timing, int32 (batch, n, 2); and of its pitches, if it has any."""
+
+Hidden: TypeAlias = tuple[Array, Array | None]
+"""What the body makes of all that came (batch, n_targets, units), twice as wide of the Bi-LSTM; and
+the state of each pitch (batch, n_targets, n_pitches, state), if there are any."""
 
 Tree = TypeVar("Tree")
 
@@ -71,6 +78,8 @@ class Masks(NamedTuple):
     x: Array  # of the vectors read
     h: Array  # of what the body gives
     dense: Array
+    heard: Array  # of the states of pitches
+    notes: Array  # of the layer above
     body: list[Array]  # between its layers
 
 
@@ -79,9 +88,6 @@ ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
 N_BITS = 256
 CONV_FRAMES = 5
 """Frames that the hybrid's convolution sees."""
-
-N_AGES = 16
-"""Classes of how long a chord has been held: half octaves of frames, the last from 180 on."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,7 @@ class NetworkConfig:
     recall: bool = False
     clock: Clock = "frames"
     beat: float = 0.0  # see `Corpus`
+    pitches: Range = Range(0, N_PITCHES)  # those that are heard and written one by one
 
     @property
     def is_causal(self) -> bool:
@@ -110,10 +117,16 @@ class NetworkConfig:
         return 2 if self.arch in ("stacked", "hybrid_stacked") else 1
 
     @property
-    def size(self) -> tuple[str, int, int, int, bool, Clock, float]:
+    def size(self) -> tuple[str, int, int, int, bool, Clock, float, Range]:
         """What models have in common that share programs."""
         sizes = self.n_rows, self.units, self.embedding
-        return self.arch, *sizes, self.spell, self.clock, self.beat
+        return self.arch, *sizes, self.spell, self.clock, self.beat, self.pitches
+
+    @property
+    def pitch_widths(self) -> tuple[int, int, int, int]:
+        """What each pitch reads, its state, the layers that write notes and what changes first."""
+        eighth = max(1, self.embedding // 8)
+        return 2 * eighth, 3 * eighth, 6 * eighth, 4 * eighth
 
 
 def _normal(scale: float) -> Initializer:
@@ -364,8 +377,12 @@ class ChordNetwork(nnx.Module):
         self.project = nnx.Linear(units, width, kernel_init=_lecun, bias_init=zeros, rngs=rngs)
         self.chords_out = ChordVectors(config.n_rows, width, width**-0.5, rngs=rngs)
         self.bias = nnx.Param(no_draw(config.n_rows))
+        self.pitches = config.pitches
         if config.spell:
-            self.speller = Speller(width, units, rngs=rngs)
+            read, state, hidden, first = config.pitch_widths
+            self.hearing = PitchLSTM(read, state, rngs=rngs)
+            self.overheard = nnx.Param(_lecun(rngs.params(), (state, width)))
+            self.decoder = NoteDecoder(width, state, hidden, first, rngs=rngs)
         self.spell, self.clock, self.dropout = config.spell, config.clock, config.dropout
         if config.clock == "changes":
             self.holds = Holds(out, width, rngs=rngs)
@@ -388,7 +405,7 @@ class ChordNetwork(nnx.Module):
         Bi-LSTM.
         """
         masks = self.masks(key)
-        h, carry = self.read(ids, bits, carry, masks)
+        (h, _), carry = self.read(ids, bits, carry, masks)
         return self.predict(h, None, masks), carry
 
     def masks(
@@ -399,10 +416,18 @@ class ChordNetwork(nnx.Module):
         if key is None or self.dropout == 0:
             return None
         widths = [self.start.shape[0], self.dense.in_features, self.dense.out_features]
-        of_x, of_h, of_dense, *of_body = dropout_masks(
-            key, self.dropout, [*widths, *self.body.mask_widths]
-        )
-        return Masks(of_x, of_h, of_dense, of_body)
+        widths += self.decoder.hear[...].shape if self.spell else (0, 0)
+        masks = dropout_masks(key, self.dropout, [*widths, *self.body.mask_widths])
+        return Masks(*masks[: len(widths)], masks[len(widths) :])
+
+    def kept_notes(
+        self, masks: Masks | None, n_targets: int
+    ) -> Array | None:  # (batch * n_targets, hidden)
+        """What dropout keeps of the layer that writes notes, scaled up; None for all."""
+        if masks is None or not self.spell:
+            return None
+        keep = masks.notes.astype(jnp.float32) / (1 - self.dropout)
+        return jnp.repeat(keep[:, 0], n_targets, axis=0)
 
     def read(
         self,
@@ -411,14 +436,14 @@ class ChordNetwork(nnx.Module):
         carry: Carry,  # from `initial_carry` or an earlier call
         masks: Masks | None = None,
         timing: Array | None = None,  # int32 (batch, time, 2): of the chord before each
-    ) -> tuple[Array, Carry]:  # (batch, n_targets, units), twice as wide of the Bi-LSTM
-        """What the body makes of all that came.
+    ) -> tuple[Hidden, Carry]:
+        """What the network makes of all that came.
 
         With the clock of changes `timing` (see `Corpus.timing`) tells how long the chord before
         lasted and where this one begins; with that of frames it is None, and how long a chord has
         been held is counted here.
         """
-        body_carry, (past_ids, past_bits, age) = carry
+        body_carry, (past_ids, past_bits, age), pitch_carry = carry
         if self.window_size is not None:
             if ids.shape[1] == 1:
                 ids = jnp.concatenate([past_ids[:, 1:], ids], axis=1)
@@ -440,9 +465,20 @@ class ChordNetwork(nnx.Module):
         x = x + self.held[...][age_class(ages)]
         if timing is not None and self.beat:
             x = x + self.metre[...][timing[..., 1]]
+        heard = None
+        if self.spell:
+            valid = None
+            if self.window_size is not None:
+                valid, pitch_carry = ids != PAD, self.initial_pitches(len(ids), jnp)
+            heard, pitch_carry = self.hearing(bits, ages, pitch_carry, self.pitches, valid)
+            heard = drop(heard, self.dropout, masks and masks.heard[:, :, None])
+            x = x + jnp.mean(heard, axis=2) @ self.overheard[...]
         x = drop(x, self.dropout, masks and masks.x)
         h, body_carry = self.body(x, body_carry, ids != PAD, masks and masks.body)
-        return drop(h, self.dropout, masks and masks.h), (body_carry, (past_ids, past_bits, age))
+        if heard is not None:
+            heard = heard[:, -h.shape[1] :]
+        hidden = drop(h, self.dropout, masks and masks.h), heard
+        return hidden, (body_carry, (past_ids, past_bits, age), pitch_carry)
 
     def predict(
         self,
@@ -469,7 +505,14 @@ class ChordNetwork(nnx.Module):
         past_bits = xp.zeros((batch, n, 8), np.uint32)
         is_window = self.clock == "changes" and self.window_size is not None
         age = xp.zeros((batch, n, 2) if is_window else batch, np.int32)
-        return self.body.initial_carry(batch, xp), (past_ids, past_bits, age)
+        body = self.body.initial_carry(batch, xp)
+        return body, (past_ids, past_bits, age), self.initial_pitches(batch, xp)
+
+    def initial_pitches(self, batch: int, xp: ModuleType) -> PitchCarry | tuple[()]:
+        """State of the pitches."""
+        if not self.spell:
+            return ()
+        return self.hearing.initial_carry(batch, self.pitches, xp)
 
     def output(
         self,
@@ -488,22 +531,26 @@ class ChordNetwork(nnx.Module):
         return Output(table, bias, vocabulary[:, 4:] if self.spell else None)
 
 
-def targets_of(
+def log_notes(
     network: ChordNetwork,
+    heard: Array | None,  # (n, n_pitches, state)
     features: Array,  # (n, embedding)
     rows: Array,  # int32 (n,)
     barred: Array,  # int32 (n,)
     symbols: Array,  # int16 (n, length)
     before: Array,  # uint32 (n, 8): the frames before
-) -> Targets:
-    """What is predicted (see `Reader.targets`), with the likelihood of its notes."""
-    n_rows = network.bias.shape[0]
-    if network.spell:
-        is_barred = None if network.clock == "frames" else barred >= 0
-        nats = network.speller(features, symbols, before[:, :4], is_barred)
-    else:
-        nats = jnp.where(rows == n_rows + OTHER, 0.0, NEVER)
-    return Targets(rows, barred, before[:, :4], nats)
+    keep: Array | None = None,  # (n, hidden): what dropout keeps of the layer that writes notes
+) -> Array:  # (n,)
+    """Nats of the notes of what is predicted (see `Reader.targets`), given that they are spelled.
+
+    Of networks that don't spell, 0 where the chord is outside the vocabulary.
+    """
+    if heard is None:
+        return jnp.where(rows == network.bias.shape[0] + OTHER, 0.0, NEVER)
+    is_barred = None if network.clock == "frames" else barred >= 0
+    return network.decoder(
+        network.pitches, heard, features, symbols, before[:, :4], is_barred, keep
+    )
 
 
 def initialise(
@@ -640,24 +687,3 @@ def _ages(
     time = jnp.arange(bits.shape[1])
     began = jnp.where(begins, time[None], -1 - age[:, None])
     return time[None] - lax.cummax(began, axis=1)
-
-
-def begins_chord(
-    before: Array,  # uint32 (…, 8)
-    bits: Array,  # uint32 (…, 8)
-) -> Array:  # bool (…)
-    """Whether each chord is not the one before it held on."""
-    changes = jnp.any(bits[..., :4] != before[..., :4], axis=-1)
-    return changes | jnp.any(bits[..., 4:] > 0, axis=-1)
-
-
-def age_class(ages: Array) -> Array:  # int32 (…) -> int32 (…)
-    """Half octaves, so that ages that are rare share a vector with their neighbours."""
-    return jnp.minimum(2 * jnp.log2(ages.astype(jnp.float32) + 1), N_AGES - 1).astype(jnp.int32)
-
-
-def unpack_words(bits: Array) -> Array:  # uint32 (…, n) -> (…, 32 * n)
-    """Words to planes of 0 and 1, in the order of `pianolstm.chords.unpack`."""
-    shifts = jnp.arange(32, dtype=jnp.uint32)
-    planes = (bits[..., None] >> along(shifts, bits)) & 1
-    return planes.reshape(*bits.shape[:-1], 32 * bits.shape[-1]).astype(jnp.float32)

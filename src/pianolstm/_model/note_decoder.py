@@ -1,15 +1,21 @@
 """Chords written note by note: a probability for every frame, known or never seen.
 
-A frame is spelled as its notes from the lowest up, and an end. Each note's pitch is drawn from a
-softmax over the pitches above the last one and the end, given what predicts the frame and what has
-been spelled of it; where the pitch sounded in the frame before, it is then drawn whether it is
-struck again. So the probabilities of all frames add up to one.
+First the lowest pitch that changes is drawn, by a softmax over all pitches and over that none does:
+a pitch that is silent begins; one that sounds ends, or is struck again. Below it all is as it was.
+Above it each pitch in turn, from the lowest up, sounds or does not, given what is written below it;
+and where it sounded, it is then drawn whether it is struck again. So the probabilities of all
+frames add up to one; and of all frames in which something begins, where it is barred that nothing
+changes.
+
+All pitches have the same weights, and hear what is written as intervals, see
+`pianolstm._model.pitch_lstm`.
 
 For symbols, see `pianolstm._model.inputs.spelled`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -20,201 +26,298 @@ from jax import Array, lax
 
 from pianolstm._jax.keys import Rngs
 from pianolstm._model.inputs import LAST
-from pianolstm._model.lstm import affine, from_numpy, zeros
+from pianolstm._model.lstm import affine, from_numpy, no_draw, zeros
+from pianolstm._model.pitch_lstm import Intervals, Range, from_everywhere
+from pianolstm._model.planes import unpack_words
 from pianolstm.rolls import N_PITCHES
 
-CHUNK = 1 << 10
-"""Symbols whose softmax is computed at once."""
+CHUNK = 128
+"""Frames that are computed at once."""
 
 NEVER = -1e9
 """Logit, or log-likelihood, of what can't be."""
 
-Weights: TypeAlias = dict[str, Array]
-"""``spelled`` (LAST, hidden); ``kernel`` (hidden, 257) and ``bias`` (257,) give the logits of the
-pitches, of the end, and of each pitch being struck again."""
+OUTSIDE = -20.0
+"""Logit of a note that is outside of the pitches that the network hears."""
 
-Gradients: TypeAlias = tuple[Weights, Array]
-"""Of the weights, and of what is read of the frames (n, hidden)."""
-
-Kept: TypeAlias = tuple[Weights, Array, Array, Array, Array | None, Array, Array, Array]
-"""What `_log_p` takes; places and planes as `_Chunk.of` takes them; how many symbols there are."""
+FIRST_BIAS = np.array([-3.5, -2.0], np.float32)
+"""Logits of a note, and of its being struck again, before anything is learned."""
 
 
-class Speller(nnx.Module):
-    """The symbols' probabilities, from features of the frame and what is spelled so far.
+class NoteWeights(NamedTuple):
+    """What frames are computed with; for the range of a network."""
 
-    A hidden layer is the sum of the features' part, of a vector for each pitch that sounded in the
-    frame before, and of one for each note that was spelled (as in NADE, Larochelle and Murray
-    2011), through a ReLU.
+    hear: Array  # (state, hidden)
+    of_pitch: Array  # (n_pitches, hidden)
+    below: Array
+    """(2 * n_pitches, n_pitches * hidden): of each plane's each note for each pitch, 0 for those
+    that are not above it; to draw notes a table of intervals, (2, 2 * n_pitches - 1, hidden)."""
+    hidden: Array  # (hidden, hidden)
+    hidden_bias: Array  # (hidden,)
+    write: Array  # (hidden, 2): a note, struck again
+    write_bias: Array  # (n_pitches, 2)
+    hear_first: Array  # (state, first)
+    write_first: Array  # (first, 3): begins, changes where it sounds, is then struck again
+    write_first_bias: Array  # (n_pitches, 3)
+
+
+class Read(NamedTuple):
+    """What the features of frames add."""
+
+    note: Array  # (n, hidden)
+    first: Array  # (n, first)
+    nothing: Array  # (n,): logit of that nothing changes
+
+
+Frames: TypeAlias = tuple[Array, Read, Array | None, Array, Array, Array | None]
+"""States (n, n_pitches, state), what is read, what dropout keeps and scales up (n, hidden); notes
+bool (n, 2, 128), what sounded before bool (n, 128), where that, held on, is barred bool (n,)."""
+
+
+class NoteDecoder(nnx.Module):
+    """Probabilities of notes, from the state of each pitch and the features of the frame.
+
+    A pitch's first hidden layer is the sum of its state's part, of the features', of a vector for
+    each note written below it by its interval (as in NADE, Larochelle and Murray 2011), and of one
+    of its own.
+
+    Parameters
+    ----------
+    width : int
+        Features of a frame.
+    state, hidden, first : int
+        Of a pitch's state; of both hidden layers; of the layer that tells what changes first.
     """
 
-    def __init__(self, width: int, hidden: int, *, rngs: Rngs) -> None:
+    def __init__(self, width: int, state: int, hidden: int, first: int, *, rngs: Rngs) -> None:
         normal = from_numpy(lambda rng, shape: rng.standard_normal(shape) / np.sqrt(shape[0]))
-        self.read = nnx.Linear(width, hidden, kernel_init=normal, bias_init=zeros, rngs=rngs)
-        self.before = nnx.Param(normal(rngs.params(), (N_PITCHES, hidden)))
-        self.spelled = nnx.Param(normal(rngs.params(), (LAST, hidden)))
-        self.write = nnx.Linear(
-            hidden, N_PITCHES + 1, kernel_init=normal, bias_init=zeros, rngs=rngs
-        )
-        self.again = nnx.Linear(hidden, N_PITCHES, kernel_init=normal, bias_init=zeros, rngs=rngs)
+        small = from_numpy(lambda rng, shape: 0.02 * rng.standard_normal(shape))
+        quiet = from_numpy(lambda rng, shape: 0.05 * rng.standard_normal(shape))
+        self.hear = nnx.Param(normal(rngs.params(), (state, hidden)))
+        self.read = nnx.Linear(width, hidden, kernel_init=quiet, bias_init=zeros, rngs=rngs)
+        self.below = Intervals(hidden, rngs=rngs)
+        self.pitch = nnx.Param(no_draw(N_PITCHES, hidden))
+        self.hidden = nnx.Linear(hidden, hidden, kernel_init=normal, bias_init=zeros, rngs=rngs)
+        self.write = nnx.Param(small(rngs.params(), (hidden, 2)))
+        self.bias = nnx.Param(jax.device_put(FIRST_BIAS))
+        self.write_pitch = nnx.Param(no_draw(N_PITCHES, 2))
+        self.hear_first = nnx.Param(normal(rngs.params(), (state, first)))
+        self.read_first = nnx.Linear(width, first, kernel_init=quiet, bias_init=zeros, rngs=rngs)
+        self.write_first = nnx.Param(small(rngs.params(), (first, 3)))
+        self.first_pitch = nnx.Param(no_draw(N_PITCHES, 3))
+        self.nothing = nnx.Linear(width, 1, kernel_init=small, bias_init=zeros, rngs=rngs)
 
     def __call__(
         self,
+        pitches: Range,
+        heard: Array,  # (n, n_pitches, state)
         features: Array,  # (n, width)
         symbols: Array,  # int (n, length): notes, then at least one `LAST`; or `SKIPPED` first
         before: Array,  # uint32 (n, 4): bits of the pitches that sounded in the frame before
-        barred: Array | None = None,  # bool (n,): where these, held on, are no chord to be spelled
+        barred: Array | None = None,  # bool (n,): where these, held on, are no chord to be written
+        keep: Array | None = None,  # (n, hidden): what dropout keeps, scaled up
     ) -> Array:  # (n,)
         """Log-likelihood of frames in nats; `NEVER` of those that are skipped."""
-        dense = [nnx.to_pure_dict(nnx.state(layer)) for layer in (self.write, self.again)]
-        weights = {
-            "spelled": self.spelled[...],
-            "kernel": jnp.concatenate([d["kernel"] for d in dense], axis=1),
-            "bias": jnp.concatenate([d["bias"] for d in dense]),
-        }
-        read = self.read(features) + _planes(before).astype(features.dtype) @ self.before[...]
+        weights = self.weights(pitches)
+        is_skipped = symbols[:, 0] < 0
         symbols = symbols.astype(jnp.int32)
-        log_p: Any = _log_p(weights, read, symbols, before, barred)
-        return jnp.where(symbols[:, 0] < 0, NEVER, log_p)
+        planes = jnp.any(symbols[:, :, None] == jnp.arange(LAST)[None, None], axis=1)
+        frames = (
+            heard,
+            self.features(features),
+            keep,
+            planes.reshape(-1, 2, N_PITCHES),
+            unpack_words(before) > 0,
+            barred,
+        )
+        log_p: Any = _log_p(pitches, weights, frames, is_skipped)
+        return jnp.where(is_skipped, NEVER, log_p)
+
+    def features(self, features: Array) -> Read:  # (n, width)
+        """What features add."""
+        return Read(
+            self.read(features), self.read_first(features), self.nothing(features)[:, 0]
+        )
+
+    def weights(self, pitches: Range) -> NoteWeights:
+        """What frames are computed with."""
+        n = pitches.n_pitches
+        table = self.below.table(n)
+        at = jnp.arange(n)
+        is_above = at[None] > jnp.tile(at, 2)[:, None]
+        below = jnp.where(is_above[..., None], from_everywhere(table), 0)
+        return self._weights(pitches, below.reshape(2 * n, -1))
+
+    def step_weights(self, pitches: Range) -> NoteWeights:
+        """What single notes are drawn with."""
+        return self._weights(pitches, self.below.table(pitches.n_pitches))
+
+    def _weights(self, pitches: Range, below: Array) -> NoteWeights:
+        at = slice(pitches.lowest, pitches.lowest + pitches.n_pitches)
+        bias = self.hidden.bias
+        assert bias is not None
+        return NoteWeights(
+            self.hear[...],
+            self.pitch[...][at],
+            below,
+            self.hidden.kernel[...],
+            bias[...],
+            self.write[...],
+            self.write_pitch[...][at] + self.bias[...][None],
+            self.hear_first[...],
+            self.write_first[...],
+            self.first_pitch[...][at],
+        )
 
 
-def _planes(
-    words: Array,  # uint32 (n, 4)
-) -> Array:  # bool (n, 128)
-    planes = (words[..., None] >> jnp.arange(32, dtype=jnp.uint32)[None, None]) & 1
-    return planes.reshape(-1, N_PITCHES) > 0
+def first_logits(
+    pitches: Range,
+    weights: NoteWeights,
+    heard: Array,  # (n, n_pitches, state)
+    read: Array,  # (n, first)
+) -> tuple[Array, Array, Array]:  # (n, 128) each
+    """Logits of pitches: that it begins, that it changes if it sounds, and is then struck again."""
+    kernel = weights.hear_first
+    x = _rows(heard) @ kernel
+    x = jax.nn.relu(x.reshape(*heard.shape[:2], -1) + read[:, None])
+    logits = (_rows(x) @ weights.write_first).reshape(*x.shape[:2], 3)
+    logits = logits + weights.write_first_bias[None]
+    begins, changes, again = jnp.moveaxis(logits, 2, 0)
+    return (
+        pitches.within(begins, OUTSIDE),
+        pitches.within(changes, 0.0),
+        pitches.within(again, 0.0),
+    )
 
 
-@jax.custom_vjp
-def _log_p(
-    weights: Weights,
+def before_notes(
+    weights: NoteWeights,
+    heard: Array,  # (n, n_pitches, state)
     read: Array,  # (n, hidden)
-    symbols: Array,  # int32 (n, length)
-    before: Array,  # uint32 (n, 4)
-    barred: Array | None,  # bool (n,)
-) -> Array:  # (n,)
-    """Log-likelihood of frames, 0 of those that are skipped, of all that is read of them.
+) -> Array:  # (n, n_pitches, hidden)
+    """The first hidden layer of each pitch, before the ReLU, where nothing is written below it."""
+    x = (_rows(heard) @ weights.hear).reshape(*heard.shape[:2], -1)
+    return x + weights.of_pitch[None] + read[:, None]
 
-    The symbols of all frames stand in one row, without what fills their lists, and are computed
-    chunk by chunk: as many chunks as it takes. The way back computes them again, so that memory is
-    bounded.
+
+def note_logits(
+    pitches: Range,
+    weights: NoteWeights,
+    hidden: Array,  # (n, n_pitches, hidden): before the ReLU
+    keep: Array | None = None,  # (n, hidden)
+) -> tuple[Array, Array]:  # (n, 128) each
+    """Logits of pitches: that it sounds, and that it is struck again where it sounded."""
+    x = jax.nn.relu(hidden)
+    if keep is not None:
+        x = x * keep[:, None]
+    x = jax.nn.relu(affine((weights.hidden, weights.hidden_bias), _rows(x)))
+    logits = (x @ weights.write).reshape(*hidden.shape[:2], 2) + weights.write_bias[None]
+    sounds, again = jnp.moveaxis(logits, 2, 0)
+    return pitches.within(sounds, OUTSIDE), pitches.within(again, 0.0)
+
+
+def _rows(x: Array) -> Array:  # (n, n_pitches, width) -> (n * n_pitches, width)
+    return x.reshape(-1, x.shape[-1])
+
+
+def _frames_log_p(pitches: Range, weights: NoteWeights, frames: Frames) -> Array:  # (n,)
+    """Log-likelihood of frames."""
+    heard, read, keep, notes, before, barred = frames
+    sounds, again = notes[:, 0], notes[:, 1] & before
+    begins, changes, struck = first_logits(pitches, weights, heard, read.first)
+    change = jnp.where(before, changes, begins)
+    nothing = read.nothing if barred is None else jnp.where(barred, NEVER, read.nothing)
+    total = jax.nn.logsumexp(jnp.concatenate([change, nothing[:, None]], axis=1), axis=1)
+    is_changed = (sounds != before) | (again & sounds)
+    at, is_any = jnp.argmax(is_changed, axis=1), jnp.any(is_changed, axis=1)
+    number = jnp.arange(N_PITCHES)[None]
+    change = change + jnp.where(before, jax.nn.log_sigmoid(jnp.where(sounds, struck, -struck)), 0)
+    first = jnp.sum(jnp.where(number == at[:, None], change, 0), axis=1)
+    log_p = jnp.where(is_any, first, nothing) - total
+    planes = pitches.of(notes.astype(heard.dtype)).reshape(len(notes), -1)
+    hidden = before_notes(weights, heard, read.note)
+    hidden = hidden + (planes @ weights.below).reshape(hidden.shape)
+    is_on, is_struck = note_logits(pitches, weights, hidden, keep)
+    nats = jax.nn.log_sigmoid(jnp.where(sounds, is_on, -is_on))
+    of_again = jax.nn.log_sigmoid(jnp.where(again, is_struck, -is_struck))
+    nats += jnp.where(sounds & before, of_again, 0)
+    is_above = (number > at[:, None]) & is_any[:, None]
+    return log_p + jnp.sum(jnp.where(is_above, nats, 0), axis=1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _log_p(
+    pitches: Range,
+    weights: NoteWeights,
+    frames: Frames,
+    is_skipped: Array,  # bool (n,)
+) -> Array:  # (n,)
+    """Log-likelihood of frames, 0 of those that are skipped.
+
+    They are computed chunk by chunk, as many chunks as it takes; the way back computes them again,
+    so that memory is bounded.
     """
-    return _log_p_fwd(weights, read, symbols, before, barred)[0]
+    return _log_p_fwd(pitches, weights, frames, is_skipped)[0]
 
 
 def _log_p_fwd(
-    weights: Weights,
-    read: Array,  # (n, hidden)
-    symbols: Array,  # int32 (n, length)
-    before: Array,  # uint32 (n, 4)
-    barred: Array | None,  # bool (n,)
-) -> tuple[Array, Kept]:  # (n,)
-    places, n = _in_a_row(symbols)
-    planes = jnp.any(symbols[:, :, None] == jnp.arange(LAST)[None, None], axis=1)
+    pitches: Range, weights: NoteWeights, frames: Frames, is_skipped: Array
+) -> tuple[Array, tuple[NoteWeights, Frames, Array, Array]]:
+    places, n = _in_a_row(is_skipped)
 
     def chunk(k: Array, log_p: Array) -> Array:  # int32 (), (n,) -> (n,)
-        one = _Chunk.of(k, places, symbols, before, planes, barred)
-        found = one.log_p(weights, read[one.frame])
-        return log_p.at[one.frame].add(jnp.where(one.place < n, found, 0))
+        at, is_one = _chunk(k, places, n)
+        found = _frames_log_p(pitches, weights, jax.tree.map(lambda a: a[at], frames))
+        return log_p.at[at].add(jnp.where(is_one, found, 0))
 
-    log_p = lax.fori_loop(0, -(-n // CHUNK), chunk, jnp.zeros(len(read), read.dtype))
-    return log_p, (weights, read, symbols, before, barred, places, planes, n)
+    log_p = lax.fori_loop(0, -(-n // CHUNK), chunk, jnp.zeros(len(is_skipped), frames[0].dtype))
+    return log_p, (weights, frames, places, n)
 
 
 def _log_p_bwd(
-    kept: Kept,
+    pitches: Range,
+    kept: tuple[NoteWeights, Frames, Array, Array],
     cotangent: Array,  # (n,)
-) -> tuple[Weights, Array, None, None, None]:  # (n, hidden)
-    weights, read, symbols, before, barred, places, planes, n = kept
+) -> tuple[NoteWeights, Frames, None]:
+    weights, (heard, read, *others), places, n = kept
 
-    def chunk(k: Array, sums: Gradients) -> Gradients:  # k: int32 ()
-        d_weights, d_read = sums
-        one = _Chunk.of(k, places, symbols, before, planes, barred)
-        _, back = jax.vjp(one.log_p, weights, read[one.frame])
-        more, rows = back(jnp.where(one.place < n, cotangent[one.frame], 0))
-        return jax.tree.map(jnp.add, d_weights, more), d_read.at[one.frame].add(rows)
+    def chunk(k: Array, sums: Any) -> Any:  # k: int32 ()
+        at, is_one = _chunk(k, places, n)
+        rest = jax.tree.map(lambda a: a[at], others)
 
-    zeros = jax.tree.map(jnp.zeros_like, weights), jnp.zeros_like(read)
-    return *lax.fori_loop(0, -(-n // CHUNK), chunk, zeros), None, None, None
+        def log_p(weights: NoteWeights, heard: Array, read: Read) -> Array:
+            return _frames_log_p(pitches, weights, (heard, read, *rest))
+
+        mine = jax.tree.map(lambda a: a[at], (heard, read))
+        _, back = jax.vjp(log_p, weights, *mine)
+        d_weights, *d_frames = back(jnp.where(is_one, cotangent[at], 0))
+        sum_weights, sum_frames = sums
+        added = jax.tree.map(lambda a, b: a.at[at].add(b), sum_frames, tuple(d_frames))
+        return jax.tree.map(jnp.add, sum_weights, d_weights), added
+
+    start = jax.tree.map(jnp.zeros_like, (weights, (heard, read)))
+    d_weights, d_frames = lax.fori_loop(0, -(-n // CHUNK), chunk, start)
+    return d_weights, (*d_frames, None, None, None, None), None
 
 
 _log_p.defvjp(_log_p_fwd, _log_p_bwd)
 
 
 def _in_a_row(
-    symbols: Array,  # int32 (n, length)
-) -> tuple[Array, Array]:  # int32 (n * length,), int32 ()
-    """Where the symbols of all frames stand in the lists, one after the other; and how many."""
-    n, length = symbols.shape
-    # Rows of zeros, which fill a batch, have no end; they must not run into others.
-    lengths = jnp.minimum(jnp.sum(symbols < LAST, axis=1) + 1, length)
-    lengths = jnp.where(symbols[:, 0] < 0, 0, lengths)
-    begin = jnp.cumsum(lengths) - lengths
-    number = jnp.arange(length)[None]
-    to = jnp.where(number < lengths[:, None], begin[:, None] + number, n * length)
-    places = jnp.arange(n * length, dtype=jnp.int32)
-    return jnp.zeros_like(places).at[to.ravel()].set(places, mode="drop"), jnp.sum(lengths)
+    is_skipped: Array,  # bool (n,)
+) -> tuple[Array, Array]:  # int32 (n,), int32 ()
+    """Where the frames are that are not skipped, one after the other; and how many."""
+    number = jnp.arange(len(is_skipped), dtype=jnp.int32)
+    n = jnp.sum(~is_skipped, dtype=jnp.int32)
+    to = jnp.where(is_skipped, len(number), jnp.cumsum(~is_skipped, dtype=jnp.int32) - 1)
+    return jnp.zeros_like(number).at[to].set(number, mode="drop"), n
 
 
-class _Chunk(NamedTuple):
-    """Some symbols."""
-
-    place: Array  # int32 (CHUNK,): their numbers in the row of all
-    frame: Array  # int32 (CHUNK,)
-    pitch: Array  # int32 (CHUNK,): `N_PITCHES` for the end
-    last: Array  # int32 (CHUNK,): pitch of the note before, -1 for none
-    is_struck: Array  # bool (CHUNK,): whether the note is struck again
-    can: Array  # bool (CHUNK,): whether it may be, and may not
-    may_end: Array  # bool (CHUNK,): whether the chord may end here
-    planes: Array  # bool (CHUNK, LAST): what is spelled of the frame so far
-
-    @classmethod
-    def of(
-        cls,
-        k: Array,  # int32 ()
-        places: Array,  # int32 (n * length,)
-        symbols: Array,  # int32 (n, length)
-        before: Array,  # uint32 (n, 4)
-        planes: Array,  # bool (n, LAST)
-        barred: Array | None,  # bool (n,)
-    ) -> _Chunk:
-        """The k-th chunk."""
-        index = k * CHUNK + jnp.arange(CHUNK)
-        frame, number = jnp.divmod(places[jnp.minimum(index, len(places) - 1)], symbols.shape[1])
-        now, last = symbols[frame, number], symbols[frame, jnp.maximum(number, 1) - 1]
-        pitch = jnp.where(now < LAST, now % N_PITCHES, N_PITCHES)
-        word = before[frame, jnp.minimum(pitch, N_PITCHES - 1) // 32]
-        sounded = (word >> (pitch % 32).astype(jnp.uint32)) & 1
-        # Notes ascend: those before this one are below it.
-        so_far = planes[frame] & (jnp.arange(LAST)[None] % N_PITCHES < pitch[:, None])
-        can, may_end = (now < LAST) & (sounded > 0), jnp.ones(CHUNK, bool)
-        if barred is not None:
-            # What sounds, held on, is no chord that begins: its notes can't be all.
-            held = jnp.pad(_planes(before[frame]), ((0, 0), (0, N_PITCHES)))
-            may_end = ~barred[frame] | jnp.any(so_far != held, axis=1)
-            # After the highest pitch that there is nothing could follow.
-            is_highest = jnp.arange(LAST)[None] == N_PITCHES - 1
-            is_all = (pitch == N_PITCHES - 1) & jnp.all((so_far == held) | is_highest, axis=1)
-            can &= ~barred[frame] | ~is_all
-        last = jnp.where(number == 0, -1, last % N_PITCHES)
-        return cls(index, frame, pitch, last, now >= N_PITCHES, can, may_end, so_far)
-
-    def log_p(
-        self,
-        weights: Weights,
-        read: Array,  # (CHUNK, hidden)
-    ) -> Array:  # (CHUNK,)
-        """Nats of each symbol."""
-        # Rows are picked, and vectors added up, by products: the way back of a look-up is slow.
-        hidden = jax.nn.relu(read + self.planes.astype(read.dtype) @ weights["spelled"])
-        logits = affine((weights["kernel"], weights["bias"]), hidden)
-        row = jnp.arange(logits.shape[1])[None]
-        above = (row > self.last[:, None]) & (
-            row < N_PITCHES + jnp.where(self.may_end, 1, 0)[:, None]
-        )
-        again = jnp.sum(jnp.where(row == self.pitch[:, None] + N_PITCHES + 1, logits, 0), axis=1)
-        logits = jnp.where(above, logits, NEVER)
-        picked = jnp.sum(jnp.where(row == self.pitch[:, None], logits, 0), axis=1)
-        log_p = picked - jax.nn.logsumexp(logits, axis=1)
-        log_again = jax.nn.log_sigmoid(jnp.where(self.is_struck, again, -again))
-        return log_p + jnp.where(self.can, log_again, 0)
+def _chunk(
+    k: Array,  # int32 ()
+    places: Array,  # int32 (n,)
+    n: Array,  # int32 (): how many there are
+) -> tuple[Array, Array]:  # int32 (CHUNK,), bool (CHUNK,)
+    """Frames of the k-th chunk, and which of them there are."""
+    index = k * CHUNK + jnp.arange(CHUNK, dtype=jnp.int32)
+    return places[jnp.minimum(index, len(places) - 1)], index < n
