@@ -12,10 +12,13 @@ from pianolstm._model.note_decoder import NEVER
 from pianolstm._model.pitch_lstm import Range
 from pianolstm.chords import as_chords, transpose_chords
 from pianolstm.constraints import limits_of
-from test_clock import make as make_with_changes
-from tiny_networks import KNOWN, chord, log_p, make
+import test_clock
+import tiny_networks
+from tiny_networks import KNOWN, chord
 
 PITCHES = Range(40, 40)
+MODULES = {"frames": tiny_networks, "changes": test_clock}
+"""What makes networks with each clock."""
 
 
 def music(n, seed):
@@ -32,7 +35,7 @@ def music(n, seed):
 
 def same_in_all_keys(arch, clock):
     """A network without what each pitch has of its own, that writes notes alone."""
-    config, params = (make if clock == "frames" else make_with_changes)(arch)
+    config, params = MODULES[clock].make(arch)
     rng = np.random.default_rng(0)
     hearing, decoder = params["hearing"], params["decoder"]
     own = ("pitch", "write_pitch", "first_pitch")
@@ -55,7 +58,7 @@ def same_in_all_keys(arch, clock):
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_transposed_music_is_as_likely(arch, clock):
     config, params = same_in_all_keys(arch, clock)
-    piece = music(40, 1)
+    piece, log_p = music(40, 1), MODULES[clock].log_p
     (expected,) = log_p(config, params, [list(piece)])
     for step in (-7, 5):
         moved = replace(config, pitches=Range(PITCHES.lowest + step, PITCHES.n_pitches))

@@ -230,11 +230,17 @@ def test_dropout_has_one_mask_for_all_frames():
 
 
 @pytest.mark.parametrize(
-    ("arch", "widths"),
-    [("lstm", []), ("stacked", [6]), ("bilstm", []), ("hybrid_stacked", [6, 6])],
+    ("arch", "spell", "widths"),
+    [
+        ("lstm", False, []),
+        ("stacked", False, [6]),
+        ("stacked", True, [6, 3, 6]),
+        ("bilstm", False, []),
+        ("hybrid_stacked", False, [6, 6]),
+    ],
 )
-def test_each_place_has_a_mask_of_its_own(arch, widths, monkeypatch):
-    """Vectors, the body's output, the dense layer's; between layers, of each phase."""
+def test_each_place_has_a_mask_of_its_own(arch, spell, widths, monkeypatch):
+    """Vectors, the body's output, the dense layer's; between layers, of each phase; of pitches."""
     asked = []
 
     def masks(key, rate, widths):
@@ -242,12 +248,15 @@ def test_each_place_has_a_mask_of_its_own(arch, widths, monkeypatch):
         return [jnp.ones((len(key), 1, width), bool) for width in widths]
 
     monkeypatch.setattr(networks, "dropout_masks", masks)
-    config = NetworkConfig(arch, 256, 6, 5, 0.5, 12)
+    config = NetworkConfig(arch, 256, 6, 5, 0.5, 12, spell)
     params = initialise(config, 3, jnp.zeros(256))
     network = bind(config, params)
     ids, bits = frames()
     kept, _ = network(ids, bits, network.initial_carry(len(ids)), row_keys(0, len(ids)))
     assert asked == [[5, 12 if arch == "bilstm" else 6, 6, *widths]]
+    assert [m.shape[2] for m in jax.tree.leaves(network.masks(row_keys(0, 2)))[-len(widths) :]] == (
+        widths or [5, 12 if arch == "bilstm" else 6, 6]
+    )
     # With every feature kept and scaled up by 2 it is another function, but no random one.
     assert np.isfinite(np.asarray(kept)).all()
 
@@ -312,10 +321,10 @@ def test_gradients_equal_finite_differences_in_float64(arch, spell):
             rng = np.random.default_rng(seed)
             way = jax.tree.unflatten(structure, [rng.standard_normal(x.shape) for x in leaves])
             ahead, behind = (
-                loss(jax.tree.map(lambda p, d, s=sign: p + s * 1e-6 * d, params, way))
+                loss(jax.tree.map(lambda p, d, s=sign: p + s * 1e-7 * d, params, way))
                 for sign in (1, -1)
             )
             products = jax.tree.map(jnp.vdot, gradient, way)
             along = sum(map(float, jax.tree.leaves(products)))
-            assert along == pytest.approx(float(ahead - behind) / 2e-6, rel=1e-6)
+            assert along == pytest.approx(float(ahead - behind) / 2e-7, rel=1e-6)
             assert abs(along) > 1e-3

@@ -268,7 +268,7 @@ def test_a_penalty_acts_on_spelled_chords_too():
                 is_new = chords[t] != held.tobytes() and written.tokens[t] != 0
                 count += is_new and chords[t] in chords[:t]
         again.append(count)
-    assert again[0] > 40 and again[1] <= 1
+    assert again[0] > 40 and again[1] < again[0] / 10
 
 
 def test_a_lane_does_not_hear_the_settings_of_others():
@@ -361,16 +361,17 @@ def test_chunks_do_not_show(chunk, barred, monkeypatch):
     symbols[[0, 7, 19]] = SKIPPED
     is_barred = rng.random(20) < 0.5 if barred else None
     arrays = [features, heard, symbols, before, *([is_barred] if barred else [])]
+    arrays = [jnp.asarray(a) for a in arrays]
 
     def log_p(x, heard, *rest):
-        return decoder(pitches, heard, x, *map(jnp.asarray, rest))
+        return decoder(pitches, heard, x, *rest)
 
     def one(*row):
         return log_p(*(a[None] for a in row))[0]
 
     alone = jax.jit(jax.value_and_grad(one, argnums=(0, 1)))
     singles = [alone(*row) for row in zip(*arrays, strict=True)]
-    found, back = jax.vjp(lambda x, h: log_p(x, h, *arrays[2:]), features, heard)
+    found, back = jax.vjp(lambda x, h: log_p(x, h, *arrays[2:]), *arrays[:2])
     np.testing.assert_allclose(found, [float(a) for a, _ in singles], rtol=1e-5)
     weights = rng.normal(size=20).astype(np.float32)
     for gradient, *expected in zip(

@@ -78,9 +78,9 @@ class Masks(NamedTuple):
     x: Array  # of the vectors read
     h: Array  # of what the body gives
     dense: Array
-    heard: Array  # of the states of pitches
-    notes: Array  # of the layer above
     body: list[Array]  # between its layers
+    heard: Array | None = None  # of the states of pitches
+    notes: Array | None = None  # of the layer above
 
 
 ARCHITECTURES = ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked")
@@ -416,15 +416,17 @@ class ChordNetwork(nnx.Module):
         if key is None or self.dropout == 0:
             return None
         widths = [self.start.shape[0], self.dense.in_features, self.dense.out_features]
-        widths += self.decoder.hear[...].shape if self.spell else (0, 0)
-        masks = dropout_masks(key, self.dropout, [*widths, *self.body.mask_widths])
-        return Masks(*masks[: len(widths)], masks[len(widths) :])
+        of_body = list(self.body.mask_widths)
+        of_notes = self.decoder.hear[...].shape if self.spell else ()
+        masks = dropout_masks(key, self.dropout, [*widths, *of_body, *of_notes])
+        n = len(widths) + len(of_body)
+        return Masks(*masks[:3], masks[3:n], *masks[n:])
 
     def kept_notes(
         self, masks: Masks | None, n_targets: int
     ) -> Array | None:  # (batch * n_targets, hidden)
         """What dropout keeps of the layer that writes notes, scaled up; None for all."""
-        if masks is None or not self.spell:
+        if masks is None or masks.notes is None:
             return None
         keep = masks.notes.astype(jnp.float32) / (1 - self.dropout)
         return jnp.repeat(keep[:, 0], n_targets, axis=0)
@@ -471,7 +473,8 @@ class ChordNetwork(nnx.Module):
             if self.window_size is not None:
                 valid, pitch_carry = ids != PAD, self.initial_pitches(len(ids), jnp)
             heard, pitch_carry = self.hearing(bits, ages, pitch_carry, self.pitches, valid)
-            heard = drop(heard, self.dropout, masks and masks.heard[:, :, None])
+            kept = None if masks is None or masks.heard is None else masks.heard[:, :, None]
+            heard = drop(heard, self.dropout, kept)
             x = x + jnp.mean(heard, axis=2) @ self.overheard[...]
         x = drop(x, self.dropout, masks and masks.x)
         h, body_carry = self.body(x, body_carry, ids != PAD, masks and masks.body)

@@ -122,11 +122,13 @@ class NoteDecoder(nnx.Module):
         is_skipped = symbols[:, 0] < 0
         symbols = symbols.astype(jnp.int32)
         planes = jnp.any(symbols[:, :, None] == jnp.arange(LAST)[None, None], axis=1)
+        planes = planes.reshape(-1, 2, N_PITCHES)
+        planes = planes.at[:, 0].set(jnp.any(planes, axis=1))  # what is struck again sounds
         frames = (
             heard,
             self.features(features),
             keep,
-            planes.reshape(-1, 2, N_PITCHES),
+            planes,
             unpack_words(before) > 0,
             barred,
         )
