@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import test_clock
+import tiny_networks
 from pianolstm._decoding.batches import Decoder, Request, SamplingSettings, write_all
 from pianolstm._jax.keys import key_of
 from pianolstm._model.networks import ARCHITECTURES
@@ -12,8 +14,6 @@ from pianolstm._model.note_decoder import NEVER
 from pianolstm._model.pitch_lstm import Range
 from pianolstm.chords import as_chords, transpose_chords
 from pianolstm.constraints import limits_of
-import test_clock
-import tiny_networks
 from tiny_networks import KNOWN, chord
 
 PITCHES = Range(40, 40)

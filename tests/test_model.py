@@ -407,20 +407,39 @@ def test_chords_too_rare_for_the_vocabulary_are_saved():
     assert model.tokenizer_.n_tokens_ > n_before
 
 
-def test_files_from_before_there_was_a_model_are_read(tmp_path):
-    """They have no counts of rare chords, and the network among the settings."""
-    path = tmp_path / "old.safetensors"
-    model = small(tokenizer=pl.ChordTokenizer(min_count=4)).fit(PIECES[:3])
+def old_file(path, model, change):
+    """A file of a model, whose arrays and header are changed to what they were once."""
     model.save(path)
     arrays = load_file(path)
     length = int.from_bytes(path.read_bytes()[:8], "little")
     metadata = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]
     header = json.loads(metadata["header"])
-    del header["network"], arrays["seen"], arrays["seen_counts"]
+    change(arrays, header)
     save_file(arrays, path, {**metadata, "header": json.dumps(header)})
-    old = pl.SequenceGenerator.load(path)
+    return path
+
+
+def test_files_from_before_there_was_a_model_are_read(tmp_path):
+    """They have no counts of rare chords, and the network among the settings."""
+    model = small(tokenizer=pl.ChordTokenizer(min_count=4), spell=False).fit(PIECES[:3])
+
+    def change(arrays, header):
+        del header["network"], arrays["seen"], arrays["seen_counts"]
+
+    old = pl.SequenceGenerator.load(old_file(tmp_path / "old.safetensors", model, change))
     assert old.generate(8, random_state=0) == model.generate(8, random_state=0)
     assert np.array_equal(old.tokenizer_.seen_, model.tokenizer_.vocabulary_)
+
+
+def test_files_whose_networks_spelled_otherwise_are_refused(tmp_path):
+    model = small(spell=True).fit(PIECES[:3])
+
+    def change(arrays, header):
+        del header["network"]["pitches"]
+
+    path = old_file(tmp_path / "old.safetensors", model, change)
+    with pytest.raises(pl.ModelFileError, match=r"old\.safetensors: written by an earlier version"):
+        pl.SequenceGenerator.load(path)
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])

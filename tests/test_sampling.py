@@ -16,7 +16,7 @@ from scipy import stats
 from pianolstm._decoding import batches, random_numbers, sampling, stepping
 from pianolstm._decoding import state as states
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
-from pianolstm._decoding.stepping import FEW, LANES, rounds_alike
+from pianolstm._decoding.stepping import FEW, LANES, Stepped, rounds_alike
 from pianolstm._jax.keys import fold, key_of, seed_key
 from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
 from pianolstm._model.note_decoder import NEVER
@@ -71,11 +71,11 @@ def draw(logits, rules, clock):
     laid = {
         "table": logits,
         "bias": jnp.zeros(logits.shape[1]),
-        "begin": (None, jnp.zeros((1, LANES)), None),
+        "begin": (None, Stepped(jnp.zeros((1, LANES)), None, None)),
     }
     begun = np.full((LANES, states.N_BEGUN), -1, np.int32)
     past = clock, words, zeros - 1, zeros, zeros, zeros, begun, begun, None, None
-    state = states.State(None, jnp.eye(LANES), None, *past)
+    state = states.State(None, Stepped(jnp.eye(LANES), None, None), *past)
     given = states.ForcedFrames(zeros > 0, zeros, words, zeros, words, words)
     n_rows = logits.shape[1]
     vocabulary = states.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))

@@ -53,7 +53,7 @@ from pianolstm.vocabulary import Clock, Corpus
 from pianolstm.windows import split_pieces
 
 MAX_TOKENS = 253
-"""Chords of the vocabulary by default of a network that spells: the rows of its smallest softmax."""
+"""Chords that a network which spells has rows for by default: those of the smallest softmax."""
 
 TRANSPOSITION = 6
 """Semitones that ``augment="auto"`` moves pieces by, up or down: to all keys."""
@@ -75,8 +75,10 @@ class SequenceGenerator(BaseEstimator):
         A clone is fitted on the training pieces; a ``FrozenEstimator`` around a fitted tokenizer
         is used as it is. None is ``ChordTokenizer(max_tokens=253)``, and with
         ``spell=False`` one without a limit.
-    window_size : int, default=200
-        Steps that training looks back, see `clock`; even for the hybrids, which pool by 2.
+    window_size : int, default=32
+        Steps that training looks back, see `clock`, and all that the Bi-LSTM reads; even for the
+        hybrids, which pool by 2. Shorter windows make for more steps of the optimiser in the same
+        time, longer ones tell more of what music remembers.
     units : int, default=256
         Width of each LSTM layer.
     embedding : int, default=128
@@ -206,7 +208,7 @@ class SequenceGenerator(BaseEstimator):
         *,
         arch: Literal["lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked"] = "lstm",
         tokenizer: ChordTokenizer | FrozenEstimator | None = None,
-        window_size: int = 200,
+        window_size: int = 32,
         units: int = 256,
         embedding: int = 128,
         spell: bool = True,

@@ -22,11 +22,11 @@ from pianolstm._model import networks
 from pianolstm._model.durations import initial_bias
 from pianolstm._model.files import Arrays, Header, fill_leaves, named_leaves, with_nan, without_nan
 from pianolstm._model.networks import NetworkConfig, Params, Tree
-from pianolstm._model.pitch_lstm import Range
+from pianolstm._model.pitch_lstm import ALL_PITCHES, Range
 from pianolstm._model.recall import Recall
 from pianolstm.checks import plain_params
 from pianolstm.exceptions import ModelFileError
-from pianolstm.rolls import N_PITCHES, Grid
+from pianolstm.rolls import Grid
 from pianolstm.tempo import TempoMap
 from pianolstm.tokens import ChordTokenizer, TokenCorpus
 from pianolstm.vocabulary import (
@@ -312,7 +312,13 @@ class Model:
             network = header.get("network") or header["settings"]
             # Those from before there was another clock count frames.
             network = {"clock": "frames", "beat": 0.0, **network}
-            network["pitches"] = Range(**network.get("pitches", {"lowest": 0, "n_pitches": N_PITCHES}))
+            if network["spell"] and "pitches" not in network:
+                raise ModelFileError(
+                    f"{name}: written by an earlier version, whose networks wrote notes otherwise; "
+                    "expected a model of this one. Train it again, or load it with that version."
+                )
+            known = network.get("pitches")
+            network["pitches"] = ALL_PITCHES if known is None else Range(**known)
             fields = NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
             config = NetworkConfig(
                 n_rows=n_rows(len(arrays["vocabulary"])), **{k: network[k] for k in fields}

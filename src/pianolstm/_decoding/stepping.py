@@ -19,7 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from pianolstm._decoding.history import Data
 from pianolstm._jax.programs import program
+from pianolstm._model import pitch_lstm
 from pianolstm._model.lstm import affine
 from pianolstm._model.networks import (
     HybridBody,
@@ -28,7 +30,6 @@ from pianolstm._model.networks import (
     RecurrentBody,
     bind,
 )
-from pianolstm._model import pitch_lstm
 from pianolstm._model.note_decoder import NoteDecoder, NoteWeights
 from pianolstm._model.pitch_lstm import Reading
 from pianolstm._model.planes import age_class, begins_chord, unpack_words
@@ -103,7 +104,7 @@ def step_weights(
             weights["metre"] = network.metre[...], network.metre_next[...]
         holds = network.holds
         weights["holds"] = _weights(holds.read), (holds.write[...], holds.bias[...])
-    if config.spell:
+    if notes is not None:
         weights["notes"] = _note_weights(network.decoder, notes)
     return jax.device_put(weights)
 
@@ -129,11 +130,11 @@ def _tables(
     """Vectors of all chords, in and out, and biases; and weights that are laid out for pitches."""
     network = bind(config, params)
     table, bias, _ = network.output(vocabulary, n_tokens, goes_on=False)
-    of_pitches = None, None
+    reading = notes = None
     if config.spell:
-        pitches = config.pitches
-        of_pitches = network.hearing.reading(pitches), network.decoder.step_weights(pitches)
-    return network.chords_in.table(vocabulary), table.T, bias, *of_pitches
+        reading = network.hearing.reading(config.pitches)
+        notes = network.decoder.step_weights(config.pitches)
+    return network.chords_in.table(vocabulary), table.T, bias, reading, notes
 
 
 def rounds_alike(config: NetworkConfig, weights: StepWeights) -> bool:
@@ -183,9 +184,9 @@ def _products(_: NetworkConfig, rows: list[Array], kernels: list[Array]) -> list
 class Stepped(NamedTuple):
     """What the next chord is predicted from."""
 
-    features: Array  # (lanes, …): see `chord_features`
-    holds: Array | None  # (lanes, N_CLASSES): logits of the hazards, with the clock of changes
-    heard: Array | None  # (lanes, n_pitches, state): of each pitch, where chords are spelled
+    features: Data  # (lanes, …): see `chord_features`
+    holds: Data  # (lanes, N_CLASSES): logits of the hazards, with the clock of changes
+    heard: Data  # (lanes, n_pitches, state): of each pitch, where chords are spelled
 
 
 def step(

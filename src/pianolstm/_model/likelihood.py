@@ -287,9 +287,11 @@ def _read(
     if targets is None:
         return (network.predict(h, None) if timing is None else h, *holds), carry
     features = network.predict(h, timing)
-    arrays = heard, features, *targets, bits[:, -h.shape[1] :]
-    rows = (None if a is None else a.reshape(-1, *a.shape[2:]) for a in arrays)
-    nats = log_notes(network, *rows).reshape(h.shape[:2])
+    n = features.shape[0] * features.shape[1]
+    arrays = (features, *targets, bits[:, -h.shape[1] :])
+    rows = (a.reshape(n, *a.shape[2:]) for a in arrays)
+    heard = None if heard is None else heard.reshape(n, *heard.shape[2:])
+    nats = log_notes(network, heard, *rows).reshape(h.shape[:2])
     return (features, nats, *holds), carry
 
 
@@ -382,9 +384,7 @@ def _windowed(
     """Of the given steps of each piece, each from the window before it."""
     lanes, size, is_timed = 64, config.window_size, corpus.clock == "changes"
     # The window before step t begins at t here.
-    pieces = [
-        np.concatenate([np.full(size - 1, PAD), [START], t, [PAD]]) for t in corpus.tokens
-    ]
+    pieces = [np.concatenate([np.full(size - 1, PAD), [START], t, [PAD]]) for t in corpus.tokens]
     nothing = np.zeros((size + 1, 2), np.int32)
     timing = [np.concatenate([nothing, t]) for t in corpus.timing] if is_timed else []
     counts = [len(at) for at in steps]

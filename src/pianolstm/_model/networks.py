@@ -32,15 +32,13 @@ from pianolstm._model.lstm import (
     LSTMCarry,
     LSTMLayer,
     affine,
-    along,
     from_numpy,
     no_draw,
     zeros,
 )
 from pianolstm._model.note_decoder import NEVER, NoteDecoder
-from pianolstm._model.pitch_lstm import PitchCarry, PitchLSTM, Range
+from pianolstm._model.pitch_lstm import ALL_PITCHES, PitchCarry, PitchLSTM, Range
 from pianolstm._model.planes import N_AGES, age_class, begins_chord, unpack_words
-from pianolstm.rolls import N_PITCHES
 from pianolstm.vocabulary import END, HOLD, N_POSITIONS, OTHER, Clock
 from pianolstm.windows import PAD, START
 
@@ -60,7 +58,7 @@ HybridCarry: TypeAlias = tuple[Array, Array, tuple[RecurrentCarry, RecurrentCarr
 BodyCarry: TypeAlias = Any
 """`RecurrentCarry`, `HybridCarry` or nothing: what the body at hand takes and gives."""
 
-Carry: TypeAlias = tuple[BodyCarry, tuple[Array, Array, Array], PitchCarry | tuple[()]]
+Carry: TypeAlias = tuple[BodyCarry, tuple[Array, Array, Array], PitchCarry | None]
 """State of a network: of its body; what is needed of the frames before, ids int32 (batch, n), bits
 uint32 (batch, n, 8), and for how many frames the last has been held, int32 (batch,), of the Bi-LSTM
 with the clock of changes their timing, int32 (batch, n, 2); and of its pitches, if it has any."""
@@ -104,7 +102,7 @@ class NetworkConfig:
     recall: bool = False
     clock: Clock = "frames"
     beat: float = 0.0  # see `Corpus`
-    pitches: Range = Range(0, N_PITCHES)  # those that are heard and written one by one
+    pitches: Range = ALL_PITCHES  # those that are heard and written one by one
 
     @property
     def is_causal(self) -> bool:
@@ -420,7 +418,9 @@ class ChordNetwork(nnx.Module):
         of_notes = self.decoder.hear[...].shape if self.spell else ()
         masks = dropout_masks(key, self.dropout, [*widths, *of_body, *of_notes])
         n = len(widths) + len(of_body)
-        return Masks(*masks[:3], masks[3:n], *masks[n:])
+        of_x, of_h, of_dense = masks[:3]
+        of_heard, of_written = masks[n:] or (None, None)
+        return Masks(of_x, of_h, of_dense, masks[3:n], of_heard, of_written)
 
     def kept_notes(
         self, masks: Masks | None, n_targets: int
@@ -472,6 +472,7 @@ class ChordNetwork(nnx.Module):
             valid = None
             if self.window_size is not None:
                 valid, pitch_carry = ids != PAD, self.initial_pitches(len(ids), jnp)
+            assert pitch_carry is not None
             heard, pitch_carry = self.hearing(bits, ages, pitch_carry, self.pitches, valid)
             kept = None if masks is None or masks.heard is None else masks.heard[:, :, None]
             heard = drop(heard, self.dropout, kept)
@@ -511,10 +512,10 @@ class ChordNetwork(nnx.Module):
         body = self.body.initial_carry(batch, xp)
         return body, (past_ids, past_bits, age), self.initial_pitches(batch, xp)
 
-    def initial_pitches(self, batch: int, xp: ModuleType) -> PitchCarry | tuple[()]:
-        """State of the pitches."""
+    def initial_pitches(self, batch: int, xp: ModuleType) -> PitchCarry | None:
+        """State of the pitches, if the network spells."""
         if not self.spell:
-            return ()
+            return None
         return self.hearing.initial_carry(batch, self.pitches, xp)
 
     def output(

@@ -40,7 +40,7 @@ NEVER = -1e9
 OUTSIDE = -20.0
 """Logit of a note that is outside of the pitches that the network hears."""
 
-FIRST_BIAS = np.array([-3.5, -2.0], np.float32)
+FIRST_BIAS = (-3.5, -2.0)
 """Logits of a note, and of its being struck again, before anything is learned."""
 
 
@@ -99,7 +99,7 @@ class NoteDecoder(nnx.Module):
         self.pitch = nnx.Param(no_draw(N_PITCHES, hidden))
         self.hidden = nnx.Linear(hidden, hidden, kernel_init=normal, bias_init=zeros, rngs=rngs)
         self.write = nnx.Param(small(rngs.params(), (hidden, 2)))
-        self.bias = nnx.Param(jax.device_put(FIRST_BIAS))
+        self.bias = nnx.Param(jax.device_put(np.array(FIRST_BIAS, np.float32)))
         self.write_pitch = nnx.Param(no_draw(N_PITCHES, 2))
         self.hear_first = nnx.Param(normal(rngs.params(), (state, first)))
         self.read_first = nnx.Linear(width, first, kernel_init=quiet, bias_init=zeros, rngs=rngs)
@@ -126,7 +126,7 @@ class NoteDecoder(nnx.Module):
         planes = planes.at[:, 0].set(jnp.any(planes, axis=1))  # what is struck again sounds
         frames = (
             heard,
-            self.features(features),
+            self.reading(features),
             keep,
             planes,
             unpack_words(before) > 0,
@@ -135,11 +135,9 @@ class NoteDecoder(nnx.Module):
         log_p: Any = _log_p(pitches, weights, frames, is_skipped)
         return jnp.where(is_skipped, NEVER, log_p)
 
-    def features(self, features: Array) -> Read:  # (n, width)
+    def reading(self, features: Array) -> Read:  # (n, width)
         """What features add."""
-        return Read(
-            self.read(features), self.read_first(features), self.nothing(features)[:, 0]
-        )
+        return Read(self.read(features), self.read_first(features), self.nothing(features)[:, 0])
 
     def weights(self, pitches: Range) -> NoteWeights:
         """What frames are computed with."""
@@ -280,7 +278,7 @@ def _log_p_bwd(
     pitches: Range,
     kept: tuple[NoteWeights, Frames, Array, Array],
     cotangent: Array,  # (n,)
-) -> tuple[NoteWeights, Frames, None]:
+) -> tuple[NoteWeights, Any, None]:
     weights, (heard, read, *others), places, n = kept
 
     def chunk(k: Array, sums: Any) -> Any:  # k: int32 ()

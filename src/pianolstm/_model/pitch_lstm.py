@@ -86,6 +86,9 @@ class Range:
         return jnp.pad(values, pads, constant_values=outside)
 
 
+ALL_PITCHES = Range(0, N_PITCHES)
+
+
 class Intervals(nnx.Module):
     """Vectors of intervals, and of intervals less their octaves, for each plane."""
 
@@ -151,7 +154,13 @@ class PitchLSTM(nnx.Module):
         # Time first, as the layer has it inside.
         bits = jnp.swapaxes(bits, 0, 1)
         before = jnp.concatenate([sounded[None], bits[:-1, :, :4]])
-        x = inputs(self.reading(pitches), bits.reshape(-1, 8), before.reshape(-1, 4), ages.T.reshape(-1), pitches)
+        x = inputs(
+            self.reading(pitches),
+            bits.reshape(-1, 8),
+            before.reshape(-1, 4),
+            ages.T.reshape(-1),
+            pitches,
+        )
         x = jnp.swapaxes(x.reshape(time, batch * n, -1), 0, 1)
         state = c.reshape(batch * n, units), h.reshape(batch * n, units)
         valid = None if valid is None else jnp.repeat(valid, n, axis=0)
