@@ -315,6 +315,7 @@ def rolls():
 @pytest.fixture(scope="module")
 def model(rolls):
     model = pl.SequenceGenerator(
+        tokenizer=pl.ChordTokenizer(),
         units=8,
         embedding=6,
         window_size=16,

@@ -245,9 +245,7 @@ def run(writer, n_frames, *args, **kwargs):
     ],
 )
 def test_few_lanes_write_the_bits_that_many_do(arch, recall_and_spell):
-    # The size of test_recall, so that programs are shared.
-    sizes = {"units": 8, "embedding": 6} if arch == "stacked" and recall_and_spell else {}
-    config, params, chords = make(arch, recall=recall_and_spell, spell=recall_and_spell, **sizes)
+    config, params, chords = make(arch, recall=recall_and_spell, spell=recall_and_spell)
     shares = np.linspace(0, 0.9, 11, dtype=np.float32) if recall_and_spell else None
     writer = Decoder(
         config, params, chords, 99, fs=20, grid="seconds", tempo_map=None, shares=shares

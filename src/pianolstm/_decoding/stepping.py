@@ -217,7 +217,7 @@ def step(
     if config.spell:
         hearing = pitch_lstm.step(weights["hearing"], bits, age, hearing, config.pitches)
         _, heard, _ = hearing
-        x = x + jnp.mean(heard, axis=1) @ weights["overheard"]
+        x = x + _mean(heard) @ weights["overheard"]
     h, body = _body(config).step(weights["body"], x, body)
     hidden = affine(weights["dense"], h)
     if not is_timed:
@@ -226,6 +226,18 @@ def step(
     read, write = weights["holds"]
     holds = affine(write, jax.nn.relu(affine(read, h)))
     return (body, hearing), Stepped(hidden, holds, heard)
+
+
+def _mean(heard: Array) -> Array:  # (lanes, n_pitches, state) -> (lanes, state)
+    """Over the pitches. (The sums of the compiler itself depend on how many lanes there are.)"""
+    n_pitches = n = heard.shape[1]
+    while n % 2 == 0:
+        n //= 2
+        heard = heard[:, :n] + heard[:, n:]
+    total = heard[:, 0]
+    for i in range(1, n):
+        total = total + heard[:, i]
+    return total / n_pitches
 
 
 def _vectors(
