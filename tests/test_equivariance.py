@@ -1,10 +1,12 @@
-"""What is heard is heard in every key: transposed music has transposed probabilities."""
+"""What is heard is heard in all keys: transposed music has transposed probabilities."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.frozen import FrozenEstimator
 
+import pianolstm as pl
 import test_clock
 import tiny_networks
 from pianolstm._decoding.batches import Decoder, Request, SamplingSettings, write_all
@@ -82,3 +84,42 @@ def test_what_follows_a_transposed_prime_is_transposed(clock):
         written.append(as_chords(write_all(decoder, [request], 30)[0].bits))
     assert np.array_equal(transpose_chords(written[0], 5), written[1])
     assert len(np.unique(written[0], axis=0)) > 10
+
+
+def test_ranges_by_hand():
+    low, high = np.array([chord([60, 64])]), np.array([chord([2], [126])])
+    assert Range.around(low, 6) == Range(48, 24)  # from 54 to 70
+    assert Range.around(low, 0) == Range(56, 16)
+    assert Range.around(low, 6, Range(40, 8)) == Range(40, 32)
+    assert Range.around(high, 6) == Range(0, 128)
+    assert Range.around(np.array([chord()]), 6) == Range(56, 8)
+    planes = np.arange(256).reshape(2, 128)
+    heard = Range(48, 24).of(planes)
+    assert heard.tolist() == [list(range(48, 72)), list(range(176, 200))]
+    back = np.asarray(Range(48, 24).within(heard, -1))
+    assert np.array_equal(back, np.where(np.arange(128) // 24 == 2, planes, -1))
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_pitches_beyond_the_range_are_written_only_where_they_must(is_frozen):
+    """They cost twenty nats each, until the model is told of pieces that have them."""
+
+    def melody(shift):
+        at = np.arange(60)
+        return pl.PianoRoll.from_notes(at, at + 1, 60 + shift + at * 7 % 5, fs=4)
+
+    tokenizer = pl.ChordTokenizer(max_tokens=2)
+    model = pl.SequenceGenerator(
+        tokenizer=FrozenEstimator(tokenizer.fit([melody(0)])) if is_frozen else tokenizer,
+        units=8, embedding=16, window_size=8, batch_size=4, max_epochs=2, random_state=0,
+    ).fit([melody(0), melody(2), melody(1)])  # fmt: skip
+    assert model._model.config.pitches == Range(48, 32)
+    music = np.asarray(model.generate(200, random_state=0, temperature=1.5))
+    assert music[:, 48:80].any() and not np.delete(music, np.arange(48, 80), axis=1).any()
+    must = pl.PianoRoll.from_notes([3], [5], [100], fs=4)
+    music = model.generate(20, random_state=0, constraints=pl.constraints.Melody(must))
+    assert np.asarray(music)[3:5, 100].all()
+    assert -25 < model.score([melody(36)]) < -18
+    model.extend([melody(36)])
+    assert model._model.config.pitches == Range(48, 64)
+    assert model.score([melody(36)]) > -12

@@ -32,7 +32,7 @@ def run(name, *arguments, cwd):
 
 
 def test_quickstart(tmp_path):
-    out = run("quickstart.py", "--seconds", 20, cwd=tmp_path)
+    out = run("quickstart.py", "--seconds", 10, cwd=tmp_path)
     result = json.loads(out.splitlines()[-1])
     assert set(result) == {
         "val_nats_before",
@@ -64,7 +64,7 @@ def test_from_folder(tmp_path):
     out = run(
         "from_folder.py",
         tmp_path / "music",
-        *("--arch", "hybrid", "--fs", 8, "--minutes", 0.25, "--units", 24, "--seconds", 10),
+        *("--arch", "hybrid", "--fs", 8, "--minutes", 0.15, "--units", 24, "--seconds", 10),
         cwd=tmp_path,
     )
     assert "10 pieces" in out and "left out file" in out
@@ -84,6 +84,7 @@ def test_play(tmp_path):
     rolls = pl.datasets.load_chorales("train")[:6]
     # As in test_recall, so that programs are shared.
     model = pl.SequenceGenerator(
+        tokenizer=pl.ChordTokenizer(),
         units=8,
         embedding=6,
         window_size=16,

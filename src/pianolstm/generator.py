@@ -875,14 +875,15 @@ class SequenceGenerator(BaseEstimator):
             if base is None:
                 base = _default_tokenizer(bool(self.spell))
             tokenizer = ChordTokenizer(**base.get_params()).fit(train)
-        return Model.untrained(self._config(), tokenizer, train, seed)
+        return Model.untrained(self._config(), tokenizer, train, seed, self._margin())
 
     def _extended(self, pieces: TokenCorpus) -> Model:
         """The model with the chords of more pieces, unless the tokenizer is frozen."""
         self._check_shape()
+        model = self._model.with_pitches_of(pieces, self._margin())
         if isinstance(self.tokenizer, FrozenEstimator):
-            return self._model
-        return self._model.with_chords_of(pieces)
+            return model
+        return model.with_chords_of(pieces)
 
     def _learn(self, prepare: Callable[[], Task], began: float) -> None:
         """Train; the estimator holds the model of each epoch, and the best one in the end.
@@ -1046,6 +1047,10 @@ class SequenceGenerator(BaseEstimator):
             # A closed vocabulary has no way to learn a chord that is moved out of it.
             return TRANSPOSITION if given.spell else 0
         return given.augment
+
+    def _margin(self) -> int:
+        """Semitones that a network hears above and below its pieces: those of half an octave."""
+        return max(TRANSPOSITION, self._augment())
 
     def _config(self) -> networks.NetworkConfig:
         """The network that the parameters ask for, without its vocabulary."""

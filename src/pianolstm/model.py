@@ -128,7 +128,12 @@ class Model:
 
     @classmethod
     def untrained(
-        cls, config: NetworkConfig, tokenizer: ChordTokenizer, train: TokenCorpus, seed: int
+        cls,
+        config: NetworkConfig,
+        tokenizer: ChordTokenizer,
+        train: TokenCorpus,
+        seed: int,
+        margin: int,
     ) -> Model:
         """Initial parameters for training pieces, and all that is counted in these.
 
@@ -141,11 +146,14 @@ class Model:
             Fitted.
         train : TokenCorpus
         seed : int
+        margin : int
+            Semitones above and below those of the pieces that the network is to hear.
         """
         corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.known(train), config.clock)
         beat = beat_of(train.fs, train.grid, config.clock)
-        pitches = Range.around(corpus.chords)
-        config = replace(config, n_rows=n_rows(tokenizer.n_tokens_), beat=beat, pitches=pitches)
+        config = replace(config, n_rows=n_rows(tokenizer.n_tokens_), beat=beat)
+        if config.spell:
+            config = replace(config, pitches=Range.around(corpus.chords, margin))
         tempi = [int(m.microseconds[0]) for m in train.tempo_maps if m is not None]
         return cls(
             config=config,
@@ -190,6 +198,15 @@ class Model:
             self.tokenizer.vocabulary_, self.tokenizer.known(pieces), self.config.clock
         )
 
+    def with_pitches_of(self, pieces: TokenCorpus, margin: int) -> Model:
+        """The model that hears the pitches of more pieces too, and so many around them."""
+        if not self.config.spell:
+            return self
+        pitches = Range.around(pieces.chords, margin, self.config.pitches)
+        if pitches == self.config.pitches:
+            return self
+        return replace(self, config=replace(self.config, pitches=pitches))
+
     def with_chords_of(self, pieces: TokenCorpus) -> Model:
         """The model with the chords of more pieces in its vocabulary.
 
@@ -199,8 +216,7 @@ class Model:
         tokenizer = copy.copy(self.tokenizer).partial_fit(pieces)
         n_old, n_new = self.tokenizer.n_tokens_, tokenizer.n_tokens_
         rows_before, rows = n_rows(n_old), n_rows(n_new)
-        pitches = Range.around(pieces.chords, self.config.pitches)
-        model = replace(self, tokenizer=tokenizer, config=replace(self.config, pitches=pitches))
+        model = replace(self, tokenizer=tokenizer)
         longest_hold = max(self.longest_hold, model.corpus(pieces).longest_hold())
         model = replace(model, longest_hold=longest_hold)
         if n_new == n_old:

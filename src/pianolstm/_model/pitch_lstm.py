@@ -57,14 +57,15 @@ class Range:
     def around(
         cls,
         chords: np.ndarray,  # uint64 (n, 4)
+        margin: int,
         others: Range | None = None,
     ) -> Range:
-        """The pitches of some chords, and of a range; and half an octave more each way.
+        """The pitches of some chords and so many more each way, and those of a range.
 
         Its ends are multiples of `MULTIPLE`, so that few sizes are compiled.
         """
         sounding = np.flatnonzero(unpack(chords)[:, :N_PITCHES].any(axis=0))
-        first, last = (sounding[0] - 6, sounding[-1] + 6) if len(sounding) else (60, 60)
+        first, last = (sounding[0] - margin, sounding[-1] + margin) if len(sounding) else (60, 60)
         if others is not None:
             first, last = min(first, others.lowest), max(last, others.lowest + others.n_pitches - 1)
         lowest = max(0, first // MULTIPLE * MULTIPLE)
