@@ -25,9 +25,10 @@ SETS = ("jsb_chorales", "nottingham", "musedata", "piano_midi")
 FOLDER = HERE / "results" / "polyphonic"
 N_PITCHES, LOWEST = 88, 21
 
-# What was chosen on `valid`; `steps` is the length of the schedule. Of MuseData's 39,289 chords,
-# all but the commonest `max_tokens` are spelled.
+# What was chosen on `valid`; `steps` is the length of the schedule. All but the commonest
+# `max_tokens` chords are spelled.
 COMMON = {"clock": "frames", "window_size": 96, "batch_size": 8, "dropout": 0.4}
+COMMON |= {"max_tokens": 253}
 COMMON |= {"augment": 0, "learning_rate": 0.003}
 SETTINGS: dict[str, dict[str, Any]] = {
     "jsb_chorales": {"window_size": 48, "augment": 6, "max_epochs": 200, "steps": 9000},
@@ -36,7 +37,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "musedata": {
         "units": 384,
         "embedding": 192,
-        "max_tokens": 500,
         "max_epochs": 24,
         "steps": 9300,
     },

@@ -20,7 +20,7 @@ from pianolstm._decoding.stepping import LANES
 from pianolstm._model import recall
 from pianolstm._model.networks import NetworkConfig
 from pianolstm._model.recall import LENGTHS, Recall, find_sources
-from pianolstm.chords import as_chords, as_words
+from pianolstm.chords import ages, as_chords, as_words
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
 from pianolstm.vocabulary import Corpus
@@ -63,6 +63,17 @@ def sources_by_search(tokens, memory):
             best = max(best, (sum(n >= length for length in LENGTHS), j))
         found.append(best if best[0] else (0, 0))
     return found
+
+
+def times_in_a_row(frames, sources):
+    """How often the passage has just come that each frame would go on with, by counting back."""
+    times = []
+    for t, j in enumerate(sources):
+        n = 0
+        while n < j and frames[j - 1 - n] == frames[t - 1 - n]:
+            n += 1
+        times.append(1 + n // max(1, t - j))
+    return np.array(times)
 
 
 pieces_of_chords = st.lists(st.integers(0, len(CHORDS) - 1), min_size=1, max_size=60)
@@ -144,6 +155,9 @@ def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
         assert np.asarray(found[2])[at, lane].tolist() == ids.tolist()
         assert np.asarray(found[3])[at, lane].tolist() == (ids + 100).tolist()
         assert np.array_equal(np.asarray(found[1])[at, lane], words[ids])
+        held = ages(CHORDS[piece])
+        times = times_in_a_row(list(zip(piece, held, strict=True)), sources)
+        assert np.asarray(found.in_a_row)[at, lane].tolist() == times[at].tolist()
 
 
 def test_a_piece_that_begins_forgets():
@@ -153,9 +167,10 @@ def test_a_piece_that_begins_forgets():
         ids = np.full(LANES, token, np.int32)
         begins = (np.arange(LANES) < 3) & (t == 4)
         state = history.remember(FRAMES, state, step_of(words, ids)._replace(begins=begins))
-    classes, _, ids, _, _ = history.recalled(state)
+    classes, _, ids, _, _, in_a_row = history.recalled(state)
     assert classes.tolist() == [0] * 3 + [3] * (LANES - 3)
     assert ids[3:].tolist() == [4] * (LANES - 3)
+    assert in_a_row[3:].tolist() == [2] * (LANES - 3)  # 1 4 1 4 1, of which 1 4 came twice
 
 
 @pytest.mark.parametrize("memory", [11, 4096])
@@ -194,7 +209,9 @@ def test_lanes_remember_chords_and_durations(memory, monkeypatch):
         at = np.flatnonzero(is_one[:, lane])
         assert np.asarray(found.classes)[at, lane].tolist() == classes.tolist()
         assert (classes > 0).sum() > 5
+        times = times_in_a_row(list(piece), sources)[classes > 0]
         at, sources = at[classes > 0], sources[classes > 0]
+        assert np.asarray(found.in_a_row)[at, lane].tolist() == times.tolist()
         assert np.asarray(found.ids)[at, lane].tolist() == piece[sources].tolist()
         expected = durations[sources - 1].tolist()
         assert np.asarray(found.duration)[at, lane].tolist() == expected
@@ -259,7 +276,15 @@ def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
     chords = as_chords(written.bits)
     (expected,) = mixed(config, params, [[*prime, *chords]])
     np.testing.assert_allclose(written.log_p, expected[len(prime) :], atol=1e-4)
-    np.testing.assert_allclose(written.log_allowed, 0, atol=1e-4)
+    # All was allowed, but for what would be recalled for the third time in a row.
+    table, tokens = np.unique([*prime, *chords], axis=0, return_inverse=True)
+    corpus = Corpus.of(KNOWN, TokenCorpus([tokens.reshape(-1)], table, 20, "seconds", [None]))
+    classes, sources = find_sources(corpus, tokens.reshape(-1))
+    held = ages(table[tokens.reshape(-1)])
+    times = times_in_a_row(list(zip(tokens.reshape(-1), held, strict=True)), sources)
+    left = np.where((classes > 0) & (times > 1), np.log1p(-SHARES[classes]), 0)[len(prime) :]
+    assert (left < -0.1).any()
+    np.testing.assert_allclose(written.log_allowed, left, atol=1e-4)
     # Of a prime too.
     group = Batch(writer, [piece] * LANES)
     found = group.advance(len(prime), is_weighed=True)
@@ -299,9 +324,12 @@ def test_nothing_is_recalled_that_is_not_allowed(monkeypatch):
 def test_greedy_music_recalls_what_is_likelier_than_not(monkeypatch):
     patched(monkeypatch)
     config, params = make_recalling()
-    long = [*PASTS[0], chord([61]), chord([60, 62, 63])] * 4
+    others = [chord(c) for c in ([62], [60, 61], [63], [61], [60])]
+    long = [*PASTS[0], chord([61]), *PASTS[1], *others, chord([60, 62, 63])] * 2
     known = {c.tobytes() for c in KNOWN}
-    for past, is_recalled in ((long[:-1], True), (REPEATING[1][:3], False)):
+    # The second time is recalled, and the third is not.
+    third = [*long, *long[: len(long) // 2 - 1]]
+    for past, is_recalled in ((long[:-1], True), (REPEATING[1][:3], False), (third, False)):
         (frame,) = drawn_after(config, params, past, 64, temperature=0.0)
         assert (frame == chord([60, 62, 63]).tobytes()) == is_recalled
         assert is_recalled or frame in known
@@ -344,10 +372,10 @@ def test_without_recall(model, rolls):
     """It can be set after `fit`, and changes what is scored and what is written."""
     plain = copy.deepcopy(model).set_params(recall=False)
     assert plain.score(rolls) < model.score(rolls) - 0.1
-    prime = pl.PianoRoll.concatenate([rolls[0][:32]] * 2)
+    prime = pl.PianoRoll.concatenate([rolls[0][:48], rolls[0][:16]])
     musics = [m.generate(48, prime=prime, random_state=1) for m in (model, plain)]
     assert not np.array_equal(*musics)
-    same = [(np.asarray(music)[:16] == np.asarray(prime)[:16]).all(1).mean() for music in musics]
+    same = [(np.asarray(music)[:16] == np.asarray(prime)[16:32]).all(1).mean() for music in musics]
     assert same[0] > 0.5 > same[1]
 
 

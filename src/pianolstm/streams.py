@@ -31,7 +31,7 @@ from pianolstm.writing import (
     tempo_after,
 )
 
-STATE_VERSION = "7"
+STATE_VERSION = "8"
 
 AHEAD = 8
 """Frames that a stream writes at once at the most, while nobody changes its settings."""

@@ -16,13 +16,17 @@ Data: TypeAlias = Any
 """An array: of NumPy outside of compiled functions, of JAX in them."""
 
 
+MOST_AGREEING = 512
+"""Steps that agree which are counted: passages that come again at once may be as long."""
+
+
 class Memory(NamedTuple):
     """What the last steps were, in lanes, each with places of a ring."""
 
     signatures: Data  # uint32 (lanes, MEMORY): tell steps apart, 0 none
     agree: Data
     """int32 (lanes, MEMORY): how many steps up to each agree with as many up to the last, at most
-    32. (At the last one's place: up to the one that it replaced.)"""
+    `MOST_AGREEING`. (At the last one's place: up to the one that it replaced.)"""
     steps: Data  # uint32 (lanes, MEMORY, 11): bits, rows that write and hold on, durations
     newest: Data  # int32 (lanes,): place of the last step
     past: Data  # uint32 (lanes, 8): the last chord
@@ -74,7 +78,7 @@ def remember(config: NetworkConfig, memory: Memory, step: Step) -> Memory:
     is_same = memory.signatures == sign[:, None]
     if config.clock == "changes":
         is_same &= jnp.arange(n)[None] != place[:, None]  # it will have no duration
-    agree = jnp.minimum(jnp.roll(memory.agree, 1, axis=1), LENGTHS[-1] - 1) + 1
+    agree = jnp.minimum(jnp.roll(memory.agree, 1, axis=1), MOST_AGREEING - 1) + 1
     agree = jnp.where(is_one, jnp.where(is_same, agree, 0), memory.agree)
     # Rings are written to where they are, of lanes without a step with what is there.
     old = memory.signatures[lanes, place]
@@ -104,12 +108,13 @@ class Recalled(NamedTuple):
     ids: Data  # int32 (lanes,): the row that writes the chord
     hold: Data  # int32 (lanes,): the row that holds it on
     duration: Data  # int32 (lanes,): frames of the chord before it
+    in_a_row: Data  # int32 (lanes,): how often the passage that it goes on with has just come
 
 
 def nothing_recalled() -> Recalled:
     """The beginning of a piece, in one lane."""
     zero = np.zeros(1, np.int32)
-    return Recalled(zero, np.zeros((1, 8), np.uint32), zero, zero, zero)
+    return Recalled(zero, np.zeros((1, 8), np.uint32), zero, zero, zero, zero)
 
 
 def recalled(memory: Memory) -> Recalled:
@@ -126,5 +131,8 @@ def recalled(memory: Memory) -> Recalled:
     place, lanes = (memory.newest + 1 + latest) % n, jnp.arange(len(latest))
     steps = memory.steps[lanes, place]
     ids, hold = steps[:, 8:10].astype(jnp.int32).T
-    duration = memory.steps[lanes, (place - 1) % n, 10].astype(jnp.int32)
-    return Recalled(classes, steps[:, :8], ids, hold, duration)
+    last = (place - 1) % n
+    duration = memory.steps[lanes, last, 10].astype(jnp.int32)
+    # As many steps as it is back agree: the passage between came twice.
+    in_a_row = 1 + memory.agree[lanes, last] // (n - latest)
+    return Recalled(classes, steps[:, :8], ids, hold, duration, in_a_row)

@@ -67,6 +67,11 @@ MAX_REJECTED = 8
 SYMBOLS = 3 + (N_PITCHES + 2) * N_NUMBERS
 """Random numbers of an attempt: of the row, of taking what was spelled, of recalling, of notes."""
 
+MAX_RECALLED = 2
+"""Times in a row that a passage comes by being recalled; more often only if the network itself says
+so. (Shares are counted over all that comes again, and real music hardly ever says a thing three
+times in a row; without this what is written is caught in loops.)"""
+
 TIMES = np.uint32(1 << 31)
 """The first of the random numbers of whether what sounds goes on, one an attempt."""
 
@@ -216,7 +221,8 @@ def sample(
     frame; where no row is left, the last of them has no more notes than are asked for.
 
     What is recalled (see `pianolstm._model.recall`) comes with its share, at temperature 0 where
-    that is above one half, and nowhere if it is not allowed. All else that is told here is of the
+    that is above one half, and nowhere if it is not allowed, or would come for the third time in a
+    row. All else that is told here is of the
     network's part of the probability.
     """
     weights, _, sampling, _, state = context
@@ -417,7 +423,7 @@ def _choose_recalled(config: NetworkConfig, context: Context, masks: Masks) -> _
     weights, _, sampling, _, state = context
     if state.recalled is None:
         return None
-    classes, bits, ids, hold, _ = state.recalled
+    classes, bits, ids, hold, _, in_a_row = state.recalled
     n_rows = len(weights["bias"])
     share = weights["recall"][0][classes]
     is_known = ids < n_rows
@@ -428,6 +434,7 @@ def _choose_recalled(config: NetworkConfig, context: Context, masks: Masks) -> _
         may_follow |= ~is_known & masks.satisfies_recalled & (masks.may_hold | ~holds)
     else:
         share = jnp.where(is_known, share, 0)
+    may_follow &= in_a_row < MAX_RECALLED
     times = times_begun(sampling, state, chord_number(ids, bits, n_rows)).astype(jnp.float32)
     often = share * jnp.exp(-jnp.where(holds, 0, times * sampling.penalty))
     u = uniform(sampling.key, state.position, jnp.full(1, 2))[:, 0]
