@@ -32,7 +32,7 @@ def run(name, *arguments, cwd):
 
 
 def test_quickstart(tmp_path):
-    out = run("quickstart.py", "--seconds", 10, cwd=tmp_path)
+    out = run("quickstart.py", "--seconds", 20, cwd=tmp_path)
     result = json.loads(out.splitlines()[-1])
     assert set(result) == {
         "val_nats_before",

@@ -58,7 +58,8 @@ def constrain(config: NetworkConfig, context: Context) -> Masks:
         state.hold == 0, jnp.minimum(sampling.max_hold, sampling.max_silence), sampling.max_hold
     )
     may_hold &= state.age < longest
-    is_any = (n_others > 0) | may_hold
+    # With the clock of changes what sounds goes on before anything is drawn, and is no row.
+    is_any = n_others > 0 if config.clock == "changes" else (n_others > 0) | may_hold
     may_hold &= (state.age < sampling.usual_hold) | (n_others == 0)
     held_too_long = jnp.where(may_hold, -1, state.hold)
     # Another piece strikes nothing again, so none begins where that is asked, or where all that is
