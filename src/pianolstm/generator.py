@@ -388,7 +388,9 @@ class SequenceGenerator(BaseEstimator):
             recalled comes with its own share (at 0 where that is above one half).
         top_k : int, default=None
             Draw among so many most likely chords alone (and those as likely as the last of them).
-            A chord outside the vocabulary counts as less likely than those within.
+            A chord outside the vocabulary counts as less likely than those within: so this and
+            ``temperature=0`` write the commonest chords alone where the vocabulary is small, as it
+            is by default; `top_p` does not.
         top_p : float, default=None
             Draw among the fewest most likely chords alone that have this share of the probability,
             after `temperature` (Holtzman et al. 2020); with `top_k`, what both leave.

@@ -274,8 +274,7 @@ class Stream:
 
     def _rewound(self) -> Batch:
         """The batch as it is where nothing is written ahead: the same frames, written again."""
-        n_ahead = len(self._ahead.tokens)
-        if not n_ahead:
+        if not len(self._ahead.tokens):
             return self._batch
         batch = copy(self._start)
         n = self.index - int(batch.position[0])

@@ -130,20 +130,15 @@ def _first(
     logits = jnp.concatenate([jnp.where(before, changes, begins), nothing], axis=1)
     is_possible = jnp.ones_like(logits, bool)
     if barred is not None:
-        is_possible = _with_end(is_possible[:, :-1], True) & ~(_is_end() & barred[:, None])
+        is_possible = is_possible.at[:, N_PITCHES].set(~barred)
     ok, may_end, may_strike = _may_change(given)
     u_note, u_again = u(jnp.arange(N_NUMBERS)).T
-    drawn = _draw(given, logits, (is_possible, is_possible & ok), u_note)
     sounds, struck = given.planes[:, :N_PITCHES], given.planes[:, N_PITCHES:] & before
+    changed = (sounds != before) | (struck & sounds)
+    picked = _pick(given, logits, (is_possible, is_possible & ok), changed, u_note)
+    symbol, pitch, is_change, is_stuck, nats = picked
     symbols = jnp.arange(N_PITCHES + 1)
-    changed = _with_end((sounds != before) | (struck & sounds), True)
-    forced = jnp.min(jnp.where(changed, symbols[None], N_PITCHES), axis=1)
-    symbol = jnp.where(given.is_forced, forced, drawn.symbol)
-    log_p = row_at(logits, symbol) - drawn.top - drawn.log_sum
-    is_stuck = ~given.is_forced & drawn.is_stuck
-    is_change = (symbol < N_PITCHES) & ~is_stuck
     # One that sounds ends, or is struck again.
-    pitch = jnp.minimum(symbol, N_PITCHES - 1)
     sounded = row_at(before, pitch) & is_change
     must, must_not = ~row_at(may_end, pitch), ~row_at(may_strike, pitch)
     was_struck = row_at(given.planes, pitch + N_PITCHES)
@@ -162,7 +157,7 @@ def _first(
         planes,
         symbol,
         hidden,
-        jnp.where(is_open, jnp.stack([log_p + log_again, drawn.log_allowed + log_asked]), 0),
+        jnp.where(is_open, nats + jnp.stack([log_again, log_asked]), 0),
     )
     return _with_all_below(given, start)
 
@@ -235,10 +230,6 @@ def _may_change(
     return (n_wrong == 0) & jnp.concatenate([ok, keeps[:, None]], axis=1), may_end, may_strike
 
 
-def _is_end() -> Array:  # bool (1, 129)
-    return (jnp.arange(N_PITCHES + 1) == N_PITCHES)[None]
-
-
 def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
     """One note more, or the end, in each lane that is open."""
     on, again = note_logits(given.pitches, given.weights["weights"], so_far.hidden)
@@ -250,14 +241,8 @@ def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
     logits = passed + _with_end(jax.nn.log_sigmoid(on), 0)
     u_note, u_again = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS)).T
     may_come = above, above & _allowed(given.requirements, so_far)
-    drawn = _draw(given, logits, may_come, u_note)
-    is_next = _with_end(given.planes[:, :N_PITCHES], True) & above
-    forced = jnp.min(jnp.where(is_next, symbols[None], N_PITCHES), axis=1)
-    symbol = jnp.where(given.is_forced, forced, drawn.symbol)
-    log_p = row_at(logits, symbol) - drawn.top - drawn.log_sum
-    is_stuck = ~given.is_forced & drawn.is_stuck
-    is_note = (symbol < N_PITCHES) & ~is_stuck
-    pitch = jnp.minimum(symbol, N_PITCHES - 1)
+    left = given.planes[:, :N_PITCHES] & above[:, :-1]
+    symbol, pitch, is_note, is_stuck, nats = _pick(given, logits, may_come, left, u_note)
     facts = given.before, given.requirements.struck, given.requirements.unstruck
     sounded, must, must_not = (row_at(a, pitch) & is_note for a in facts)
     was_struck = row_at(given.planes, pitch + N_PITCHES)
@@ -266,7 +251,7 @@ def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
     )
     goes_on = so_far.is_open & is_note
     new = (symbols[None, :-1] == pitch[:, None]) & goes_on[:, None]
-    nats = jnp.stack([log_p + log_again, drawn.log_allowed + log_asked])
+    nats = nats + jnp.stack([log_again, log_asked])
     return Spelling(
         so_far.n + 1,
         goes_on,
@@ -276,6 +261,34 @@ def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
         _heard_below(given, so_far.hidden, symbol, is_struck, goes_on),
         so_far.nats + jnp.where(so_far.is_open, nats, 0),
     )
+
+
+def _pick(
+    given: _Given,
+    logits: Array,  # (lanes, 129)
+    may_come: tuple[Array, Array],  # bool (lanes, 129): what is possible, what is allowed of it
+    to_come: Array,  # bool (lanes, 128): of a given chord, of which the lowest is next
+    u: Array,  # (lanes,)
+) -> tuple[Array, Array, Array, Array, Array]:
+    """A symbol, drawn or of a given chord.
+
+    Returns
+    -------
+    symbol, pitch : Array of int32, shape (lanes,)
+        Pitches, and `N_PITCHES` for the end; the latter has the highest pitch in place of that.
+    is_pitch, is_stuck : Array of bool, shape (lanes,)
+        Whether it is no end, and whether nothing was allowed.
+    nats : Array, shape (2, lanes)
+        As in `Spelling`.
+    """
+    drawn = _draw(given, logits, may_come, u)
+    next_ones = jnp.where(to_come, jnp.arange(N_PITCHES)[None], N_PITCHES)
+    symbol = jnp.where(given.is_forced, jnp.min(next_ones, axis=1), drawn.symbol)
+    is_stuck = ~given.is_forced & drawn.is_stuck
+    log_p = row_at(logits, symbol) - drawn.top - drawn.log_sum
+    nats = jnp.stack([log_p, drawn.log_allowed])
+    pitch = jnp.minimum(symbol, N_PITCHES - 1)
+    return symbol, pitch, (symbol < N_PITCHES) & ~is_stuck, is_stuck, nats
 
 
 class _DrawnNote(NamedTuple):
