@@ -44,6 +44,7 @@ from pianolstm._model.losses import Output, Targets, softmax_loss
 from pianolstm._model.lstm import LSTMLayer
 from pianolstm._model.networks import NetworkConfig, flatten, initialise
 from pianolstm._model.note_decoder import NEVER
+from pianolstm._model.pitch_lstm import Range
 from pianolstm.model import TrainState
 from pianolstm.vocabulary import HOLD, n_rows
 
@@ -124,7 +125,8 @@ def ours_plain(*, is_shared):
 def ours_low_rank(*, spell):
     """The library's own network; with `spell`, on chords that last for three frames each."""
     rows = n_rows(TOKENS)
-    config = NetworkConfig("stacked", rows, UNITS, EMBEDDING, 0.0, TIME, spell)
+    piano = Range(16, 96)  # those of the chords below, and half an octave around them
+    config = NetworkConfig("stacked", rows, UNITS, EMBEDDING, 0.0, TIME, spell, pitches=piano)
     params = jax.device_put(flatten(initialise(config, 0, np.zeros(rows, np.float32))))
     state = with_moments(TrainState(params, params), config, optax.adam)
     rng = np.random.default_rng(0)
