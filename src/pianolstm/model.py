@@ -31,7 +31,6 @@ from pianolstm.tempo import TempoMap
 from pianolstm.tokens import ChordTokenizer, TokenCorpus
 from pianolstm.vocabulary import (
     END,
-    HOLD,
     OTHER,
     Corpus,
     PitchBernoulli,
@@ -151,9 +150,11 @@ class Model:
         """
         corpus = Corpus.of(tokenizer.vocabulary_, tokenizer.known(train), config.clock)
         beat = beat_of(train.fs, train.grid, config.clock)
-        config = replace(config, n_rows=n_rows(tokenizer.n_tokens_), beat=beat)
+        config = replace(config, beat=beat)
         if config.spell:
             config = replace(config, pitches=Range.around(corpus.chords, margin))
+        else:
+            config = replace(config, n_rows=n_rows(tokenizer.n_tokens_))
         tempi = [int(m.microseconds[0]) for m in train.tempo_maps if m is not None]
         return cls(
             config=config,
@@ -210,8 +211,8 @@ class Model:
     def with_chords_of(self, pieces: TokenCorpus) -> Model:
         """The model with the chords of more pieces in its vocabulary.
 
-        What was learned stays. A new chord begins as the sum of its pitches' vectors, as likely as
-        the rarest chord beside that.
+        What was learned stays. With a softmax over chords a new one begins as the sum of its
+        pitches' vectors, as likely as the rarest chord beside that.
         """
         tokenizer = copy.copy(self.tokenizer).partial_fit(pieces)
         n_old, n_new = self.tokenizer.n_tokens_, tokenizer.n_tokens_
@@ -219,7 +220,7 @@ class Model:
         model = replace(self, tokenizer=tokenizer)
         longest_hold = max(self.longest_hold, model.corpus(pieces).longest_hold())
         model = replace(model, longest_hold=longest_hold)
-        if n_new == n_old:
+        if self.config.spell or n_new == n_old:
             return model
         old = self.train_state
         latest = networks.unflatten(self.config, np.asarray(old.params))
@@ -328,7 +329,7 @@ class Model:
             network = header.get("network") or header["settings"]
             # Those from before there was another clock count frames.
             network = {"clock": "frames", "beat": 0.0, **network}
-            if network["spell"] and "pitches" not in network:
+            if network["spell"] and "params.decoder.others.kernel" not in arrays:
                 raise ModelFileError(
                     f"{name}: written by an earlier version, whose networks wrote notes otherwise; "
                     "expected a model of this one. Train it again, or load it with that version."
@@ -336,9 +337,8 @@ class Model:
             known = network.get("pitches")
             network["pitches"] = ALL_PITCHES if known is None else Range(**known)
             fields = NetworkConfig.__dataclass_fields__.keys() - {"n_rows"}
-            config = NetworkConfig(
-                n_rows=n_rows(len(arrays["vocabulary"])), **{k: network[k] for k in fields}
-            )
+            rows = 0 if network["spell"] else n_rows(len(arrays["vocabulary"]))
+            config = NetworkConfig(n_rows=rows, **{k: network[k] for k in fields})
             tokenizer = ChordTokenizer(**header["tokenizer"])
             tokenizer.vocabulary_, tokenizer.counts_ = arrays["vocabulary"], arrays["counts"]
             tokenizer.n_tokens_ = len(tokenizer.vocabulary_)
@@ -370,8 +370,11 @@ class Model:
 
 def _initial_biases(
     config: NetworkConfig, corpus: Corpus
-) -> tuple[np.ndarray, np.ndarray | None]:  # (n_rows,), (N_CLASSES,)
-    """Logits of the chords from their shares of the steps, and of the hazards where there are."""
+) -> tuple[np.ndarray | None, np.ndarray | None]:  # (n_rows,), (N_CLASSES,)
+    """Logits of the rows from their shares of the steps, and of the hazards; where there are any."""
+    hazards = initial_bias(corpus.durations) if config.clock == "changes" else None
+    if config.spell:
+        return None, hazards
     n_tokens = corpus.n_tokens
     frames = np.zeros(n_tokens + 1)  # the last counts chords outside the vocabulary
     np.add.at(frames, corpus.rows, corpus.counts())
@@ -379,5 +382,4 @@ def _initial_biases(
     bias = np.zeros(config.n_rows, np.float32)
     bias[:n_tokens] = np.log((frames[:-1] + 0.5) / (n + 0.5 * (n_tokens + 1)))
     bias[END], bias[OTHER] = np.log([1 / n, (frames[-1] + 0.5) / n])
-    bias[HOLD] = 0  # where it is possible at all, it is about as likely as not
-    return bias, initial_bias(corpus.durations) if config.clock == "changes" else None
+    return bias, hazards

@@ -26,17 +26,16 @@ CLOCKS: tuple[Clock, ...] = ("frames", "changes")
 N_POSITIONS = 48
 """Metrical positions that are told apart: the twelfths of a quarter note, in four of these."""
 
-HOLD, END, OTHER = -3, -2, -1
-"""The last rows of the softmax: what sounds, outside the vocabulary, is held on; the piece ends;
-any other chord outside the vocabulary."""
+END, OTHER = -2, -1
+"""The last rows of the softmax: the piece ends; any chord outside the vocabulary."""
 
 
 def n_rows(n_tokens: int) -> int:
     """Rows of the softmax for a vocabulary, padded.
 
-    The last three are `HOLD`, `END` and `OTHER`.
+    The last two are `END` and `OTHER`.
     """
-    return -(-(n_tokens + 3) // ROW_MULTIPLE) * ROW_MULTIPLE
+    return -(-(n_tokens + 2) // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,12 +30,13 @@ from pianolstm._jax.host import guest
 from pianolstm._jax.programs import hold
 from pianolstm._model.durations import N_CLASSES
 from pianolstm._model.networks import NetworkConfig, Params
+from pianolstm._model.note_decoder import N_FIRST
 from pianolstm.chords import N_PITCHES, as_words, find, held_on, pack
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import Grid
 from pianolstm.tempo import TempoMap
-from pianolstm.vocabulary import HOLD, padded_vocabulary
+from pianolstm.vocabulary import padded_vocabulary
 from pianolstm.windows import START
 
 UNLIMITED = np.iinfo(np.int32).max
@@ -65,7 +66,8 @@ class Forced:
     ----------
     is_forced : ndarray of bool, shape (n,)
     ids : ndarray of int32, shape (n,)
-        Tokens; any number from n_rows up stands for a chord outside the vocabulary.
+        Rows; any number from n_rows up stands for a chord outside the vocabulary. 0 of networks
+        that spell.
     bits : ndarray of uint32, shape (n, 8)
     held : ndarray of int32, shape (n,)
         The row that holds each chord on, see `Vocabulary`.
@@ -113,6 +115,7 @@ class Decoder:
     config, params
         The network.
     vocabulary : ndarray of uint64, shape (n_tokens, 4)
+        The rows of its softmax; a network that spells needs none.
     usual_hold : int
         Frames after which a chord is held no longer, if any other is allowed.
     fs, grid, tempo_map
@@ -140,12 +143,14 @@ class Decoder:
         self._size = hold(config.size)
         self.fs, self.tempo_map = fs, tempo_map
         self.grid: Grid = grid
-        self.chords = vocabulary
-        words = padded_vocabulary(vocabulary)
-        self.n_rows = len(words)
-        held = np.full(self.n_rows, -1, np.int32)
-        held[: len(vocabulary)] = self._held(vocabulary)
-        self.vocabulary = jax.device_put(Vocabulary(np.ascontiguousarray(words.T), held))
+        self.chords = vocabulary = vocabulary[: 0 if config.spell else None]
+        self.vocabulary: Vocabulary | None = None
+        words = np.empty((0, 8), np.uint32)
+        if not config.spell:
+            words = padded_vocabulary(vocabulary)
+            held = np.full(len(words), -1, np.int32)
+            held[: len(vocabulary)] = find(vocabulary, held_on(vocabulary))
+            self.vocabulary = jax.device_put(Vocabulary(np.ascontiguousarray(words.T), held))
         self.weights = step_weights(config, params, words, len(vocabulary))
         self.weights["recall"] = None if shares is None else jax.device_put(np.atleast_2d(shares))
         self._few = FEW if rounds_alike(config, self.weights) else LANES
@@ -193,15 +198,12 @@ class Decoder:
 
     def forced(self, chords: np.ndarray) -> Forced:
         """Frames with these chords, uint64 of shape (n, 4)."""
-        ids = find(self.chords, chords)
-        ids = np.where(ids < 0, self.n_rows, ids).astype(np.int32)
-        return Forced(np.ones(len(ids), bool), ids, as_words(chords), self._held(chords))
-
-    def _held(self, chords: np.ndarray) -> np.ndarray:
-        """The row that holds each chord on, see `Vocabulary`."""
-        rows = find(self.chords, held_on(chords))
-        missing = self.n_rows + HOLD if self.config.spell else -1
-        return np.where(rows < 0, missing, rows).astype(np.int32)
+        words, zeros = as_words(chords), np.zeros(len(chords), np.int32)
+        if self.config.spell:
+            return Forced(np.ones(len(chords), bool), zeros, words, zeros)
+        ids, held = (find(self.chords, a).astype(np.int32) for a in (chords, held_on(chords)))
+        ids = np.where(ids < 0, np.int32(self.config.n_rows), ids)
+        return Forced(np.ones(len(chords), bool), ids, words, held)
 
     def sampling(self, requests: Sequence[Request], n_lanes: int) -> SamplingParameters:
         """The settings of pieces, each in a lane."""
@@ -211,12 +213,13 @@ class Decoder:
 
     def _parameters(self, request: Request) -> tuple[Any, ...]:
         sampling, limits = request.sampling, request.limits
-        allowed = np.zeros(self.n_rows, bool)
+        allowed = np.zeros(self.config.n_rows, bool)
         allowed[: len(self.chords)] = limits.allowed
+        most = self.config.n_rows or N_FIRST
         return (
             request.key,
             np.float32(sampling.temperature),
-            np.int32(self.n_rows if sampling.top_k is None else min(sampling.top_k, self.n_rows)),
+            np.int32(most if sampling.top_k is None else min(sampling.top_k, most)),
             np.float32(1 if sampling.top_p is None else sampling.top_p),
             np.float32(np.log(sampling.repetition_penalty)),
             np.int32(sampling.recent),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-
-from pianolstm._decoding.state import Vocabulary
 
 Tree = TypeVar("Tree")
 
@@ -22,17 +19,6 @@ def held_on(
     return jnp.where(jnp.arange(8)[None] < 4, bits, 0)
 
 
-def find(
-    vocabulary: Vocabulary,
-    bits: Array,  # uint32 (n, 8)
-) -> Array:  # int32 (n,)
-    """The row of each chord, as many as there are for none."""
-    same = reduce(jnp.logical_and, (vocabulary.bits[i][None] == bits[:, i, None] for i in range(8)))
-    n_rows = len(vocabulary.held)
-    # Padding looks like a rest, which is the first row.
-    return jnp.min(jnp.where(same, jnp.arange(n_rows, dtype=jnp.int32)[None], n_rows), axis=1)
-
-
 def chord_number(
     ids: Array,  # int32 (lanes,)
     bits: Array,  # uint32 (lanes, 8)
@@ -40,7 +26,7 @@ def chord_number(
 ) -> Array:  # int32 (lanes,)
     """What tells chords from one another: their rows, or numbers above all rows.
 
-    Of two chords outside the vocabulary these are the same once in 2³⁰ times.
+    Of two chords that are no rows these are the same once in 2³⁰ times.
     """
     # Multiplicative hashing (Knuth 1998, section 6.4), with an odd factor for each word.
     factors = np.arange(8, dtype=np.uint32) * np.uint32(0x9E3779B2) + np.uint32(0x85EBCA6B)

@@ -18,7 +18,16 @@ from pianolstm._decoding.random_numbers import row_at
 from pianolstm._decoding.state import ForcedFrames, SamplingParameters
 from pianolstm._decoding.stepping import StepWeights
 from pianolstm._model.lstm import affine
-from pianolstm._model.note_decoder import before_notes, first_logits, note_logits
+from pianolstm._model.note_decoder import (
+    END,
+    N_FIRST,
+    STAY,
+    Read,
+    before_notes,
+    first_change,
+    first_of,
+    note_logits,
+)
 from pianolstm._model.pitch_lstm import Range
 from pianolstm._model.planes import unpack_words
 from pianolstm.constraints import Requirements
@@ -69,6 +78,20 @@ class Spelling(NamedTuple):
     nats: Array
     """(2, lanes): log-likelihood as the network has it, temperature 1, all allowed; and of all that
     was allowed, note by note, at the lane's temperature."""
+    ends: Array  # bool (lanes,): whether the piece ends in place of a chord
+    first: Array  # (lanes,): nats of all that was allowed of what changes first
+
+
+class Asked(NamedTuple):
+    """What a chord has to be."""
+
+    before: Array  # bool (lanes, 128): what sounded in the frame before
+    requirements: Requirements
+    is_barred: Array  # bool (lanes,): whether it is impossible that nothing changes
+    may_stay: Array  # bool (lanes,): whether it is allowed
+    may_end: Array  # bool (lanes,): whether the piece may end in its place
+    is_given: Array  # bool (lanes,): where the chord is given
+    planes: Array  # bool (lanes, 256): that chord
 
 
 class _Given(NamedTuple):
@@ -76,88 +99,89 @@ class _Given(NamedTuple):
 
     pitches: Range
     weights: StepWeights
-    before: Array  # bool (lanes, 128): what sounded in the frame before
-    requirements: Requirements
     sampling: SamplingParameters
-    is_forced: Array  # bool (lanes,): where the chord is given
-    planes: Array  # bool (lanes, 256): that chord
+    asked: Asked
+
+    @property
+    def before(self) -> Array:  # bool (lanes, 128)
+        return self.asked.before
+
+    @property
+    def requirements(self) -> Requirements:
+        return self.asked.requirements
 
 
 def sample_notes(
     pitches: Range,
     weights: StepWeights,
-    features: Array,  # (lanes, embedding)
-    heard: Array,  # (lanes, n_pitches, state)
-    before: Array,  # bool (lanes, 128): what sounded in the frame before
-    requirements: Requirements,
+    hidden: tuple[Array, Array],  # (lanes, embedding), (lanes, n_pitches, state)
+    asked: Asked,
     sampling: SamplingParameters,
     is_open: Array,  # bool (lanes,)
-    forced: tuple[Array, Array],  # bool (lanes,), bool (lanes, 256): where a chord is given, which
     u: Uniform,
-    barred: Array | None = None,  # bool (lanes,)
 ) -> Spelling:
     """Draw a chord in each open lane, of notes that keep what is asked; or weigh a given one.
 
-    Temperature, top_k and top_p hold for each draw: of what changes first, and of each note above
-    it. Of `u` numbers from 0 to 130 · `N_NUMBERS` are asked for. Where it is `barred`, what sounded
-    before, held on, is no chord that may come.
+    `hidden` has the features, and the states of the pitches. Temperature, top_k and top_p hold for
+    each draw: of what changes first, and of each note above it. Of `u` numbers from 0 to 130 ·
+    `N_NUMBERS` are asked for.
     """
     # What the network does not hear it does not write, unless it must.
-    heard_ones = pitches.within(jnp.ones((1, pitches.n_pitches)), 0) > 0
-    allowed = requirements.allowed & (heard_ones | requirements.required)
-    requirements = requirements._replace(allowed=allowed)
-    given = _Given(pitches, weights, before, requirements, sampling, *forced)
+    is_heard = pitches.within(jnp.ones((1, pitches.n_pitches)), 0) > 0
+    requirements = asked.requirements
+    allowed = requirements.allowed & (is_heard | requirements.required)
+    asked = asked._replace(requirements=requirements._replace(allowed=allowed))
+    given = _Given(pitches, weights, sampling, asked)
     return lax.while_loop(
         lambda so_far: jnp.any(so_far.is_open),
         lambda so_far: _note(given, u, so_far),
-        _first(given, u, features, heard, is_open, barred),
+        _first(given, u, hidden, is_open),
     )
 
 
 def _first(
     given: _Given,
     u: Uniform,
-    features: Array,  # (lanes, embedding)
-    heard: Array,  # (lanes, n_pitches, state)
+    hidden: tuple[Array, Array],  # (lanes, embedding), (lanes, n_pitches, state)
     is_open: Array,  # bool (lanes,)
-    barred: Array | None,  # bool (lanes,)
 ) -> Spelling:
     """What changes first, or that nothing does; with all that sounds on below it."""
-    weights, before = given.weights, given.before
-    read = affine(weights["read_first"], features)
-    begins, changes, again = first_logits(given.pitches, weights["weights"], heard, read)
-    nothing = affine(weights["nothing"], features)[:, :1]
-    logits = jnp.concatenate([jnp.where(before, changes, begins), nothing], axis=1)
-    is_possible = jnp.ones_like(logits, bool)
-    if barred is not None:
-        is_possible = is_possible.at[:, N_PITCHES].set(~barred)
-    ok, may_end, may_strike = _may_change(given)
+    (features, heard), weights, before = hidden, given.weights, given.before
+    asked, laid = given.asked, weights["weights"]
+    read = Read(
+        affine(weights["read"], features),
+        affine(weights["read_first"], features),
+        affine(weights["others"], features)[:, :2],
+    )
+    first = first_of(given.pitches, laid, heard, read, before)
+    is_possible = jnp.ones_like(first.logits, bool).at[:, STAY].set(~asked.is_barred)
+    ok, may_cease, may_strike = _may_change(given)
     u_note, u_again = u(jnp.arange(N_NUMBERS)).T
-    sounds, struck = given.planes[:, :N_PITCHES], given.planes[:, N_PITCHES:] & before
-    changed = (sounds != before) | (struck & sounds)
-    picked = _pick(given, logits, (is_possible, is_possible & ok), changed, u_note)
+    planes = asked.planes.reshape(-1, 2, N_PITCHES)
+    symbol = first_change(planes, before, jnp.zeros_like(is_open))
+    picked = _pick(given, first.logits, (is_possible, is_possible & ok), symbol, u_note)
     symbol, pitch, is_change, is_stuck, nats = picked
-    symbols = jnp.arange(N_PITCHES + 1)
+    numbers = jnp.arange(N_PITCHES)[None]
     # One that sounds ends, or is struck again.
     sounded = row_at(before, pitch) & is_change
-    must, must_not = ~row_at(may_end, pitch), ~row_at(may_strike, pitch)
-    was_struck = row_at(given.planes, pitch + N_PITCHES)
+    must, must_not = ~row_at(may_cease, pitch), ~row_at(may_strike, pitch)
+    was_struck = row_at(asked.planes, pitch + N_PITCHES)
     is_struck, log_again, log_asked = _strike(
-        given, row_at(again, pitch), (sounded, must, must_not, was_struck), u_again
+        given, row_at(first.again, pitch), (sounded, must, must_not, was_struck), u_again
     )
     is_on = is_change & (~sounded | is_struck)
-    new = (symbols[None, :-1] == pitch[:, None]) & is_on[:, None]
-    on = (before & (symbols[None, :-1] < symbol[:, None])) | new
-    planes = jnp.concatenate([on, new & sounded[:, None]], axis=1)
-    hidden = before_notes(weights["weights"], heard, affine(weights["read"], features))
+    new = (numbers == pitch[:, None]) & is_on[:, None]
+    on = (before & (numbers < symbol[:, None])) | new
     start = Spelling(
         jnp.int32(1),
         is_open & is_change,
         is_open & is_stuck,
-        planes,
+        jnp.concatenate([on, new & sounded[:, None]], axis=1),
         symbol,
-        hidden,
+        before_notes(laid, heard, read.note),
         jnp.where(is_open, nats + jnp.stack([log_again, log_asked]), 0),
+        is_open & ~is_stuck & (symbol == END),
+        nats[1],
     )
     return _with_all_below(given, start)
 
@@ -208,10 +232,10 @@ def _heard_below(
 
 def _may_change(
     given: _Given,
-) -> tuple[Array, Array, Array]:  # bool (lanes, 129), bool (lanes, 128), bool (lanes, 128)
-    """What may be the first change, and that nothing changes; what may end, and be struck again."""
+) -> tuple[Array, Array, Array]:  # bool (lanes, 130), bool (lanes, 128), bool (lanes, 128)
+    """What may come first; which pitches may cease to sound, and which be struck again."""
     before, asked = given.before, given.requirements
-    may_end = ~asked.required & ~asked.struck
+    may_cease = ~asked.required & ~asked.struck
     may_strike = asked.allowed & ~asked.unstruck
     may_stay = jnp.where(before, asked.allowed & ~asked.struck, ~asked.required)
     # All below it stay as they are; what is asked above it needs room.
@@ -223,11 +247,12 @@ def _may_change(
     most = asked.max_notes[:, None]
     may_strike &= n_notes < most
     may_begin = asked.allowed & (n_notes < most)
-    ok = jnp.where(before, may_strike | (may_end & (n_notes <= most)), may_begin)
+    ok = jnp.where(before, may_strike | (may_cease & (n_notes <= most)), may_begin)
     n_before = n_sounding[:, -1]
     may_rest = (n_before > 0) | asked.may_rest
-    keeps = (n_before <= asked.max_notes) & may_rest
-    return (n_wrong == 0) & jnp.concatenate([ok, keeps[:, None]], axis=1), may_end, may_strike
+    keeps = (n_before <= asked.max_notes) & may_rest & given.asked.may_stay
+    ok = (n_wrong == 0) & jnp.concatenate([ok, keeps[:, None]], axis=1)
+    return jnp.append(ok, given.asked.may_end[:, None], axis=1), may_cease, may_strike
 
 
 def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
@@ -241,11 +266,13 @@ def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
     logits = passed + _with_end(jax.nn.log_sigmoid(on), 0)
     u_note, u_again = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS)).T
     may_come = above, above & _allowed(given.requirements, so_far)
-    left = given.planes[:, :N_PITCHES] & above[:, :-1]
-    symbol, pitch, is_note, is_stuck, nats = _pick(given, logits, may_come, left, u_note)
+    planes = given.asked.planes
+    left = planes[:, :N_PITCHES] & above[:, :-1]
+    lowest = jnp.min(jnp.where(left, symbols[None, :-1], N_PITCHES), axis=1)
+    symbol, pitch, is_note, is_stuck, nats = _pick(given, logits, may_come, lowest, u_note)
     facts = given.before, given.requirements.struck, given.requirements.unstruck
     sounded, must, must_not = (row_at(a, pitch) & is_note for a in facts)
-    was_struck = row_at(given.planes, pitch + N_PITCHES)
+    was_struck = row_at(planes, pitch + N_PITCHES)
     is_struck, log_again, log_asked = _strike(
         given, row_at(again, pitch), (sounded, must, must_not, was_struck), u_again
     )
@@ -260,14 +287,16 @@ def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
         jnp.where(goes_on, symbol, so_far.last),
         _heard_below(given, so_far.hidden, symbol, is_struck, goes_on),
         so_far.nats + jnp.where(so_far.is_open, nats, 0),
+        so_far.ends,
+        so_far.first,
     )
 
 
 def _pick(
     given: _Given,
-    logits: Array,  # (lanes, 129)
-    may_come: tuple[Array, Array],  # bool (lanes, 129): what is possible, what is allowed of it
-    to_come: Array,  # bool (lanes, 128): of a given chord, of which the lowest is next
+    logits: Array,  # (lanes, n)
+    may_come: tuple[Array, Array],  # bool (lanes, n): what is possible, what is allowed of it
+    next_one: Array,  # int32 (lanes,): of a given chord
     u: Array,  # (lanes,)
 ) -> tuple[Array, Array, Array, Array, Array]:
     """A symbol, drawn or of a given chord.
@@ -275,16 +304,15 @@ def _pick(
     Returns
     -------
     symbol, pitch : Array of int32, shape (lanes,)
-        Pitches, and `N_PITCHES` for the end; the latter has the highest pitch in place of that.
+        Pitches, or numbers from `N_PITCHES` on; the latter has the highest pitch in their place.
     is_pitch, is_stuck : Array of bool, shape (lanes,)
-        Whether it is no end, and whether nothing was allowed.
+        Whether it is one, and whether nothing was allowed.
     nats : Array, shape (2, lanes)
         As in `Spelling`.
     """
     drawn = _draw(given, logits, may_come, u)
-    next_ones = jnp.where(to_come, jnp.arange(N_PITCHES)[None], N_PITCHES)
-    symbol = jnp.where(given.is_forced, jnp.min(next_ones, axis=1), drawn.symbol)
-    is_stuck = ~given.is_forced & drawn.is_stuck
+    symbol = jnp.where(given.asked.is_given, next_one, drawn.symbol)
+    is_stuck = ~given.asked.is_given & drawn.is_stuck
     log_p = row_at(logits, symbol) - drawn.top - drawn.log_sum
     nats = jnp.stack([log_p, drawn.log_allowed])
     pitch = jnp.minimum(symbol, N_PITCHES - 1)
@@ -292,7 +320,7 @@ def _pick(
 
 
 class _DrawnNote(NamedTuple):
-    """A pitch, or the end."""
+    """A pitch, or what may come in its place."""
 
     symbol: Array  # int32 (lanes,)
     top: Array  # (lanes,): the highest logit
@@ -303,13 +331,13 @@ class _DrawnNote(NamedTuple):
 
 def _draw(
     given: _Given,
-    logits: Array,  # (lanes, 129)
-    may_come: tuple[Array, Array],  # bool (lanes, 129): what is possible, what is allowed of it
+    logits: Array,  # (lanes, n)
+    may_come: tuple[Array, Array],  # bool (lanes, n): what is possible, what is allowed of it
     u: Array,  # (lanes,)
 ) -> _DrawnNote:
     """A symbol by the inverse of the running sum, as far as top-k and top-p keep it."""
     above, ok = may_come
-    sampling, n_lanes = given.sampling, len(u)
+    sampling, n_lanes, n = given.sampling, len(u), logits.shape[1]
     sharpness = sharpness_of(sampling)
     is_cut = (sampling.top_k <= N_PITCHES) | (sampling.top_p < 1)
     top, top_ok = (jnp.max(jnp.where(now, logits, -jnp.inf), axis=1) for now in (above, ok))
@@ -322,20 +350,22 @@ def _draw(
     def cut() -> Array:
         likelier = p[:, None] > p[:, :, None]
         share = jnp.sum(jnp.where(likelier, p[:, None], 0), axis=2)
-        n = jnp.sum(likelier, axis=2)
+        n_likelier = jnp.sum(likelier, axis=2)
         total = jnp.sum(p, axis=1)
-        is_kept = (n < sampling.top_k[:, None]) & (share < (sampling.top_p * total)[:, None])
-        return jnp.where(is_kept | (n == 0) | ~is_cut[:, None], p, 0)
+        is_kept = n_likelier < sampling.top_k[:, None]
+        is_kept &= share < (sampling.top_p * total)[:, None]
+        return jnp.where(is_kept | (n_likelier == 0) | ~is_cut[:, None], p, 0)
 
     kept = lax.cond(jnp.any(is_cut), cut, lambda: p)
     # All running sums by one product; what is added of weight 0 changes none.
     exact = lax.Precision.HIGHEST
-    sums = jnp.matmul(jnp.concatenate([odds, kept]), given.weights["sums"], precision=exact)
-    *sums, running = sums[:, : N_PITCHES + 1].reshape(4, n_lanes, -1)
+    odds = jnp.concatenate([odds, kept])
+    sums = jnp.matmul(odds, given.weights["sums"][:n], precision=exact)
+    *sums, running = sums[:, :n].reshape(4, n_lanes, -1)
     plain, sharp, total = jnp.log(jnp.stack([x[:, -1] for x in sums]))
     drawn = jnp.sum(running <= (u * running[:, -1])[:, None], axis=1)
     # Rounding may leave the target at the last sum.
-    symbols = jnp.arange(N_PITCHES + 1)
+    symbols = jnp.arange(n)
     drawn = jnp.minimum(drawn, jnp.max(jnp.where(kept > 0, symbols[None], 0), axis=1))
     log_allowed = total - sharp + (top_ok - top) * sharpness[:, 0]
     return _DrawnNote(drawn, top, plain, log_allowed, top_ok == -jnp.inf)
@@ -356,7 +386,7 @@ def _strike(
     p_again = jax.nn.sigmoid(again * sharpness)
     is_sure = (sampling.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= sampling.top_p)
     is_struck = u < jnp.where(is_sure, jnp.round(p_again), p_again)
-    is_struck = jnp.where(given.is_forced, was_struck, (is_struck | must) & ~must_not) & sounded
+    is_struck = jnp.where(given.asked.is_given, was_struck, (is_struck | must) & ~must_not) & sounded
     signed = jnp.where(is_struck, again, -again)
     log_again = jnp.where(sounded, jax.nn.log_sigmoid(signed), 0)
     is_asked = sounded & (must | must_not)

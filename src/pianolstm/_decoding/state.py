@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from pianolstm._decoding.history import Data, Memory, Recalled, empty_memory, nothing_recalled
-from pianolstm._decoding.stepping import Carry, Stepped, StepWeights
+from pianolstm._decoding.stepping import Carry, Stepped, StepWeights, chord_features
 from pianolstm._model.networks import NetworkConfig
 from pianolstm.vocabulary import metrical_position
 
@@ -30,14 +30,14 @@ N_BEGUN = 64
 
 
 class Vocabulary(NamedTuple):
-    """What chords are."""
+    """What the rows of the softmax are."""
 
     bits: Data
     """uint32 (8, n_rows): zero beyond the chords. (A word of all rows side by side: these are
     compared by vectors.)"""
     held: Data
-    """int32 (n_rows,): the row that holds each chord on, the same pitches, none struck again.
-    `HOLD` where that is outside the vocabulary, or -1 where such chords are not written."""
+    """int32 (n_rows,): the row that holds each chord on, the same pitches, none struck again; -1
+    where that is outside the vocabulary."""
 
 
 class SamplingParameters(NamedTuple):
@@ -56,7 +56,7 @@ class SamplingParameters(NamedTuple):
     n_allowed: Data  # (lanes,): how many chords may be drawn
     is_proposed: Data  # bool (lanes,): spelled chords are taken as they come, by likelihoods for it
     allowed: Data  # bool (lanes, n_rows): which chords may be drawn
-    pitches: Data  # uint32 (lanes, 4): that may sound in a chord spelled, or held on outside
+    pitches: Data  # uint32 (lanes, 4): that may sound in a chord that is spelled
     max_notes: Data  # int32 (lanes,): how many notes it may have
     span: Data  # int32 (lanes,): semitones that a hand may span
     hand: Data  # int32 (lanes,): notes of a hand
@@ -68,9 +68,9 @@ class ForcedFrames(NamedTuple):
     """What is known of the frames of a block."""
 
     is_forced: Data  # bool (BLOCK, lanes): frames that are not drawn
-    ids: Data  # int32 (BLOCK, lanes): their tokens, from n_rows up outside the vocabulary
+    ids: Data  # int32 (BLOCK, lanes): their rows, from n_rows up outside the vocabulary; 0 spelled
     bits: Data  # uint32 (BLOCK, lanes, 8): their chords
-    held: Data  # int32 (BLOCK, lanes): the tokens that hold them on, -1 for none
+    held: Data  # int32 (BLOCK, lanes): the rows that hold them on, -1 for none; 0 spelled
     required: Data
     """uint32 (BLOCK, lanes, 8): pitches that a drawn chord must have. One that must be struck again
     is struck anew where it did not sound before."""
@@ -84,7 +84,7 @@ class State(NamedTuple):
     stepped: Stepped  # what predicts the next chord
     position: Data  # int32 (lanes,): the next frame; frames of the prime are below 0
     past: Data  # uint32 (lanes, 8): the last chord
-    hold: Data  # int32 (lanes,): the row that holds it on, -1 for none
+    hold: Data  # int32 (lanes,): the row that holds it on, 0 where spelled; -1 for none
     age: Data  # int32 (lanes,): frames for which it has been held
     lasted: Data
     """int32 (lanes,): frames since the network stepped. (A piece that begins with the chord that
@@ -100,7 +100,7 @@ class Context(NamedTuple):
     """All that a frame is drawn from."""
 
     weights: StepWeights
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None  # None where chords are spelled
     sampling: SamplingParameters
     forced: ForcedFrames  # of this frame; where it is given, nothing is drawn
     state: State
@@ -110,8 +110,8 @@ class Written(NamedTuple):
     """What a block has come to."""
 
     tokens: Data
-    """int32 (BLOCK, lanes): rows of the chords, n_rows outside the vocabulary; -1 where no chord
-    was allowed."""
+    """int32 (BLOCK, lanes): rows of the chords, 0 where they are spelled; -1 where no chord was
+    allowed."""
     bits: Data  # uint32 (BLOCK, lanes, 8): the chords
     log_p: Data  # (BLOCK, lanes): nats by the network, temperature 1, nothing forbidden
     log_allowed: Data
@@ -122,7 +122,7 @@ class Written(NamedTuple):
 class Sample(NamedTuple):
     """What a frame has come to."""
 
-    ids: Data  # int32 (lanes,): rows, n_rows outside the vocabulary; -1 where none was allowed
+    ids: Data  # int32 (lanes,): rows, 0 where chords are spelled; -1 where none was allowed
     bits: Data  # uint32 (lanes, 8): the chords
     hold: Data  # int32 (lanes,): the rows that hold them on, -1 for none
     has_ended: Data  # bool (lanes,): whether the piece before ended
@@ -153,6 +153,33 @@ def timing_of(
     """Of what has sounded up to the next frame, as `Corpus.timing` has it."""
     position = metrical_position(state.since, config.beat)
     return jnp.where(has_ended[:, None], 0, jnp.stack([state.lasted, position], axis=1))
+
+
+def features_of(
+    config: NetworkConfig,
+    context: Context,
+    has_ended: Array,  # bool (lanes,): where another piece begins
+) -> Array:  # (lanes, embedding)
+    """What predicts the next chord of each lane."""
+    weights, _, _, _, state = context
+    _, first = weights["begin"]
+    features = jnp.where(has_ended[:, None], first.features, state.stepped.features)
+    return chord_features(config, weights, features, timing_of(config, state, has_ended))
+
+
+def times_begun(
+    sampling: SamplingParameters,
+    state: State,
+    number: Array,  # int32 (lanes,): see `chord_number`
+) -> Array:  # int32 (lanes,)
+    """How often a chord was begun of late."""
+    return jnp.sum((state.begun == number[:, None]) & is_recent(sampling, state), axis=1)
+
+
+def is_recent(sampling: SamplingParameters, state: State) -> Array:  # bool (lanes, N_BEGUN)
+    """Which of the chords begun count."""
+    ago = state.position[:, None] - state.begun_at
+    return (state.begun >= 0) & (ago <= sampling.recent[:, None])
 
 
 def repeat_lanes(lane: Tree, n_lanes: int) -> Tree:

@@ -30,10 +30,9 @@ from pianolstm._model.networks import (
     RecurrentBody,
     bind,
 )
-from pianolstm._model.note_decoder import NoteDecoder, NoteWeights
+from pianolstm._model.note_decoder import N_FIRST, NoteDecoder, NoteWeights
 from pianolstm._model.pitch_lstm import Reading
 from pianolstm._model.planes import age_class, begins_chord, unpack_words
-from pianolstm.rolls import N_PITCHES
 from pianolstm.windows import START
 
 LANES = 8
@@ -69,18 +68,22 @@ def step_weights(
     Returns
     -------
     dict
-        ``table`` (embedding, n_rows) and ``bias`` (n_rows,) are the softmax, ``notes`` spells
-        chords where the network does; ``begin`` is the state before the start of a piece, in one
-        lane. `Decoder` puts that after the start in its place, with the features, and adds the
+        ``table`` (embedding, n_rows) and ``bias`` (n_rows,) are the softmax, ``notes`` stands in
+        its place where the network spells; ``begin`` is the state before the start of a piece, in
+        one lane. `Decoder` puts that after the start in its place, with the features, and adds the
         shares of what is recalled as ``recall``.
     """
     # All but the table is laid out by NumPy: compiling takes longer than doing it.
     network = bind(config, jax.tree.map(np.asarray, params))
-    inputs, table, bias, reading, notes = _tables(config, params, vocabulary, np.int32(n_tokens))
-    weights: StepWeights = {"table": table, "bias": bias}
+    weights: StepWeights = {}
+    if config.spell:
+        reading, notes = _note_tables(config, params)
+        weights["notes"] = _note_weights(network.decoder, notes)
+    else:
+        inputs, table, bias = _chord_tables(config, params, vocabulary, np.int32(n_tokens))
+        weights |= {"table": table, "bias": bias}
     if config.is_causal:
         weights |= {
-            "inputs": inputs,
             "pitch": network.chords_in.pitch[...],
             "start": network.start[...],
             "held": network.held[...],
@@ -96,6 +99,8 @@ def step_weights(
         if config.spell:
             weights["hearing"] = reading, network.hearing.layer.step_weights()
             weights["overheard"] = network.overheard[...]
+        else:
+            weights["inputs"] = inputs
     else:
         weights |= {"params": params, "begin": network.initial_carry(1, np)}
     if config.clock == "changes":
@@ -104,8 +109,6 @@ def step_weights(
             weights["metre"] = network.metre[...], network.metre_next[...]
         holds = network.holds
         weights["holds"] = _weights(holds.read), (holds.write[...], holds.bias[...])
-    if notes is not None:
-        weights["notes"] = _note_weights(network.decoder, notes)
     return jax.device_put(weights)
 
 
@@ -114,27 +117,30 @@ def _note_weights(decoder: NoteDecoder, notes: NoteWeights) -> StepWeights:
         "read": _weights(decoder.read),
         "read_first": _weights(decoder.read_first),
         # Columns that fill a register: products of few rows then add up as those of many.
-        "nothing": tuple(
-            np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, 15)]) for a in _weights(decoder.nothing)
+        "others": tuple(
+            np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, 14)]) for a in _weights(decoder.others)
         ),
         "weights": notes,
-        # Makes running sums over the pitches and the end. (Again.)
-        "sums": np.triu(np.ones((N_PITCHES + 1, 144), np.float32)),
+        # Makes running sums over the pitches and what may come in their place. (Again.)
+        "sums": np.triu(np.ones((N_FIRST, 144), np.float32)),
     }
 
 
 @program()
-def _tables(
+def _chord_tables(
     config: NetworkConfig, params: Params, vocabulary: Array, n_tokens: Array
-) -> tuple[Array, Array, Array, Reading | None, NoteWeights | None]:
-    """Vectors of all chords, in and out, and biases; and weights that are laid out for pitches."""
+) -> tuple[Array, Array, Array]:  # (n_rows, embedding), (embedding, n_rows), (n_rows,)
+    """Vectors of all chords, in and out, and biases."""
     network = bind(config, params)
-    table, bias, _ = network.output(vocabulary, n_tokens, goes_on=False)
-    reading = notes = None
-    if config.spell:
-        reading = network.hearing.reading(config.pitches)
-        notes = network.decoder.step_weights(config.pitches)
-    return network.chords_in.table(vocabulary), table.T, bias, reading, notes
+    table, bias = network.output(vocabulary, n_tokens, goes_on=False)
+    return network.chords_in.table(vocabulary), table.T, bias
+
+
+@program()
+def _note_tables(config: NetworkConfig, params: Params) -> tuple[Reading, NoteWeights]:
+    """Weights that are laid out for pitches."""
+    network = bind(config, params)
+    return network.hearing.reading(config.pitches), network.decoder.step_weights(config.pitches)
 
 
 def rounds_alike(config: NetworkConfig, weights: StepWeights) -> bool:
@@ -245,6 +251,9 @@ def _vectors(
     ids: Array,  # int32 (lanes,)
     bits: Array,  # uint32 (lanes, 8)
 ) -> Array:  # (lanes, embedding)
+    if "inputs" not in weights:
+        x = unpack_words(bits) @ weights["pitch"]
+        return jnp.where((ids == START)[:, None], weights["start"], x)
     inputs = weights["inputs"]
     known = (ids >= 0) & (ids < inputs.shape[0])
     x = inputs[jnp.where(known, ids, 0)]

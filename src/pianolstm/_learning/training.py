@@ -31,17 +31,17 @@ from pianolstm._model import networks
 from pianolstm._model.durations import log_duration
 from pianolstm._model.inputs import SKIPPED, Reader
 from pianolstm._model.likelihood import evaluate
-from pianolstm._model.losses import Targets, softmax_loss
-from pianolstm._model.networks import NetworkConfig, Params, bind, log_notes
+from pianolstm._model.losses import TargetRows, softmax_loss
+from pianolstm._model.networks import NetworkConfig, Params, bind, log_spelled
 from pianolstm._model.recall import Recall
 from pianolstm.exceptions import PianoLSTMError
 from pianolstm.model import HISTORY_KEYS, History, Model, OptimizerFactory, TrainState, new_history
 from pianolstm.tokens import TokenCorpus
-from pianolstm.vocabulary import Corpus
+from pianolstm.vocabulary import OTHER, Corpus
 from pianolstm.windows import WindowBatch, WindowDataset
 
 HIDDEN_SHARE = 0.5
-"""Share of the chords begun once that an epoch treats as unknown.
+"""Share of the chords begun once that an epoch of a closed vocabulary treats as unknown.
 
 A new piece begins unknown chords about as often as the corpus begins chords that it has just once
 (Good 1953); hiding them teaches the network when to expect one. Half, so that they are learned too.
@@ -329,17 +329,17 @@ class Trainer:
         """Reads the corpus with some of the chords begun once hidden, and each piece transposed."""
         hidden = self.begun_once[rng.random(len(self.begun_once)) < HIDDEN_SHARE]
         transposed = self.transpositions.draw(rng)
-        return Reader(self.corpus, hidden, transposed, spell=self.config.spell, skip_held=True)
+        return Reader(self.corpus, hidden, transposed, spell=self.config.spell)
 
     @staticmethod
     def _read(reader: Reader, batch: WindowBatch) -> TrainingBatch:
         """A batch as the network takes it, shared out among the devices."""
         before = batch.inputs[:, -batch.targets.shape[1] :]
-        rows, *how = reader.targets(batch.targets, before, batch.pieces)
+        rows, *others = reader.targets(batch.targets, before, batch.pieces)
         is_target = batch.mask & (rows >= 0)
         weights = is_target.astype(np.float32)
         inputs = reader.inputs(batch.inputs, batch.pieces)
-        arrays = [*inputs, np.where(is_target, rows, 0), *how, weights]
+        arrays = [*inputs, np.where(is_target, rows, 0), *others, weights]
         if batch.timing is not None:
             arrays.append(batch.timing)
         return TrainingBatch(*shared_out(*arrays))
@@ -475,17 +475,18 @@ def _sums(
     if timing is not None:
         timing = timing[:, -n_targets:]
     features = network.predict(h, timing, masks)
-    output = network.output(vocabulary, n_tokens, goes_on=False)
-    keep = network.kept_notes(masks, n_targets)
     features, before, rows, barred, symbols, weights = (
         a.reshape(-1, *a.shape[2:]) for a in (features, bits[:, -n_targets:], *targets)
     )
     if heard is not None:
         heard = heard.reshape(-1, *heard.shape[2:])
         symbols = jnp.where(weights[:, None] > 0, symbols, SKIPPED)
-    nats = log_notes(network, heard, features, rows, barred, symbols, before, keep)
-    targets = Targets(rows, barred, before[:, :4], nats)
-    loss, n_right = softmax_loss(features, output, targets, weights)
+        keep = network.kept_notes(masks, n_targets)
+        log_p, right = log_spelled(network, heard, features, barred, symbols, before, keep)
+        loss, n_right = -jnp.sum(weights * log_p), jnp.sum(weights * right)
+    else:
+        output = network.output(vocabulary, n_tokens, goes_on=False)
+        loss, n_right = softmax_loss(features, output, TargetRows(rows, barred), weights)
     weight = n_frames = weights.sum()
     if timing is not None:
         durations = timing[..., 0].reshape(-1)
@@ -493,7 +494,7 @@ def _sums(
         # Nothing lasts before the first chord of a piece.
         loss -= jnp.sum(jnp.where(durations > 0, weights * log_p, 0))
         n_frames = jnp.sum(weights * durations.astype(weights.dtype))
-    n_unknown = jnp.sum(jnp.where(rows == config.n_rows - 1, weights, 0))
+    n_unknown = jnp.sum(jnp.where(rows == config.n_rows + OTHER, weights, 0))
     return loss, jnp.stack([loss, n_right, n_frames, n_unknown, weight])
 
 

@@ -7,10 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from pianolstm.chords import N_PITCHES, N_WORDS, as_words, transpose_chords, unpack
-from pianolstm.vocabulary import END, HOLD, OTHER, Corpus, n_rows
+from pianolstm.vocabulary import END, OTHER, Corpus, n_rows
 
 LAST = 2 * N_PITCHES
 """The symbol after the last note."""
+
+ENDS = LAST + 1
+"""The first symbol where the piece ends."""
 
 SKIPPED = -1
 """The first symbol of a frame that is not to be spelled."""
@@ -26,6 +29,16 @@ class Transposed(NamedTuple):
     steps: np.ndarray  # int64 (n_pieces,): semitones that each piece is transposed by
 
 
+class Targets(NamedTuple):
+    """What is to be predicted."""
+
+    rows: np.ndarray  # int32 (…): of the softmax, 0 of a network that spells; -1 for no target
+    barred: np.ndarray  # int32 (…)
+    """The row that is impossible, -1 for none: with the clock of changes no chord begins by holding
+    on what sounds. Where chords are spelled, 0 stands for that."""
+    symbols: np.ndarray  # int16 (…, length): how it is spelled
+
+
 class Reader:
     """Turns ids (`START` and `PAD` among them) into a network's inputs and targets.
 
@@ -38,10 +51,7 @@ class Reader:
     transposed : Transposed, default=None
         How pieces are transposed; None not at all.
     spell : bool, default=False
-        Whether chords outside the vocabulary are written, or only told to be so.
-    skip_held : bool, default=False
-        Whether chords that are held on are to be learned by their row alone. To spell them takes
-        time, and adds next to nothing to their likelihood.
+        Whether chords are written note by note, or as rows of the softmax.
     """
 
     def __init__(
@@ -51,34 +61,35 @@ class Reader:
         transposed: Transposed | None = None,
         *,
         spell: bool = False,
-        skip_held: bool = False,
     ) -> None:
         rows = n_rows(corpus.n_tokens)
         if transposed is None:
             transposed = Transposed(corpus.rows[None], np.zeros(len(corpus.tokens), np.int64))
+        self.spell, self.clock = spell, corpus.clock
+        self._steps, self._limit = transposed.steps, len(transposed.rows) // 2
+        # Two more entries, so that PAD (-2) and START (-1) index the last two.
+        self._chords = np.concatenate([corpus.chords, np.zeros((2, N_WORDS), np.uint64)])
+        self._words = as_words(self._chords)
+        symbols = spelled(corpus.chords)
+        ends = np.full((3, symbols.shape[1]), LAST, np.int16)  # of a piece, PAD and START
+        ends[:, 0] = ENDS, SKIPPED, SKIPPED
+        self._symbols = np.append(symbols, ends, 0)
+        if spell:
+            return
         table = transposed.rows
         is_hidden = np.zeros(corpus.n_tokens + 1, bool)
         is_hidden[corpus.rows[np.asarray(hidden, np.int64)]] = True
         outside = (table < 0) | is_hidden[table]
         targets = np.where(outside, rows + OTHER, table)
-        if not spell:
-            # Nobody wrote a chord that only a transposition takes out of the vocabulary: it is
-            # heard, but how often such chords come is not to be learned from it.
-            targets[(table < 0) & (corpus.rows >= 0)] = -1
-        self.spell, self.skip_held, self.n_rows, self.clock = spell, skip_held, rows, corpus.clock
-        # Two more entries, so that PAD (-2) and START (-1) index the last two.
+        # Nobody wrote a chord that only a transposition takes out of the vocabulary: it is
+        # heard, but how often such chords come is not to be learned from it.
+        targets[(table < 0) & (corpus.rows >= 0)] = -1
         self._inputs = _with_ends(np.where(outside, rows, table), [-2, -1])
         self._targets, self._rows = (
             _with_ends(targets, [rows + END]),
             _with_ends(np.where(table < 0, rows, table), [-1]),
         )
         self._held = np.append(corpus.held, [corpus.end] * 2)
-        self._chords = np.concatenate([corpus.chords, np.zeros((2, N_WORDS), np.uint64)])
-        self._words = as_words(self._chords)
-        ends = np.full((3, 1), [SKIPPED], np.int16)  # of the end of a piece, PAD and START
-        self._symbols = spelled(corpus.chords)
-        self._symbols = np.append(self._symbols, np.repeat(ends, self._symbols.shape[1], 1), 0)
-        self._steps, self._limit = transposed.steps, len(table) // 2
 
     def inputs(
         self,
@@ -87,7 +98,8 @@ class Reader:
     ) -> tuple[np.ndarray, np.ndarray]:  # int32 (…), uint32 (…, 8)
         """Ids as the network counts them, and bits; other chords have no id of its rows.
 
-        `pieces` is the piece of each row of ids; None takes the chords as they were written.
+        A network that spells counts no chords, but knows `START` and `PAD`. `pieces` is the piece
+        of each row of ids; None takes the chords as they were written.
         """
         bits = self._words[ids]
         if pieces is not None:
@@ -96,6 +108,8 @@ class Reader:
                 same = steps == step
                 chords = transpose_chords(self._chords[ids[same]], int(step))
                 bits[same] = as_words(chords).reshape(*chords.shape[:-1], -1)
+        if self.spell:
+            return np.minimum(ids, 0).astype(np.int32), bits
         return self._inputs[self._row(ids, pieces), ids], bits
 
     def targets(
@@ -103,36 +117,20 @@ class Reader:
         ids: np.ndarray,  # int (…): `Corpus.end` may be among them
         before: np.ndarray,  # int (…): the frames before them
         pieces: np.ndarray | None = None,  # int (len(ids),): as for `inputs`
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # int32 (…), int32 (…), int16 (…, length)
-        """What is to be predicted.
-
-        Returns
-        -------
-        rows
-            Of the softmax; -1 where there is no target.
-        barred
-            The row that is impossible, -1 for none. With the clock of frames that is `HOLD` where
-            what sounds, held on, is in the vocabulary; with that of changes it is the row that
-            holds it on, since no chord begins so, or `n_rows` where that is no row.
-        symbols
-            How it is spelled; `SKIPPED` where it is not.
-        """
-        row, held = self._row(ids, pieces), self._held[before]
-        targets = self._targets[row, ids]
-        if self.clock == "frames":
-            may_hold = self.spell & (self._targets[row, held] == self.n_rows + OTHER)
-            targets = np.where(may_hold & (ids == held), self.n_rows + HOLD, targets)
-            barred = np.where(may_hold, -1, self.n_rows + HOLD)
-        else:
-            barred = self._rows[row, held]
+    ) -> Targets:
+        """What is to be predicted."""
         symbols = self._symbols[ids]
         if pieces is not None:
             steps = self._steps[pieces].reshape(-1, *[1] * ids.ndim)
             is_note = (symbols >= 0) & (symbols < LAST)
             symbols = np.where(is_note, symbols + steps, symbols).astype(np.int16)
-        if self.skip_held:
-            symbols[ids == held] = SKIPPED
-        return targets.astype(np.int32), barred.astype(np.int32), symbols
+        none = np.full(ids.shape, -1, np.int32)
+        if self.spell:
+            barred = none if self.clock == "frames" else np.where(before >= 0, 0, none)
+            return Targets(np.zeros_like(none), barred, symbols)
+        row = self._row(ids, pieces)
+        barred = none if self.clock == "frames" else self._rows[row, self._held[before]]
+        return Targets(self._targets[row, ids], barred, symbols)
 
     def _row(
         self,

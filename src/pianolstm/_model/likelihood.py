@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from pianolstm._jax.programs import program
 from pianolstm._model.durations import STARTS
-from pianolstm._model.inputs import Reader
-from pianolstm._model.losses import Output, Targets, log_likelihoods, logits_of
-from pianolstm._model.networks import Carry, NetworkConfig, Params, bind, log_notes
+from pianolstm._model.inputs import LAST, SKIPPED, Reader, spelled
+from pianolstm._model.losses import Output, TargetRows, log_likelihoods, logits_of
+from pianolstm._model.networks import Carry, NetworkConfig, Params, bind, log_spelled
+from pianolstm._model.planes import unpack_words
 from pianolstm._model.recall import Recall
-from pianolstm.vocabulary import Corpus, PitchBernoulli, metrical_position
+from pianolstm.rolls import N_PITCHES
+from pianolstm.vocabulary import Corpus, PitchBernoulli, metrical_position, n_rows
 from pianolstm.windows import PAD, START
 
 LANES = (1, 4, 16)
@@ -60,25 +64,19 @@ def evaluate(
     reader = Reader(corpus, spell=config.spell)
     steps = _steps(corpus, 1 if config.is_causal else stride)
     read = _read_steps(config, params, corpus, reader, steps)
-    output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
     shares = recall if config.recall else None
     # The chords of steps that have one: the last only lasts, until the piece ends.
     chords = [at[at < len(tokens)] for at, tokens in zip(steps, corpus.tokens, strict=True)]
-    features, nats = (
-        np.concatenate([columns[i][: len(at)] for columns, at in zip(read, chords, strict=True)])
-        for i in (0, 1)
-    )
-    targets, before = (
-        np.concatenate([a[at] for a, at in zip(arrays, chords, strict=True)])
-        for arrays in (corpus.tokens, [np.append(START, tokens) for tokens in corpus.tokens])
-    )
-    log_p, right = _likelihoods(config, output, features, nats, reader, targets, before)
-    ends = np.cumsum([len(at) for at in chords])
+    pairs = list(zip(read, chords, strict=True))
+    if config.spell:
+        found = [(columns[0][: len(at)], columns[1][: len(at)]) for columns, at in pairs]
+    else:
+        output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
+        features = np.concatenate([columns[0][: len(at)] for columns, at in pairs])
+        found = _likelihoods(config, output, features, reader, corpus, chords)
     pieces = [
-        PieceLikelihood(*columns)
-        for columns in zip(
-            chords, np.split(log_p, ends[:-1]), np.split(right, ends[:-1]), strict=True
-        )
+        PieceLikelihood(at, log_p.astype(float), right.copy())
+        for at, (log_p, right) in zip(chords, found, strict=True)
     ]
     if not config.spell:
         _add_unknown(pieces, corpus, bernoulli)
@@ -87,7 +85,7 @@ def evaluate(
     if config.clock == "frames":
         return pieces
     return [
-        _by_frame(piece, _Ages.of(corpus, i, steps[i], read[i][2], shares))
+        _by_frame(piece, _Ages.of(corpus, i, steps[i], read[i][-1], shares))
         for i, piece in enumerate(pieces)
     ]
 
@@ -207,23 +205,19 @@ def probabilities(
     reader = Reader(corpus, spell=config.spell)
     steps = _steps(corpus, 1)
     read = _read_steps(config, params, corpus, reader, steps, has_targets=False)
-    output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
+    of_frames = partial(_probabilities, config, params, vocabulary, corpus)
     shares = recall if config.recall else None
     found = []
-    for i, (tokens, (x, *logits)) in enumerate(zip(corpus.tokens, read, strict=True)):
-        ages = _Ages.of(corpus, i, steps[i], logits[0], shares) if logits else None
+    for i, (tokens, columns) in enumerate(zip(corpus.tokens, read, strict=True)):
+        is_timed = config.clock == "changes"
+        ages = _Ages.of(corpus, i, steps[i], columns[-1], shares) if is_timed else None
         step = np.arange(len(tokens)) if ages is None else ages.step
         at = np.zeros((len(step), 2)) if ages is None else ages.at(corpus.beat)
         before = np.append(START, tokens)[step]
-        _, barred, _ = reader.targets(np.zeros_like(before), before)
-        columns = x[step], at.astype(np.int32), barred, reader.inputs(before)[1][:, :4]
-        p = np.empty((len(step), corpus.n_tokens), np.float32)
-        for first in range(0, len(step), ROWS[0]):
-            part = [a[first : first + ROWS[0]] for a in columns]
-            n = len(part[0])
-            full = [np.pad(a, [(0, ROWS[0] - n)] + [(0, 0)] * (a.ndim - 1)) for a in part]
-            rows = np.asarray(_softmax_rows(config, params, output, *full))
-            p[first : first + n] = rows[:n, : corpus.n_tokens]
+        barred = reader.targets(np.zeros_like(before), before).barred
+        bits = reader.inputs(before)[1]
+        hidden = [column[step] for column in columns[: len(columns) - is_timed]]
+        p = of_frames([*hidden, at.astype(np.int32), barred, bits])
         if shares is not None:
             share, ids = (a[step] for a in shares.of(corpus, i, spell=config.spell))
             p *= (1 - share[:, None]).astype(np.float32)
@@ -231,10 +225,38 @@ def probabilities(
             p[known, corpus.rows[ids[known]]] += share[known]
         if ages is not None:
             p *= ages.hazard[:, None].astype(np.float32)
-            known = np.flatnonzero((barred >= 0) & (barred < corpus.n_tokens))
-            p[known, barred[known]] = 1 - ages.hazard[known]
+            held = corpus.rows[np.append(corpus.held, -1)[before]]
+            known = np.flatnonzero((before >= 0) & (held >= 0))
+            p[known, held[known]] = 1 - ages.hazard[known]
         found.append(p)
     return found
+
+
+def _probabilities(
+    config: NetworkConfig,
+    params: Params,
+    vocabulary: Array,  # uint32 (n_rows, 8)
+    corpus: Corpus,
+    columns: list[np.ndarray],  # (n, …) each: as `_softmax_rows` and `_spelled_rows` take them
+) -> np.ndarray:  # (n, n_tokens)
+    """Of each chord of the vocabulary, by the network alone."""
+    n = len(columns[0])
+    p = np.empty((n, corpus.n_tokens), np.float32)
+    if config.spell:
+        chords = spelled(corpus.vocabulary)
+        # As many as there are rows, so that few sizes are compiled.
+        missing = n_rows(len(chords)) - len(chords)
+        chords = np.pad(chords, [(0, missing), (0, 0)], constant_values=SKIPPED)
+        rows = partial(_spelled_rows, config, params, chords)
+    else:
+        output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
+        rows = partial(_softmax_rows, config, params, output)
+    for first in range(0, n, ROWS[0]):
+        part = [a[first : first + ROWS[0]] for a in columns]
+        missing = ROWS[0] - len(part[0])
+        full = [np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in part]
+        p[first : first + ROWS[0]] = np.asarray(rows(*full))[: len(part[0]), : corpus.n_tokens]
+    return p
 
 
 @program()
@@ -245,11 +267,39 @@ def _softmax_rows(
     x: Array,  # (n, width), with a clock of changes (n, units)
     timing: Array,  # int32 (n, 2): with a clock of changes, of what has sounded
     barred: Array,  # int32 (n,)
-    before: Array,  # uint32 (n, 4)
+    _: Array,  # uint32 (n, 8)
 ) -> Array:  # (n, n_rows)
     if config.clock == "changes":
         x = bind(config, params).predict(x, timing)
-    return jax.nn.softmax(logits_of(x, output, barred, before))
+    return jax.nn.softmax(logits_of(x, output, barred))
+
+
+@program()
+def _spelled_rows(
+    config: NetworkConfig,
+    params: Params,
+    chords: Array,  # int16 (n_rows, length): symbols
+    x: Array,  # (n, width), with a clock of changes (n, units)
+    heard: Array,  # (n, n_pitches, state)
+    timing: Array,  # int32 (n, 2): with a clock of changes, of what has sounded
+    barred: Array,  # int32 (n,)
+    before: Array,  # uint32 (n, 8)
+) -> Array:  # (n, n_rows)
+    network = bind(config, params)
+    if config.clock == "changes":
+        x = network.predict(x, timing)
+    struck = jnp.where((chords >= N_PITCHES) & (chords < LAST), chords - N_PITCHES, -1)
+    sounded = unpack_words(before[:, :4]) > 0
+
+    def of_chord(symbols: tuple[Array, Array]) -> Array:  # int16 (length,) twice -> (n,)
+        its, again = symbols
+        repeated = jnp.broadcast_to(its, (len(x), len(its)))
+        log_p, _ = log_spelled(network, heard, x, barred, repeated, before, goes_on=True)
+        # Struck again is only what sounded.
+        is_silent = jnp.any((again >= 0)[None] & ~sounded[:, jnp.maximum(again, 0)], axis=1)
+        return jnp.where(is_silent | (its[0] < 0), 0, jnp.exp(log_p))
+
+    return jax.lax.map(of_chord, (chords, struck)).T
 
 
 @program(n_static=2)
@@ -272,12 +322,13 @@ def _read(
     ids: Array,  # int32 (batch, time)
     bits: Array,  # uint32 (batch, time, 8)
     timing: Array | None,  # int32 (batch, time + 1, 2): see `WindowBatch`
-    targets: tuple[Array, Array, Array] | None,  # (batch, n_targets, …), see `Reader.targets`
+    targets: tuple[Array, Array] | None,  # (batch, n_targets, …): barred and symbols
 ) -> tuple[tuple[Array, ...], Carry]:  # (batch, n_targets, …) each
-    """What predicts the chord after each; the nats of its notes, see `log_notes`, where it is told;
-    and with a clock of changes the logits of the hazards.
+    """What a network that spells makes of what is told to come: nats, and whether each draw was the
+    likeliest; of another, what predicts it. With a clock of changes the logits of the hazards last.
 
-    With a clock of changes and no targets what the body gives stands in place of the first.
+    Where nothing is told, what predicts it, with a clock of changes what the body gives; then the
+    states of pitches, where there are any.
     """
     network = bind(config, params)
     before = None if timing is None else timing[:, :-1]
@@ -285,14 +336,16 @@ def _read(
     timing = None if timing is None else timing[:, -h.shape[1] :]
     holds = () if timing is None else (network.holds(h),)
     if targets is None:
-        return (network.predict(h, None) if timing is None else h, *holds), carry
+        hidden = network.predict(h, None) if timing is None else h
+        return (hidden, *(() if heard is None else (heard,)), *holds), carry
     features = network.predict(h, timing)
+    if heard is None:
+        return (features, *holds), carry
     n = features.shape[0] * features.shape[1]
-    arrays = (features, *targets, bits[:, -h.shape[1] :])
+    arrays = (heard, features, *targets, bits[:, -h.shape[1] :])
     rows = (a.reshape(n, *a.shape[2:]) for a in arrays)
-    heard = None if heard is None else heard.reshape(n, *heard.shape[2:])
-    nats = log_notes(network, heard, *rows).reshape(h.shape[:2])
-    return (features, nats, *holds), carry
+    found = log_spelled(network, *rows, goes_on=True)
+    return (*(a.reshape(h.shape[:2]) for a in found), *holds), carry
 
 
 def _steps(corpus: Corpus, stride: int) -> list[np.ndarray]:  # int64 (n,) for each piece
@@ -363,7 +416,7 @@ def _carried(
                 carry,
                 *reader.inputs(now),
                 None if times is None else times[:lanes, a : a + time + 1],
-                reader.targets(ids[:lanes, a + 1 :][:, :time], now) if has_targets else None,
+                reader.targets(ids[:lanes, a + 1 :][:, :time], now)[1:] if has_targets else None,
             )
             columns = [np.asarray(column) for column in part]
             for lane, i in enumerate(group[:going_on]):
@@ -400,7 +453,7 @@ def _windowed(
                 times[row] = timing[i][t : t + size + 1]
         targets = None
         if has_targets:
-            targets = reader.targets(after[:, None], windows[:, -1:])
+            targets = reader.targets(after[:, None], windows[:, -1:])[1:]
         part, _ = _read(config, params, carry, *reader.inputs(windows), times, targets)
         parts.append([np.asarray(column)[:, 0] for column in part])
     columns = [np.concatenate(column)[: len(places)] for column in zip(*parts, strict=True)]
@@ -413,31 +466,36 @@ def _score_rows(
     _: NetworkConfig,
     output: Output,
     features: Array,  # (n, width)
-    *targets: Array,  # (n, …), as in `Targets`
+    rows: Array,  # int32 (n,)
+    barred: Array,  # int32 (n,)
 ) -> tuple[Array, Array]:  # (n,), bool (n,)
-    return log_likelihoods(features, output, Targets(*targets))
+    return log_likelihoods(features, output, TargetRows(rows, barred))
 
 
 def _likelihoods(
     config: NetworkConfig,
     output: Output,
-    features: np.ndarray,  # (n, width)
-    nats: np.ndarray,  # (n,): of the notes of each
+    features: np.ndarray,  # (n, width): of all pieces
     reader: Reader,
-    ids: np.ndarray,  # int (n,)
-    before: np.ndarray,  # int (n,)
-) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,), bool (n,)
-    """Log-likelihood of each target and whether it is the most likely, in rows of few sizes."""
-    log_p, right = np.empty(len(ids)), np.empty(len(ids), bool)
+    corpus: Corpus,
+    steps: list[np.ndarray],  # int64 (n,) for each piece
+) -> list[tuple[np.ndarray, np.ndarray]]:  # (n,), bool (n,) for each piece
+    """Log-likelihood of rows and whether they are the most likely, in blocks of few sizes."""
+    ids, before = (
+        np.concatenate([a[at] for a, at in zip(arrays, steps, strict=True)])
+        for arrays in (corpus.tokens, [np.append(START, tokens) for tokens in corpus.tokens])
+    )
+    rows, barred, _ = reader.targets(ids, before)
+    log_p, right = np.empty(len(ids), np.float32), np.empty(len(ids), bool)
     first = 0
     while first < len(ids):
-        rows = ROWS[0] if len(ids) - first < ROWS[1] else ROWS[1]
-        at = slice(first, first + rows)
-        missing = rows - len(ids[at])
-        targets = reader.targets(ids[at], before[at])[:2]
-        columns = features[at], *targets, reader.inputs(before[at])[1][:, :4], nats[at]
+        n = ROWS[0] if len(ids) - first < ROWS[1] else ROWS[1]
+        at = slice(first, first + n)
+        missing = n - len(ids[at])
+        columns = features[at], rows[at], barred[at]
         padded = [np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1), "edge") for a in columns]
         found = _score_rows(config, output, *padded)
-        log_p[at], right[at] = (np.asarray(column)[: rows - missing] for column in found)
-        first += rows
-    return log_p, right
+        log_p[at], right[at] = (np.asarray(column)[: n - missing] for column in found)
+        first += n
+    ends = np.cumsum([len(at) for at in steps])[:-1]
+    return list(zip(np.split(log_p, ends), np.split(right, ends), strict=True))

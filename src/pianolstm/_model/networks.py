@@ -2,10 +2,12 @@
 
 Conventions
 -----------
-Input at step t is the chord of the frame before the one to predict. A chord is read as its id and
-its bits, eight ``uint32`` words (see `pianolstm.chords`): the id picks the chord's own vector,
-the bits its pitches' vectors, so that a chord outside the vocabulary is heard as what it is. The
-vocabulary has `n_rows` rows: the chords, padding, and three more (see `pianolstm.vocabulary`).
+Input at step t is the chord of the frame before the one to predict. A chord is read as its bits,
+eight ``uint32`` words (see `pianolstm.chords`), which pick its pitches' vectors.
+
+A network that spells writes chords note by note, and knows no vocabulary. One that does not has a
+softmax of `n_rows` rows: the chords of the vocabulary, padding, and two more (see
+`pianolstm.vocabulary`); its chords have a vector of their own each, by their ids.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from pianolstm._model.lstm import (
 from pianolstm._model.note_decoder import NEVER, NoteDecoder
 from pianolstm._model.pitch_lstm import ALL_PITCHES, PitchCarry, PitchLSTM, Range
 from pianolstm._model.planes import N_AGES, age_class, begins_chord, unpack_words
-from pianolstm.vocabulary import END, HOLD, N_POSITIONS, OTHER, Clock
+from pianolstm.vocabulary import END, N_POSITIONS, Clock
 from pianolstm.windows import PAD, START
 
 Leaf: TypeAlias = Array | np.ndarray
@@ -93,7 +95,7 @@ class NetworkConfig:
     """What determines the shape of a network; hashable, so that it can key compiled programs."""
 
     arch: str
-    n_rows: int
+    n_rows: int  # of the softmax, 0 where chords are spelled
     units: int
     embedding: int
     dropout: float
@@ -136,13 +138,24 @@ _lecun = from_numpy(lambda rng, shape: rng.standard_normal(shape) / np.sqrt(np.p
 
 
 class ChordVectors(nnx.Module):
-    """A vector for each chord: the sum of its pitches' vectors, plus a small one of its own."""
+    """A vector for each chord: the sum of its pitches' vectors, and one of its own if it is a row.
+
+    Parameters
+    ----------
+    rows : int
+        0 for no vectors of chords of their own.
+    width : int
+    scale : float
+        Standard deviation of the pitches' vectors at first.
+    """
 
     def __init__(self, rows: int, width: int, scale: float, *, rngs: Rngs) -> None:
         init = _normal(scale)
         self.pitch = nnx.Param(init(rngs.params(), (N_BITS, width)))
-        # Zero at first: a rare chord begins as the sum of its pitches.
-        self.own = nnx.Param(no_draw(rows, width))
+        if rows:
+            # Zero at first: a rare chord begins as the sum of its pitches.
+            self.own = nnx.Param(no_draw(rows, width))
+        self.rows = rows
 
     def of(
         self,
@@ -150,6 +163,8 @@ class ChordVectors(nnx.Module):
         bits: Array,  # uint32 (…, 8)
     ) -> Array:  # (…, width)
         """Vectors of the given chords; an id outside the rows has none of its own."""
+        if not self.rows:
+            return unpack_words(bits) @ self.pitch[...]
         own = self.own[...]
         known = (ids >= 0) & (ids < own.shape[0])
         picked = jnp.where(known[..., None], own[jnp.where(known, ids, 0)], 0)
@@ -354,7 +369,7 @@ class BidirectionalBody(nnx.Module):
 
 
 class ChordNetwork(nnx.Module):
-    """Chord vectors → body → dense, ReLU → softmax over chords, by their vectors."""
+    """Chord vectors → body → dense, ReLU → notes, or a softmax over chords by their vectors."""
 
     def __init__(self, config: NetworkConfig, *, rngs: Rngs) -> None:
         width, units = config.embedding, config.units
@@ -373,10 +388,11 @@ class ChordNetwork(nnx.Module):
             self.body = RecurrentBody(width, units, n_layers, config.dropout, rngs=rngs)
         self.dense = nnx.Linear(out, units, kernel_init=_lecun, bias_init=zeros, rngs=rngs)
         self.project = nnx.Linear(units, width, kernel_init=_lecun, bias_init=zeros, rngs=rngs)
-        self.chords_out = ChordVectors(config.n_rows, width, width**-0.5, rngs=rngs)
-        self.bias = nnx.Param(no_draw(config.n_rows))
         self.pitches = config.pitches
-        if config.spell:
+        if not config.spell:
+            self.chords_out = ChordVectors(config.n_rows, width, width**-0.5, rngs=rngs)
+            self.bias = nnx.Param(no_draw(config.n_rows))
+        else:
             read, state, hidden, first = config.pitch_widths
             self.hearing = PitchLSTM(read, state, rngs=rngs)
             self.overheard = nnx.Param(_lecun(rngs.params(), (state, width)))
@@ -527,40 +543,43 @@ class ChordNetwork(nnx.Module):
     ) -> Output:
         """The softmax; padding is never chosen."""
         rows = jnp.arange(self.bias.shape[0])
-        first = rows.shape[0] + (HOLD if self.spell and self.clock == "frames" else END)
-        padding = (rows >= n_tokens) & (rows < first)
+        padding = (rows >= n_tokens) & (rows < rows.shape[0] + END)
         if goes_on:
             padding |= rows == rows.shape[0] + END
         table, bias = self.chords_out.table(vocabulary), jnp.where(padding, NEVER, self.bias[...])
-        return Output(table, bias, vocabulary[:, 4:] if self.spell else None)
+        return Output(table, bias)
 
 
-def log_notes(
+def log_spelled(
     network: ChordNetwork,
-    heard: Array | None,  # (n, n_pitches, state)
+    heard: Array,  # (n, n_pitches, state)
     features: Array,  # (n, embedding)
-    rows: Array,  # int32 (n,)
-    barred: Array,  # int32 (n,)
+    barred: Array,  # int32 (n,): as of `pianolstm._model.inputs.Targets`
     symbols: Array,  # int16 (n, length)
     before: Array,  # uint32 (n, 8): the frames before
     keep: Array | None = None,  # (n, hidden): what dropout keeps of the layer that writes notes
-) -> Array:  # (n,)
-    """Nats of the notes of what is predicted (see `Reader.targets`), given that they are spelled.
+    *,
+    goes_on: bool = False,  # whether it is given that the piece does not end
+) -> tuple[Array, Array]:  # (n,), bool (n,)
+    """Nats of what is predicted by a network that spells, and whether each draw was the likeliest.
 
-    Of networks that don't spell, 0 where the chord is outside the vocabulary.
     """
-    if heard is None:
-        return jnp.where(rows == network.bias.shape[0] + OTHER, 0.0, NEVER)
-    is_barred = None if network.clock == "frames" else barred >= 0
     return network.decoder(
-        network.pitches, heard, features, symbols, before[:, :4], is_barred, keep
+        network.pitches,
+        heard,
+        features,
+        symbols,
+        before[:, :4],
+        barred >= 0,
+        keep,
+        goes_on=goes_on,
     )
 
 
 def initialise(
     config: NetworkConfig,
     seed: int,
-    bias: ArrayLike,  # (n_rows,): first logits of the chords, e.g. the logarithms of their shares
+    bias: ArrayLike | None = None,  # (n_rows,): first logits of rows, e.g. logarithms of shares
     hold_bias: ArrayLike | None = None,  # (N_CLASSES,): those of the hazards, of a clock of changes
 ) -> Params:
     """Initial parameters as a plain tree."""
@@ -568,7 +587,9 @@ def initialise(
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     if hold_bias is not None:
         params["holds"]["bias"] = jax.device_put(np.asarray(hold_bias))
-    return {**params, "bias": jax.device_put(np.asarray(bias))}
+    if bias is not None:
+        params["bias"] = jax.device_put(np.asarray(bias))
+    return params
 
 
 def shapes(config: NetworkConfig) -> Params:
@@ -584,7 +605,7 @@ def grow(tree: Tree, n_old: int, n_new: int, rows_before: int, n_rows: int, bias
     tree : pytree
         Holds leaves by the names of the parameters.
     n_old, n_new : int
-        Chords before and after; the old keep their rows, and so do `HOLD`, `END` and `OTHER`.
+        Chords before and after; the old keep their rows, and so do `END` and `OTHER`.
     rows_before, n_rows : int
         Rows before and after.
     bias : float
@@ -598,7 +619,7 @@ def grow(tree: Tree, n_old: int, n_new: int, rows_before: int, n_rows: int, bias
             return leaf
         old = np.asarray(leaf)  # by NumPy, which need not compile for each size
         rows = np.zeros((n_rows, *old.shape[1:]), old.dtype)
-        rows[:n_old], rows[HOLD:] = old[:n_old], old[HOLD:]
+        rows[:n_old], rows[END:] = old[:n_old], old[END:]
         if name == ("bias",):
             rows[n_old:n_new] = bias
         return jax.device_put(rows)

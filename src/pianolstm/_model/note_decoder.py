@@ -1,7 +1,8 @@
 """Chords written note by note: a probability for every frame, known or never seen.
 
-First the lowest pitch that changes is drawn, by a softmax over all pitches and over that none does:
-a pitch that is silent begins; one that sounds ends, or is struck again. Below it all is as it was.
+First the lowest pitch that changes is drawn, by a softmax over all pitches, over that none does,
+and over that the piece ends: a pitch that is silent begins; one that sounds ends, or is struck
+again. Below it all is as it was.
 Above it each pitch in turn, from the lowest up, sounds or does not, given what is written below it;
 and where it sounded, it is then drawn whether it is struck again. So the probabilities of all
 frames add up to one; and of all frames in which something begins, where it is barred that nothing
@@ -25,14 +26,20 @@ from flax import nnx
 from jax import Array, lax
 
 from pianolstm._jax.keys import Rngs
-from pianolstm._model.inputs import LAST
+from pianolstm._model.inputs import ENDS, LAST
 from pianolstm._model.lstm import affine, from_numpy, no_draw, zeros
 from pianolstm._model.pitch_lstm import Intervals, Range, from_everywhere
 from pianolstm._model.planes import unpack_words
 from pianolstm.rolls import N_PITCHES
 
 CHUNK = 128
-"""Frames that are computed at once."""
+"""Frames whose notes are computed at once."""
+
+STAY, END = N_PITCHES, N_PITCHES + 1
+"""What may come in place of a pitch that changes: nothing does; the piece ends."""
+
+N_FIRST = N_PITCHES + 2
+"""All that may come first."""
 
 NEVER = -1e9
 """Logit, or log-likelihood, of what can't be."""
@@ -42,6 +49,9 @@ OUTSIDE = -20.0
 
 FIRST_BIAS = (-3.5, -2.0)
 """Logits of a note, and of its being struck again, before anything is learned."""
+
+OTHERS_BIAS = (0.0, -3.0)
+"""Those of that nothing changes, and that the piece ends."""
 
 
 class NoteWeights(NamedTuple):
@@ -66,12 +76,20 @@ class Read(NamedTuple):
 
     note: Array  # (n, hidden)
     first: Array  # (n, first)
-    nothing: Array  # (n,): logit of that nothing changes
+    others: Array  # (n, 2): logits of that nothing changes, and that the piece ends
 
 
-Frames: TypeAlias = tuple[Array, Read, Array | None, Array, Array, Array | None]
-"""States (n, n_pitches, state), what is read, what dropout keeps and scales up (n, hidden); notes
-bool (n, 2, 128), what sounded before bool (n, 128), where that, held on, is barred bool (n,)."""
+class First(NamedTuple):
+    """What is drawn first."""
+
+    logits: Array  # (n, N_FIRST)
+    again: Array  # (n, 128): logits of a pitch that changes being struck again, where it sounded
+
+
+Frames: TypeAlias = tuple[Array, Array, Array | None, Array, Array, Array]
+"""States (n, n_pitches, state), what the features add (n, hidden), what dropout keeps and scales up
+(n, hidden); notes bool (n, 2, 128), what sounded before bool (n, 128), the pitch above which they
+are written int32 (n,)."""
 
 
 class NoteDecoder(nnx.Module):
@@ -93,6 +111,7 @@ class NoteDecoder(nnx.Module):
         normal = from_numpy(lambda rng, shape: rng.standard_normal(shape) / np.sqrt(shape[0]))
         small = from_numpy(lambda rng, shape: 0.02 * rng.standard_normal(shape))
         quiet = from_numpy(lambda rng, shape: 0.05 * rng.standard_normal(shape))
+        seldom = from_numpy(lambda rng, shape: np.array(OTHERS_BIAS))
         self.hear = nnx.Param(normal(rngs.params(), (state, hidden)))
         self.read = nnx.Linear(width, hidden, kernel_init=quiet, bias_init=zeros, rngs=rngs)
         self.below = Intervals(hidden, rngs=rngs)
@@ -105,39 +124,47 @@ class NoteDecoder(nnx.Module):
         self.read_first = nnx.Linear(width, first, kernel_init=quiet, bias_init=zeros, rngs=rngs)
         self.write_first = nnx.Param(small(rngs.params(), (first, 3)))
         self.first_pitch = nnx.Param(no_draw(N_PITCHES, 3))
-        self.nothing = nnx.Linear(width, 1, kernel_init=small, bias_init=zeros, rngs=rngs)
+        self.others = nnx.Linear(width, 2, kernel_init=small, bias_init=seldom, rngs=rngs)
 
     def __call__(
         self,
         pitches: Range,
         heard: Array,  # (n, n_pitches, state)
         features: Array,  # (n, width)
-        symbols: Array,  # int (n, length): notes, then at least one `LAST`; or `SKIPPED` first
+        symbols: Array,  # int (n, length): as of `pianolstm._model.inputs.Targets`
         before: Array,  # uint32 (n, 4): bits of the pitches that sounded in the frame before
-        barred: Array | None = None,  # bool (n,): where these, held on, are no chord to be written
+        barred: Array,  # bool (n,): where these, held on, are no chord to be written
         keep: Array | None = None,  # (n, hidden): what dropout keeps, scaled up
-    ) -> Array:  # (n,)
-        """Log-likelihood of frames in nats; `NEVER` of those that are skipped."""
-        weights = self.weights(pitches)
-        is_skipped = symbols[:, 0] < 0
+        *,
+        goes_on: bool = False,  # whether it is given that the piece does not end
+    ) -> tuple[Array, Array]:  # (n,), bool (n,)
+        """Log-likelihood of frames in nats; and whether each draw was the likeliest.
+
+        `NEVER` of those that are skipped.
+        """
+        is_skipped, ends = symbols[:, 0] < 0, symbols[:, 0] == ENDS
         symbols = symbols.astype(jnp.int32)
         planes = jnp.any(symbols[:, :, None] == jnp.arange(LAST)[None, None], axis=1)
         planes = planes.reshape(-1, 2, N_PITCHES)
         planes = planes.at[:, 0].set(jnp.any(planes, axis=1))  # what is struck again sounds
-        frames = (
-            heard,
-            self.reading(features),
-            keep,
-            planes,
-            unpack_words(before) > 0,
-            barred,
+        weights, read = self.weights(pitches), self.reading(features)
+        sounded = unpack_words(before) > 0
+        first = first_of(pitches, weights, heard, read, sounded)
+        is_possible = jnp.stack([~barred, jnp.full_like(barred, not goes_on)], axis=1)
+        logits = first.logits.at[:, STAY:].set(
+            jnp.where(is_possible, first.logits[:, STAY:], NEVER)
         )
-        log_p: Any = _log_p(pitches, weights, frames, is_skipped)
-        return jnp.where(is_skipped, NEVER, log_p)
+        symbol = first_change(planes, sounded, ends)
+        nats, right = _log_first(first._replace(logits=logits), symbol, planes[:, 0], sounded)
+        is_alone = is_skipped | (symbol >= STAY)
+        frames = heard, read.note, keep, planes, sounded, symbol
+        found: Any = _log_above(pitches, weights, frames, is_alone)
+        above, n_wrong = found
+        return jnp.where(is_skipped, NEVER, nats + above), right & (n_wrong == 0) & ~is_skipped
 
     def reading(self, features: Array) -> Read:  # (n, width)
         """What features add."""
-        return Read(self.read(features), self.read_first(features), self.nothing(features)[:, 0])
+        return Read(self.read(features), self.read_first(features), self.others(features))
 
     def weights(self, pitches: Range) -> NoteWeights:
         """What frames are computed with."""
@@ -170,24 +197,55 @@ class NoteDecoder(nnx.Module):
         )
 
 
-def first_logits(
+def first_of(
     pitches: Range,
     weights: NoteWeights,
     heard: Array,  # (n, n_pitches, state)
-    read: Array,  # (n, first)
-) -> tuple[Array, Array, Array]:  # (n, 128) each
-    """Logits of pitches: that it begins, that it changes if it sounds, and is then struck again."""
+    read: Read,
+    sounded: Array,  # bool (n, 128)
+) -> First:
+    """What is drawn first: logits of the lowest pitch that changes, of none, of the end."""
     kernel = weights.hear_first
     x = _rows(heard) @ kernel
-    x = jax.nn.relu(x.reshape(*heard.shape[:2], -1) + read[:, None])
+    x = jax.nn.relu(x.reshape(*heard.shape[:2], -1) + read.first[:, None])
     logits = (_rows(x) @ weights.write_first).reshape(*x.shape[:2], 3)
-    logits = logits + weights.write_first_bias[None]
-    begins, changes, again = jnp.moveaxis(logits, 2, 0)
-    return (
-        pitches.within(begins, OUTSIDE),
-        pitches.within(changes, 0.0),
+    begins, changes, again = jnp.moveaxis(logits + weights.write_first_bias[None], 2, 0)
+    changes = pitches.within(changes, 0.0)
+    change = jnp.where(sounded, changes, pitches.within(begins, OUTSIDE))
+    return First(
+        jnp.concatenate([change, read.others], axis=1),
         pitches.within(again, 0.0),
     )
+
+
+def first_change(
+    planes: Array,  # bool (n, 2, 128)
+    sounded: Array,  # bool (n, 128)
+    ends: Array,  # bool (n,)
+) -> Array:  # int32 (n,)
+    """The lowest pitch that changes, `STAY` or `END`."""
+    sounds, again = planes[:, 0], planes[:, 1]
+    changes = (sounds != sounded) | (again & sounded)
+    symbol = jnp.min(jnp.where(changes, jnp.arange(N_PITCHES, dtype=jnp.int32)[None], STAY), axis=1)
+    return jnp.where(ends, END, symbol)
+
+
+def _log_first(
+    first: First,
+    symbol: Array,  # int32 (n,)
+    sounds: Array,  # bool (n, 128)
+    sounded: Array,  # bool (n, 128)
+) -> tuple[Array, Array]:  # (n,), bool (n,)
+    """Nats of what came first, and whether it is the likeliest."""
+    is_it = jnp.arange(N_FIRST)[None] == symbol[:, None]
+    log_p = jnp.sum(jnp.where(is_it, first.logits, 0), axis=1)
+    right = log_p >= jnp.max(first.logits, axis=1)
+    log_p -= jax.nn.logsumexp(first.logits, axis=1)
+    # One that sounded ends, or is struck again.
+    signed = jnp.where(is_it[:, :N_PITCHES] & sounded, jnp.where(sounds, 1, -1) * first.again, 0)
+    signed, is_old = jnp.sum(signed, axis=1), jnp.any(is_it[:, :N_PITCHES] & sounded, axis=1)
+    log_p += jnp.where(is_old, jax.nn.log_sigmoid(signed), 0)
+    return log_p, right & (~is_old | (signed >= 0))
 
 
 def before_notes(
@@ -220,64 +278,62 @@ def _rows(x: Array) -> Array:  # (n, n_pitches, width) -> (n * n_pitches, width)
     return x.reshape(-1, x.shape[-1])
 
 
-def _frames_log_p(pitches: Range, weights: NoteWeights, frames: Frames) -> Array:  # (n,)
-    """Log-likelihood of frames."""
-    heard, read, keep, notes, before, barred = frames
+def _frames_log_p(
+    pitches: Range, weights: NoteWeights, frames: Frames
+) -> tuple[Array, Array]:  # (n,), (n,)
+    """Log-likelihood of the notes above a pitch; and how many draws were not the likeliest."""
+    heard, read, keep, notes, before, at = frames
     sounds, again = notes[:, 0], notes[:, 1] & before
-    begins, changes, struck = first_logits(pitches, weights, heard, read.first)
-    change = jnp.where(before, changes, begins)
-    nothing = read.nothing if barred is None else jnp.where(barred, NEVER, read.nothing)
-    total = jax.nn.logsumexp(jnp.concatenate([change, nothing[:, None]], axis=1), axis=1)
-    is_changed = (sounds != before) | (again & sounds)
-    at, is_any = jnp.argmax(is_changed, axis=1), jnp.any(is_changed, axis=1)
-    number = jnp.arange(N_PITCHES)[None]
-    change = change + jnp.where(before, jax.nn.log_sigmoid(jnp.where(sounds, struck, -struck)), 0)
-    first = jnp.sum(jnp.where(number == at[:, None], change, 0), axis=1)
-    log_p = jnp.where(is_any, first, nothing) - total
     planes = pitches.of(notes.astype(heard.dtype)).reshape(len(notes), -1)
-    hidden = before_notes(weights, heard, read.note)
+    hidden = before_notes(weights, heard, read)
     hidden = hidden + (planes @ weights.below).reshape(hidden.shape)
     is_on, is_struck = note_logits(pitches, weights, hidden, keep)
-    nats = jax.nn.log_sigmoid(jnp.where(sounds, is_on, -is_on))
-    of_again = jax.nn.log_sigmoid(jnp.where(again, is_struck, -is_struck))
-    nats += jnp.where(sounds & before, of_again, 0)
-    is_above = (number > at[:, None]) & is_any[:, None]
-    return log_p + jnp.sum(jnp.where(is_above, nats, 0), axis=1)
+    # Likelier than not where above 0.
+    is_on, is_struck = jnp.where(sounds, is_on, -is_on), jnp.where(again, is_struck, -is_struck)
+    has_struck = sounds & before
+    nats = jax.nn.log_sigmoid(is_on) + jnp.where(has_struck, jax.nn.log_sigmoid(is_struck), 0)
+    is_above = jnp.arange(N_PITCHES)[None] > at[:, None]
+    is_wrong = is_above & ((is_on < 0) | (has_struck & (is_struck < 0)))
+    return jnp.sum(jnp.where(is_above, nats, 0), axis=1), jnp.sum(is_wrong, axis=1, dtype=nats.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _log_p(
+def _log_above(
     pitches: Range,
     weights: NoteWeights,
     frames: Frames,
     is_skipped: Array,  # bool (n,)
-) -> Array:  # (n,)
-    """Log-likelihood of frames, 0 of those that are skipped.
+) -> tuple[Array, Array]:  # (n,), (n,)
+    """As `_frames_log_p`; 0 of those that are skipped.
 
     They are computed chunk by chunk, as many chunks as it takes; the way back computes them again,
     so that memory is bounded.
     """
-    return _log_p_fwd(pitches, weights, frames, is_skipped)[0]
+    return _log_above_fwd(pitches, weights, frames, is_skipped)[0]
 
 
-def _log_p_fwd(
+def _log_above_fwd(
     pitches: Range, weights: NoteWeights, frames: Frames, is_skipped: Array
-) -> tuple[Array, tuple[NoteWeights, Frames, Array, Array]]:
+) -> tuple[tuple[Array, Array], tuple[NoteWeights, Frames, Array, Array]]:
     places, n = _in_a_row(is_skipped)
 
-    def chunk(k: Array, log_p: Array) -> Array:  # int32 (), (n,) -> (n,)
+    def chunk(k: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:  # k: int32 ()
         at, is_one = _chunk(k, places, n)
         found = _frames_log_p(pitches, weights, jax.tree.map(lambda a: a[at], frames))
-        return log_p.at[at].add(jnp.where(is_one, found, 0))
+        log_p, n_wrong = (
+            a.at[at].add(jnp.where(is_one, b, 0)) for a, b in zip(sums, found, strict=True)
+        )
+        return log_p, n_wrong
 
-    log_p = lax.fori_loop(0, -(-n // CHUNK), chunk, jnp.zeros(len(is_skipped), frames[0].dtype))
-    return log_p, (weights, frames, places, n)
+    zeros = jnp.zeros(len(is_skipped), frames[0].dtype)
+    sums = lax.fori_loop(0, -(-n // CHUNK), chunk, (zeros, zeros))
+    return sums, (weights, frames, places, n)
 
 
-def _log_p_bwd(
+def _log_above_bwd(
     pitches: Range,
     kept: tuple[NoteWeights, Frames, Array, Array],
-    cotangent: Array,  # (n,)
+    cotangents: tuple[Array, Array],  # (n,), (n,)
 ) -> tuple[NoteWeights, Any, None]:
     weights, (heard, read, *others), places, n = kept
 
@@ -285,12 +341,11 @@ def _log_p_bwd(
         at, is_one = _chunk(k, places, n)
         rest = jax.tree.map(lambda a: a[at], others)
 
-        def log_p(weights: NoteWeights, heard: Array, read: Read) -> Array:
-            return _frames_log_p(pitches, weights, (heard, read, *rest))
+        def log_p(weights: NoteWeights, heard: Array, read: Array) -> Array:
+            return _frames_log_p(pitches, weights, (heard, read, *rest))[0]
 
-        mine = jax.tree.map(lambda a: a[at], (heard, read))
-        _, back = jax.vjp(log_p, weights, *mine)
-        d_weights, *d_frames = back(jnp.where(is_one, cotangent[at], 0))
+        _, back = jax.vjp(log_p, weights, heard[at], read[at])
+        d_weights, *d_frames = back(jnp.where(is_one, cotangents[0][at], 0))
         sum_weights, sum_frames = sums
         added = jax.tree.map(lambda a, b: a.at[at].add(b), sum_frames, tuple(d_frames))
         return jax.tree.map(jnp.add, sum_weights, d_weights), added
@@ -300,7 +355,7 @@ def _log_p_bwd(
     return d_weights, (*d_frames, None, None, None, None), None
 
 
-_log_p.defvjp(_log_p_fwd, _log_p_bwd)
+_log_above.defvjp(_log_above_fwd, _log_above_bwd)
 
 
 def _in_a_row(
