@@ -1,5 +1,6 @@
 """The clock of changes: steps from chord to chord, and the likelihood of each frame."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import islice, product
 
@@ -23,13 +24,12 @@ from pianolstm._model import durations
 from pianolstm._model.inputs import Reader
 from pianolstm._model.likelihood import evaluate
 from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
-from pianolstm._model.note_decoder import NEVER
 from pianolstm._model.recall import LENGTHS, Recall
 from pianolstm.chords import as_chords, as_words, held_on
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
-from pianolstm.vocabulary import Corpus, padded_vocabulary, runs
-from tiny_networks import agrees, chord, notes_by_hand, with_notes_of
+from pianolstm.vocabulary import Corpus, runs
+from tiny_networks import NONE, agrees, chord, notes_by_hand, try_for_long, with_notes_of
 
 PITCHES = (60, 61, 62, 127)  # nothing can follow the last
 KNOWN = np.array(
@@ -53,15 +53,10 @@ SHARES = np.linspace(0, 0.7, 1 + len(LENGTHS))
 def make(arch="lstm", recall=False):
     """A network of four pitches whose chords may last for long, with three frames to a quarter."""
     config = NetworkConfig(
-        arch, 256, 8, 6, 0.0, 8, spell=True, recall=recall, clock="changes", beat=3
+        arch, 0, 8, 6, 0.0, 8, spell=True, recall=recall, clock="changes", beat=3
     )
-    bias = np.zeros(256, np.float32)
-    bias[-3:] = [5.0, NEVER, 0.7]
     rng = np.random.default_rng(3)
-    params = initialise(config, 5, bias, rng.normal(-0.3, 1, durations.N_CLASSES).astype("f4"))
-    for name in ("chords_in", "chords_out"):
-        own = jax.random.normal(jax.random.key(4), params[name]["own"].shape)
-        params[name] = {**params[name], "own": own}
+    params = initialise(config, 5, None, rng.normal(-0.3, 1, durations.N_CLASSES).astype("f4"))
     params["holds"]["write"] = rng.normal(0, 1, params["holds"]["write"].shape).astype("f4")
     for name in ("lasted", "metre_next"):
         params[name] = rng.normal(0, 1, params[name].shape).astype("f4")
@@ -88,7 +83,7 @@ def corpus_of(pieces, clock="changes"):
 
 def log_p(config, params, pieces, recall=None):
     corpus = corpus_of(pieces)
-    found = evaluate(config, params, padded_vocabulary(KNOWN), corpus, None, recall)
+    found = evaluate(config, params, None, corpus, None, recall)
     for piece, tokens in zip(found, pieces, strict=True):
         assert piece.frames.tolist() == list(range(len(tokens)))
     return [piece.log_p for piece in found]
@@ -150,7 +145,7 @@ def test_no_frame_depends_on_those_after_it(arch, recall):
 
 
 def test_likelihoods_by_a_reference_that_knows_nothing_of_runs():
-    """Frame by frame, each from a past of frames: rows, notes and hazards by plain sums."""
+    """Frame by frame, each from a past of frames: notes and hazards by plain sums."""
     config, params = make()
     (found,) = log_p(config, params, [PIECE])
     for t, frame in enumerate(PIECE):
@@ -165,7 +160,7 @@ def plain_log_p(config, params, past, frame):
             steps.append([c, 0])
         steps[-1][1] += 1
     network = bind(config, params)
-    ids = np.array([[-1, *(row_of(c) for c, _ in steps)]], np.int32)
+    ids = np.array([[-1, *[0] * len(steps)]], np.int32)
     bits = as_words(np.array([chord(), *(c for c, _ in steps)]))[None]
     lengths = [0, *(n for _, n in steps)]
     # Each chord begins where those before it have ended: four quarter notes are 48 positions.
@@ -180,46 +175,31 @@ def plain_log_p(config, params, past, frame):
             return np.log1p(-ends)
     features = network.predict(h[:, -1:], timing[:, -1:])
     hidden = np.asarray(features, np.float64)[0, 0], np.asarray(heard, np.float64)[0, -1]
-    return np.log(ends) + np.log(chords_by_hand(network, params, hidden, past)[frame.tobytes()])
+    return np.log(ends) + np.log(chords_by_hand(params, hidden, past)[frame.tobytes()])
 
 
-def row_of(c):
-    row = np.flatnonzero((c == KNOWN).all(1))
-    return row[0] if len(row) else 256
-
-
-def chords_by_hand(network, params, hidden, past):
-    """Probability of each chord that may begin: by its row, or by notes that are not held on."""
-    table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
-    logits = np.asarray(table, np.float64) @ hidden[0] + np.asarray(bias, np.float64)
-    before = reference.chord_of_bits(past[-1])[0] if past else frozenset()
-    for i, c in enumerate(KNOWN):
-        is_held = past and np.array_equal(c, held_on(past[-1]))
-        if is_held or not reference.chord_of_bits(c)[1] <= before:
-            logits[i] = -np.inf
-    p = np.exp(logits - logits.max())
-    p /= p.sum()
+def chords_by_hand(params, hidden, past):
+    """Probability of each chord that may begin, which is not what sounds, held on."""
     found = {}
     for c in frames_after(past):
         if past and np.array_equal(c, held_on(past[-1])):
             continue
-        by_row = p[row_of(c)] if row_of(c) < 256 else 0
-        by_notes = notes_by_hand(params, hidden, past, c, PITCHES, barred=bool(past))
-        found[c.tobytes()] = by_row + p[-1] * np.exp(by_notes)
+        nats = notes_by_hand(params, hidden, past, c, PITCHES, barred=bool(past))
+        found[c.tobytes()] = np.exp(nats)
     assert sum(found.values()) == pytest.approx(1, abs=1e-6)
     return found
 
 
-def decoder_of(arch="lstm", recall=False, usual_hold=999, **changes):
+def decoder_of(arch="lstm", recall=False, window_size=8):
     config, params = make(arch, recall)
-    params = {**params, **changes}
+    config = replace(config, window_size=window_size)
     shares = some_recall().all_shares if recall else None
     grid = {"fs": 20, "grid": "seconds", "tempo_map": None}
-    return Decoder(config, params, KNOWN, usual_hold, shares=shares, **grid)
+    return Decoder(config, params, NONE, 999, shares=shares, **grid)
 
 
 def request(decoder, seed=0, prime=(), constraint=None, **settings):
-    limits = limits_of(constraint, KNOWN, fs=20, grid="seconds", spell=True)
+    limits = limits_of(constraint, NONE, fs=20, grid="seconds", spell=True)
     forced = decoder.forced(np.array(prime, np.uint64).reshape(-1, 4))
     settings = SamplingSettings(**{"may_end": False, **settings})
     return Request(key_of(seed), settings, limits, forced, len(prime))
@@ -275,8 +255,9 @@ def test_drawn_frames_have_the_stated_frequencies(arch, recall, n):
         constraints.MaxHold(0.05),
     ],
 )
-def test_what_constraints_leave_keeps_its_proportions(rule):
-    decoder, past = decoder_of(), PIECE[:12]
+def test_what_constraints_leave_keeps_its_proportions(rule, monkeypatch):
+    try_for_long(monkeypatch)
+    decoder, past = decoder_of(window_size=6), PIECE[:12]
     frames, p = probabilities_after(decoder, past)
     sounding = [sorted(reference.chord_of_bits(f)[0]) for f in frames]
     p = np.where(rule.allows(sounding), p, 0)
@@ -422,7 +403,7 @@ def test_frames_have_likelihoods_and_probabilities(fitted):
     assert fitted.score(other, per="second") == pytest.approx(frames * fitted.fs_)
     n_notes = sum(len(roll.notes) for roll in other)
     assert fitted.score(other, per="note") == pytest.approx(frames * 180 / n_notes)
-    # Of a chord that a row alone can write, the likelihood is the probability.
+    # Of a chord of the vocabulary the likelihood is the probability.
     closed = pl.SequenceGenerator(**{**SETTINGS, "spell": False}).fit(ROLLS)
     (p,), (nats,) = closed.predict_proba(ROLLS[:1]), closed.surprise(ROLLS[:1])
     tokens = closed.tokenizer_.transform(ROLLS[:1])[0].tokens
@@ -489,7 +470,8 @@ def test_a_model_comes_back_learns_more_and_resumes(fitted, tmp_path):
         pl.SequenceGenerator(**settings, callbacks=[Kill()]).fit(ROLLS)
     resumed = pl.SequenceGenerator(**settings).fit(ROLLS)
     straight = pl.SequenceGenerator(**{**settings, "checkpoint_dir": None}).fit(ROLLS)
-    assert resumed._model.params["bias"].tolist() == straight._model.params["bias"].tolist()
+    biases = [m._model.params["decoder"]["write_pitch"].tolist() for m in (resumed, straight)]
+    assert biases[0] == biases[1]
     assert resumed.history_["val_loss"] == straight.history_["val_loss"]
 
 
@@ -498,9 +480,8 @@ def test_a_clock_is_one_of_two():
         pl.SequenceGenerator(clock="beats").fit(ROLLS)
 
 
-def test_losses_are_nats_a_frame(monkeypatch):
+def test_losses_are_nats_a_frame():
     """Of training and of validation, so that both clocks compare."""
-    monkeypatch.setattr(training, "HIDDEN_SHARE", 0)
     settings = {**SETTINGS, "dropout": 0.0, "recall": False, "max_epochs": 1, "learning_rate": 0.0}
     model = pl.SequenceGenerator(**settings).fit(ROLLS[:6], X_val=ROLLS[:3])
     assert model.history_["val_loss"][-1] == pytest.approx(-model.score(ROLLS[:3]), rel=1e-5)
@@ -520,7 +501,7 @@ def test_training_counts_what_scores_count():
     weights = np.ones(batch.targets.shape, np.float32)
     arrays = *reader.inputs(batch.inputs), *targets, weights, batch.timing
     rest = (
-        padded_vocabulary(KNOWN),
+        np.zeros((256, 8), np.uint32),
         np.int32(corpus.n_tokens),
         training.TrainingBatch(*arrays),
         None,

@@ -12,11 +12,10 @@ import tiny_networks
 from pianolstm._decoding.batches import Decoder, Request, SamplingSettings, write_all
 from pianolstm._jax.keys import key_of
 from pianolstm._model.networks import ARCHITECTURES
-from pianolstm._model.note_decoder import NEVER
 from pianolstm._model.pitch_lstm import Range
 from pianolstm.chords import as_chords, transpose_chords
 from pianolstm.constraints import limits_of
-from tiny_networks import KNOWN, chord
+from tiny_networks import NONE, chord
 
 PITCHES = Range(40, 40)
 MODULES = {"frames": tiny_networks, "changes": test_clock}
@@ -51,7 +50,6 @@ def same_in_all_keys(arch, clock):
         "chords_in": {k: np.zeros_like(v) for k, v in params["chords_in"].items()},
         "hearing": {**hearing, "pitch": np.zeros_like(hearing["pitch"])},
         "decoder": decoder,
-        "bias": np.where(np.arange(256) == 255, 0, NEVER).astype("f4"),
     }
     return replace(config, pitches=PITCHES), params
 
@@ -76,9 +74,9 @@ def test_what_follows_a_transposed_prime_is_transposed(clock):
     prime, written = music(20, 2), []
     for step in (0, 5):
         moved = replace(config, pitches=Range(PITCHES.lowest + step, PITCHES.n_pitches))
-        decoder = Decoder(moved, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+        decoder = Decoder(moved, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
         forced = decoder.forced(transpose_chords(prime, step))
-        limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+        limits = limits_of(None, NONE, fs=20, grid="seconds", spell=True)
         settings = SamplingSettings(may_end=False)
         request = Request(key_of(3), settings, limits, forced, len(prime))
         written.append(as_chords(write_all(decoder, [request], 30)[0].bits))

@@ -15,16 +15,17 @@ import reference
 from pianolstm import constraints
 from pianolstm._decoding import history
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
+from pianolstm._decoding.chords import chord_number
 from pianolstm._decoding.state import repeat_lanes
 from pianolstm._decoding.stepping import LANES
 from pianolstm._model import recall
 from pianolstm._model.networks import NetworkConfig
 from pianolstm._model.recall import LENGTHS, Recall, find_sources
-from pianolstm.chords import ages, as_chords, as_words
+from pianolstm.chords import ages, as_chords, as_words, pack
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
 from pianolstm.vocabulary import Corpus
-from tiny_networks import KNOWN, PASTS, agrees, chord, drawn_after, frames_after, log_p, make
+from tiny_networks import KNOWN, NONE, PASTS, agrees, chord, drawn_after, frames_after, log_p, make
 
 CHORDS = np.array([chord(), chord([60]), chord([60, 64]), chord([60], [64]), chord([61])])
 SHARES = np.linspace(0, 0.9, 1 + len(LENGTHS)).astype(np.float32)
@@ -266,8 +267,8 @@ def test_drawn_frames_have_the_stated_frequencies(past, monkeypatch):
 def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
     patched(monkeypatch)
     config, params = make_recalling()
-    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
-    limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(None, NONE, fs=20, grid="seconds", spell=True)
     prime = np.array([*REPEATING[1], chord([60, 61]), *REPEATING[0]])
     given = writer.forced(prime)
     draw = SamplingSettings(may_end=False, is_proposed=True)
@@ -294,9 +295,9 @@ def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
 def test_nothing_is_recalled_that_is_not_allowed(monkeypatch):
     patched(monkeypatch)
     config, params = make_recalling()
-    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
     rule = constraints.PitchRange(60, 62) & constraints.MaxHold(0.1) & constraints.MaxNotes(2)
-    limits = limits_of(rule, KNOWN, fs=20, grid="seconds", spell=True)
+    limits = limits_of(rule, NONE, fs=20, grid="seconds", spell=True)
     prime = np.array(REPEATING[1] * 3)
     pieces = [
         Request(
@@ -326,13 +327,11 @@ def test_greedy_music_recalls_what_is_likelier_than_not(monkeypatch):
     config, params = make_recalling()
     others = [chord(c) for c in ([62], [60, 61], [63], [61], [60])]
     long = [*PASTS[0], chord([61]), *PASTS[1], *others, chord([60, 62, 63])] * 2
-    known = {c.tobytes() for c in KNOWN}
     # The second time is recalled, and the third is not.
     third = [*long, *long[: len(long) // 2 - 1]]
     for past, is_recalled in ((long[:-1], True), (REPEATING[1][:3], False), (third, False)):
         (frame,) = drawn_after(config, params, past, 64, temperature=0.0)
         assert (frame == chord([60, 62, 63]).tobytes()) == is_recalled
-        assert is_recalled or frame in known
 
 
 @pytest.fixture(scope="module")
@@ -382,7 +381,7 @@ def test_without_recall(model, rolls):
 def test_probabilities_have_what_is_recalled(model, rolls):
     (p,), (nats,) = model.predict_proba([rolls[1]]), model.surprise([rolls[1]])
     tokens = model.tokenizer_.transform([rolls[1]])[0].tokens
-    assert (p[np.arange(len(p)), tokens] <= np.exp(-nats) + 1e-5).all()
+    np.testing.assert_allclose(p[np.arange(len(p)), tokens], np.exp(-nats), rtol=1e-3)
     assert (p.sum(1) <= 1 + 1e-5).all()
     plain = copy.deepcopy(model).set_params(recall=False).predict_proba([rolls[1]])[0]
     share = np.clip((p - plain) / (1 - plain), 0, 1).max(1)
@@ -395,3 +394,15 @@ def test_more_pieces_add_to_what_is_counted(model, rolls):
     more = copy.deepcopy(model).partial_fit(rolls[:2])
     expected = (model._model.recall + Recall.fit(model._seen(rolls[:2])[1])).counts
     assert np.array_equal(more._model.recall.counts, expected)
+
+
+def test_numbers_tell_chords_apart():
+    """All chords of two bits or fewer: as often the same as by chance."""
+    planes = np.zeros((1 + 256 + 256 * 255 // 2, 256), np.uint8)
+    first, second = np.triu_indices(256, 1)
+    planes[1:257][np.arange(256), np.arange(256)] = 1
+    planes[257:][np.arange(len(first)), first] = planes[257:][np.arange(len(first)), second] = 1
+    words = as_words(pack(planes))
+    numbers = np.asarray(chord_number(jnp.zeros(len(words), jnp.int32), words, 0))
+    assert numbers.min() >= 0
+    assert len(np.unique(numbers)) >= len(words) - 5  # half a pair is expected in 2³⁰ numbers

@@ -1,4 +1,6 @@
-"""Two routes to a frame: probabilities that sum to one, and draws that follow them."""
+"""Chords note by note: probabilities that sum to one, and draws that follow them."""
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,10 @@ from hypothesis import strategies as st
 import pianolstm as pl
 import reference
 from pianolstm import constraints
-from pianolstm._decoding import sampling
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
 from pianolstm._decoding.notes import (
     N_NUMBERS,
+    Asked,
     requirements_of,
     sample_notes,
 )
@@ -27,9 +29,8 @@ from pianolstm._model.pitch_lstm import Range
 from pianolstm._model.planes import unpack_words
 from pianolstm.chords import as_chords, as_words
 from pianolstm.constraints import Requirements, limits_of, satisfies
-from pianolstm.vocabulary import padded_vocabulary
 from tiny_networks import (
-    KNOWN,
+    NONE,
     PASTS,
     PITCHES,
     agrees,
@@ -39,6 +40,7 @@ from tiny_networks import (
     log_p,
     make,
     notes_by_hand,
+    try_for_long,
 )
 
 
@@ -49,49 +51,19 @@ def test_the_probabilities_of_all_frames_sum_to_one(arch):
         frames = frames_after(past)
         p = np.exp([piece[-1] for piece in log_p(config, params, [[*past, f] for f in frames])])
         assert p.sum() == pytest.approx(1, abs=1e-6)
-        outside = [i for i, f in enumerate(frames) if not (f == KNOWN).all(1).any()]
-        assert 0.05 < p[outside].sum() < 0.95
+        assert 0.02 < p.max() < 0.95
 
 
-def test_both_routes_by_hand():
-    """Rows of the softmax and notes, with plain sums in float64."""
+def test_frames_by_hand():
+    """By loops over pitches and notes, with plain sums in float64."""
     config, params = make()
     network = bind(config, params)
-    table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
-    table, bias = np.asarray(table, np.float64), np.asarray(bias, np.float64)
     for past in PASTS:
         hidden = hidden_after(network, past)
-        logits = table @ hidden[0] + bias
-        held = chord(reference.chord_of_bits(past[-1])[0]) if past else None
-        may_hold = held is not None and not (held == KNOWN).all(1).any()
-        if not may_hold:
-            logits[-3] = -np.inf
-        logits[impossible(past)] = -np.inf
-        p = np.exp(logits - logits.max())
-        p /= p.sum()
         frames = frames_after(past)
         found = [piece[-1] for piece in log_p(config, params, [[*past, f] for f in frames])]
         for frame, mine in zip(frames, found, strict=True):
-            row = np.flatnonzero((frame == KNOWN).all(1))
-            total = p[row[0]] if len(row) else p[-3] * (may_hold and (frame == held).all())
-            total += p[-1] * np.exp(notes_by_hand(params, hidden, past, frame))
-            assert mine == pytest.approx(np.log(total), abs=2e-5)
-
-
-def impossible(past):
-    """Rows of chords that strike again what did not sound."""
-    before = reference.chord_of_bits(past[-1])[0] if past else frozenset()
-    return [i for i, c in enumerate(KNOWN) if not reference.chord_of_bits(c)[1] <= before]
-
-
-def softmax_after(config, params, past):
-    """Logits of all rows in the frame after a past, float64; no chord outside sounds."""
-    network = bind(config, params)
-    table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
-    logits = np.asarray(table, np.float64) @ hidden_after(network, past)[0]
-    logits += np.asarray(bias, np.float64)
-    logits[[*impossible(past), -3]] = -np.inf
-    return logits
+            assert mine == pytest.approx(notes_by_hand(params, hidden, past, frame), abs=2e-5)
 
 
 def hidden_after(network, past):
@@ -100,8 +72,7 @@ def hidden_after(network, past):
     # Rests after it don't count, and all pasts have one length.
     past = [*past, *[chord()] * (max(map(len, PASTS)) - n)]
     bits = as_words(np.array([chord(), *past]))[None]
-    rows = [np.flatnonzero((c == KNOWN).all(1)) for c in past]
-    ids = np.array([[-1, *(r[0] if len(r) else 256 for r in rows)]], np.int32)
+    ids = np.array([[-1, *[0] * len(past)]], np.int32)
     (h, heard), _ = network.read(ids, bits, network.initial_carry(1))
     features = network.predict(h, None)
     return np.asarray(features[0, n], np.float64), np.asarray(heard[0, n], np.float64)
@@ -117,26 +88,18 @@ def test_drawn_frames_have_the_stated_frequencies(past):
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
 def test_frames_under_a_temperature_and_a_range(temperature, monkeypatch):
-    """The temperature acts within each route; what a rule forbids is left out, the rest scaled."""
-    monkeypatch.setattr(sampling, "MAX_REJECTED", 60)
+    """The temperature acts on each draw; what a rule forbids is left out, the rest scaled up."""
+    try_for_long(monkeypatch)
     config, params = make()
+    config = replace(config, window_size=6)
     past, allowed = PASTS[1], PITCHES[:3]
-    limits = limits_of(constraints.PitchRange(60, 62), KNOWN, fs=20, grid="seconds", spell=True)
-    network = bind(config, params)
-    table, bias, _ = network.output(padded_vocabulary(KNOWN), np.int32(len(KNOWN)), goes_on=True)
-    hidden = hidden_after(network, past)
-    logits = np.asarray(table, np.float64) @ hidden[0] + np.asarray(bias, np.float64)
-    logits[impossible(past)] = -np.inf
-    rows = [*range(len(KNOWN)), 253]
-    other = np.exp(logits[-1]) / np.exp(logits).sum()
-    tempered = np.exp(logits[rows] / temperature)
-    tempered *= (1 - other) / tempered.sum()
+    limits = limits_of(constraints.PitchRange(60, 62), NONE, fs=20, grid="seconds", spell=True)
+    hidden = hidden_after(bind(config, params), past)
     frames, p = frames_after(past), []
     for frame in frames:
         fits = reference.chord_of_bits(frame)[0] <= set(allowed)
-        row = np.flatnonzero((frame == KNOWN).all(1))
-        by_notes = notes_by_hand(params, hidden, past, frame, temperature=temperature)
-        p.append(fits * (other * np.exp(by_notes) + (tempered[row[0]] if len(row) else 0)))
+        nats = notes_by_hand(params, hidden, past, frame, temperature=temperature)
+        p.append(fits * np.exp(nats))
     counts = drawn_after(config, params, past, 100_000, limits, temperature=temperature)
     assert agrees(counts, frames, p) > 1e-3
 
@@ -145,11 +108,11 @@ def test_frames_under_a_temperature_and_a_range(temperature, monkeypatch):
 def test_notes_at_the_ends_of_the_uniform(number):
     """A pitch that is next to impossible is not written, whatever number it gets."""
     config, params = make()
-    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
-    limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(None, NONE, fs=20, grid="seconds", spell=True)
     group = Batch(writer, [Request(np.zeros(2, np.uint32), SamplingSettings(), limits)] * LANES)
     free = jax.tree.map(lambda a: a[0], group._free)
-    none = jnp.zeros((LANES, 256), bool)
+    none, no = jnp.zeros((LANES, 256), bool), jnp.zeros(LANES, bool)
 
     def u(k):
         return jnp.where(k % N_NUMBERS == 0, number, 0.5) * jnp.ones((LANES, 1))
@@ -157,13 +120,18 @@ def test_notes_at_the_ends_of_the_uniform(number):
     out = sample_notes(
         config.pitches,
         writer.weights["notes"],
-        group.state.stepped.features,
-        group.state.stepped.heard,
-        none[:, :128],
-        requirements_of(group.sampling, free)._replace(may_rest=jnp.zeros(LANES, bool)),
+        (group.state.stepped.features, group.state.stepped.heard),
+        Asked(
+            none[:, :128],
+            requirements_of(group.sampling, free)._replace(may_rest=no),
+            no,
+            ~no,
+            no,
+            no,
+            none,
+        ),
         group.sampling,
-        jnp.ones(LANES, bool),
-        (jnp.zeros(LANES, bool), none),
+        ~no,
         u,
     )
     planes = np.asarray(out.planes)
@@ -174,9 +142,9 @@ def test_notes_at_the_ends_of_the_uniform(number):
 def test_a_piece_does_not_end_where_a_note_must_be_struck_again():
     """Another piece would hold it on: it knows nothing of what sounded."""
     config, params = make(may_end=True)
-    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
     roll = pl.PianoRoll.from_notes([0, 1], [1, 2], [60, 60], fs=20)
-    limits = limits_of(constraints.Contains(roll), KNOWN, fs=20, grid="seconds", spell=True)
+    limits = limits_of(constraints.Contains(roll), NONE, fs=20, grid="seconds", spell=True)
     pieces = [
         Request(np.array([0, key], np.uint32), SamplingSettings(), limits) for key in range(200)
     ]
@@ -185,34 +153,47 @@ def test_a_piece_does_not_end_where_a_note_must_be_struck_again():
     assert len({c.tobytes() for c in chords}) > 1
 
 
-def test_rows_that_strike_again_what_is_silent_are_no_chance():
-    """Where they alone fit, the chord is spelled, and never a rest written."""
+def test_what_must_strike_again_is_no_chance_at_the_beginning():
+    """Where one pitch alone fits, it begins, and never a rest is written."""
     config, params = make(may_end=True)
     rule = constraints.PitchRange(61, 61) & constraints.MaxSilence(0)
-    limits = limits_of(rule, KNOWN, fs=20, grid="seconds", spell=True)
-    assert limits.allowed.tolist() == [False] * 5 + [True]
+    limits = limits_of(rule, NONE, fs=20, grid="seconds", spell=True)
     for temperature in (0.0, 1.0):
         counts = drawn_after(config, params, [], 200, limits, temperature=temperature)
         assert list(counts) == [chord([61]).tobytes()]
 
 
-def test_top_p_with_two_routes():
-    """Chords of the vocabulary that are kept have their probabilities, scaled up."""
+def test_top_p_and_top_k_act_on_each_draw():
+    """What changes first is among the likeliest; and so is each note above it."""
     config, params = make()
     past = PASTS[0]
-    logits = softmax_after(config, params, past)
-    p = np.exp(logits[: len(KNOWN)]) / np.exp(logits).sum()
-    first, second, third = np.sort(p)[::-1][:3]
-    kept = [c for c, share in zip(KNOWN, p, strict=True) if share >= second]
-    counts = drawn_after(config, params, past, 100_000, top_p=first + second / 2)
-    assert third < second
-    assert agrees(counts, kept, p[p >= second]) > 1e-3
+    hidden = hidden_after(bind(config, params), past)
+    frames = frames_after(past)
+    p = np.exp([notes_by_hand(params, hidden, past, frame) for frame in frames])
+    before = reference.chord_of_bits(past[-1])[0]
+
+    def first(frame):
+        sounding, struck = reference.chord_of_bits(frame)
+        return min([q for q in PITCHES if (q in sounding) != (q in before) or q in struck] or [128])
+
+    by_first = {}
+    for frame, share in zip(frames, p, strict=True):
+        by_first[first(frame)] = by_first.get(first(frame), 0) + share
+    likeliest = sorted(by_first, key=by_first.get)[::-1]
+    for draw in ({"top_k": 2}, {"top_p": sum(by_first[q] for q in likeliest[:2]) - 1e-3}):
+        counts = drawn_after(config, params, past, 4000, **draw)
+        firsts = {first(np.frombuffer(f, np.uint64)) for f in counts}
+        assert firsts == set(likeliest[:2])
+    # The likeliest draw each time is one chord.
+    greedy = drawn_after(config, params, past, 64, temperature=0.0)
+    assert len(greedy) == 1
+    assert drawn_after(config, params, past, 64, top_k=1) == greedy
 
 
 def test_candidates_are_drawn_as_any_other_music():
     config, params = make("stacked")
-    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
-    limits = limits_of(constraints.PitchRange(60, 62), KNOWN, fs=20, grid="seconds", spell=True)
+    writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(constraints.PitchRange(60, 62), NONE, fs=20, grid="seconds", spell=True)
     piece = Request(np.array([3, 4], np.uint32), SamplingSettings(), limits)
     plain, weighed = (
         write_all(writer, [piece], 100, is_weighed=is_weighed)[0] for is_weighed in (False, True)
@@ -226,8 +207,8 @@ def test_notes_that_must_come_have_room():
     rolls = [pl.PianoRoll.from_notes([0] * n, [8] * n, PITCHES[-n:], fs=20) for n in (1, 3)]
     for n, roll in zip((1, 3), rolls, strict=True):
         rule = constraints.Contains(roll) & constraints.MaxNotes(n)
-        limits = limits_of(rule, KNOWN, fs=20, grid="seconds", spell=True)
-        writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+        limits = limits_of(rule, NONE, fs=20, grid="seconds", spell=True)
+        writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
         pieces = [
             Request(np.array([0, key], np.uint32), SamplingSettings(), limits) for key in range(40)
         ]
@@ -241,8 +222,8 @@ def test_what_only_spelling_can_write_is_spelled(draw):
     """The end of a piece is no likelier chord."""
     config, params = make(may_end=True)
     roll = pl.PianoRoll.from_notes([0, 0], [2, 2], [60, 63], fs=20)
-    limits = limits_of(constraints.Contains(roll), KNOWN, fs=20, grid="seconds", spell=True)
-    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(constraints.Contains(roll), NONE, fs=20, grid="seconds", spell=True)
+    writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
     pieces = [
         Request(np.array([0, key], np.uint32), SamplingSettings(**draw), limits)
         for key in range(20)
@@ -254,8 +235,8 @@ def test_what_only_spelling_can_write_is_spelled(draw):
 
 def test_a_penalty_acts_on_spelled_chords_too():
     config, params = make()
-    limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
-    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(None, NONE, fs=20, grid="seconds", spell=True)
+    writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
     again = []
     for penalty in (1.0, 1e6):
         draw = SamplingSettings(repetition_penalty=penalty, recent=20, may_end=False)
@@ -265,16 +246,16 @@ def test_a_penalty_acts_on_spelled_chords_too():
             chords = [c.tobytes() for c in as_chords(written.bits)]
             for t in range(1, 12):
                 held = chord(reference.chord_of_bits(as_chords(written.bits)[t - 1])[0])
-                is_new = chords[t] != held.tobytes() and written.tokens[t] != 0
+                is_new = chords[t] not in (held.tobytes(), chord().tobytes())
                 count += is_new and chords[t] in chords[:t]
         again.append(count)
-    assert again[0] > 40 and again[1] < again[0] / 10
+    assert again[0] > 15 and again[1] < again[0] / 10
 
 
 def test_a_lane_does_not_hear_the_settings_of_others():
     config, params = make("stacked")
-    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
-    limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(None, NONE, fs=20, grid="seconds", spell=True)
     one = Request(np.array([5, 6], np.uint32), SamplingSettings(), limits)
     other = SamplingSettings(temperature=0.5, top_k=3, top_p=0.8, repetition_penalty=2.0, recent=9)
     others = [Request(np.array([9, i], np.uint32), other, limits) for i in range(LANES - 1)]
@@ -284,25 +265,11 @@ def test_a_lane_does_not_hear_the_settings_of_others():
         assert np.array_equal(a, b)
 
 
-def test_top_k_and_top_p_take_chords_of_the_vocabulary_first():
-    config, params = make()
-    past = PASTS[0]
-    known = {c.tobytes() for c in KNOWN}
-    greedy = drawn_after(config, params, past, 64, temperature=0.0)
-    assert len(greedy) == 1 and set(greedy) <= known
-    assert drawn_after(config, params, past, 64, top_k=1) == greedy
-    # One of them strikes again what did not sound.
-    assert set(drawn_after(config, params, past, 400, top_k=len(KNOWN) - 1)) <= known
-    assert not set(drawn_after(config, params, past, 400, top_k=len(KNOWN))) <= known
-    # All of the vocabulary has less than this.
-    assert not set(drawn_after(config, params, past, 400, top_p=0.999)) <= known
-
-
 def test_likelihoods_of_writing_are_those_of_scoring():
-    """Of drawn chords by either route, of chords held on, and of given ones."""
+    """Of drawn chords, of chords held on, and of given ones."""
     config, params = make("stacked")
-    writer = Decoder(config, params, KNOWN, 99, fs=20, grid="seconds", tempo_map=None)
-    limits = limits_of(None, KNOWN, fs=20, grid="seconds", spell=True)
+    writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
+    limits = limits_of(None, NONE, fs=20, grid="seconds", spell=True)
     prime = np.array([*PASTS[1], chord([60, 61]), *PASTS[0]])
     piece = Request(
         np.array([1, 2], np.uint32),
@@ -315,8 +282,8 @@ def test_likelihoods_of_writing_are_those_of_scoring():
     chords = as_chords(written.bits)
     (expected,) = log_p(config, params, [[*prime, *chords]])
     np.testing.assert_allclose(written.log_p, expected[len(prime) :], atol=1e-4)
-    assert (written.tokens == 256).sum() > 20
-    np.testing.assert_allclose(written.log_allowed[written.tokens < 256], 0, atol=1e-5)
+    assert len(np.unique(chords, axis=0)) > 20
+    np.testing.assert_allclose(written.log_allowed, 0, atol=1e-4)
 
 
 def test_likelihoods_are_the_same_in_any_company_and_in_one_pass():
@@ -359,12 +326,12 @@ def test_chunks_do_not_show(chunk, barred, monkeypatch):
     before = as_words(chords[rng.permutation(20)])[:, :4]
     symbols = spelled(chords)
     symbols[[0, 7, 19]] = SKIPPED
-    is_barred = rng.random(20) < 0.5 if barred else None
-    arrays = [features, heard, symbols, before, *([is_barred] if barred else [])]
+    is_barred = rng.random(20) < 0.5 if barred else np.zeros(20, bool)
+    arrays = [features, heard, symbols, before, is_barred]
     arrays = [jnp.asarray(a) for a in arrays]
 
     def log_p(x, heard, *rest):
-        return decoder(pitches, heard, x, *rest)
+        return decoder(pitches, heard, x, *rest)[0]
 
     def one(*row):
         return log_p(*(a[None] for a in row))[0]
@@ -391,7 +358,7 @@ def test_chunks_do_not_show(chunk, barred, monkeypatch):
 def test_whole_chords_keep_what_constraints_ask(sets, span, hand, notes):
     rule = constraints.TwoHands(span, hand) & constraints.MaxNotes(notes)
     rule &= constraints.Scale("C major") & constraints.PitchRange(41, 79)
-    limits = limits_of(rule, KNOWN[:1], fs=20, grid="seconds", spell=True)
+    limits = limits_of(rule, NONE, fs=20, grid="seconds", spell=True)
     planes = unpack_words(as_words(np.array([chord(s) for s in sets]))) > 0
     none, many = jnp.zeros((LANES, 128), bool), jnp.ones(LANES, jnp.int32)
     asked = Requirements(

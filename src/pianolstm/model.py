@@ -371,7 +371,7 @@ class Model:
 def _initial_biases(
     config: NetworkConfig, corpus: Corpus
 ) -> tuple[np.ndarray | None, np.ndarray | None]:  # (n_rows,), (N_CLASSES,)
-    """Logits of the rows from their shares of the steps, and of the hazards; where there are any."""
+    """Logits of rows from their shares of the steps, and of the hazards; where there are any."""
     hazards = initial_bias(corpus.durations) if config.clock == "changes" else None
     if config.spell:
         return None, hazards

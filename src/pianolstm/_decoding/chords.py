@@ -28,11 +28,18 @@ def chord_number(
 
     Of two chords that are no rows these are the same once in 2³⁰ times.
     """
-    # Multiplicative hashing (Knuth 1998, section 6.4), with an odd factor for each word.
-    factors = np.arange(8, dtype=np.uint32) * np.uint32(0x9E3779B2) + np.uint32(0x85EBCA6B)
-    mixed = (bits ^ (bits >> 15)) * factors[None]
-    mixed = jnp.sum(mixed ^ (mixed >> 13), axis=1, dtype=jnp.uint32)
+    # A multiplication carries bits upwards alone, so shifts carry them down between two of them
+    # (as the finalizer of MurmurHash3 does); each word begins from a number of its own.
+    places = np.arange(1, 9, dtype=np.uint32) * np.uint32(0x9E3779B9)
+    mixed = _mixed(jnp.sum(_mixed(bits ^ places[None]), axis=1, dtype=jnp.uint32))
     return jnp.where(ids < n_rows, ids, n_rows + (mixed >> 2).astype(jnp.int32))
+
+
+def _mixed(x: Array) -> Array:  # uint32 (…) -> uint32 (…)
+    """Each bit of the result depends on each that is given, one to one."""
+    for factor in (0x85EBCA6B, 0xC2B2AE35):
+        x = (x ^ (x >> 16)) * np.uint32(factor)
+    return x ^ (x >> 16)
 
 
 def where(

@@ -55,7 +55,8 @@ def constrain(config: NetworkConfig, context: Context) -> Masks:
     else:
         allowed, n_allowed = _fitting(context, vocabulary)
         keeps_held = row_at(allowed, jnp.maximum(state.hold, 0))
-        is_other = n_allowed - ((state.hold >= 0) & keeps_held) > 0
+        is_held = ((state.hold >= 0) & keeps_held).astype(n_allowed.dtype)
+        is_other = n_allowed > is_held
         rows = RowMasks(allowed, is_other)
         is_restricted |= ~is_other
         is_usual |= ~is_other

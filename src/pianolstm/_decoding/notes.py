@@ -20,7 +20,6 @@ from pianolstm._decoding.stepping import StepWeights
 from pianolstm._model.lstm import affine
 from pianolstm._model.note_decoder import (
     END,
-    N_FIRST,
     STAY,
     Read,
     before_notes,
@@ -386,7 +385,8 @@ def _strike(
     p_again = jax.nn.sigmoid(again * sharpness)
     is_sure = (sampling.top_k == 1) | (jnp.maximum(p_again, 1 - p_again) >= sampling.top_p)
     is_struck = u < jnp.where(is_sure, jnp.round(p_again), p_again)
-    is_struck = jnp.where(given.asked.is_given, was_struck, (is_struck | must) & ~must_not) & sounded
+    is_struck = jnp.where(given.asked.is_given, was_struck, (is_struck | must) & ~must_not)
+    is_struck &= sounded
     signed = jnp.where(is_struck, again, -again)
     log_again = jnp.where(sounded, jax.nn.log_sigmoid(signed), 0)
     is_asked = sounded & (must | must_not)

@@ -266,7 +266,7 @@ def _attempt(config: NetworkConfig, stage: _Stage, attempts: _Attempts) -> _Atte
         proposal = propose_row(config, context, draw, rows, first)
     ends = is_open & proposal.ends
     is_rejected = is_open & ~proposal.is_taken
-    n_rejected = attempts.n_rejected + is_rejected
+    n_rejected = attempts.n_rejected + is_rejected.astype(jnp.int32)
     is_again = is_rejected
     if config.spell:
         is_again &= n_rejected < MAX_TRIED
@@ -302,9 +302,7 @@ class _Begin(NamedTuple):
     log_allowed: Array  # (lanes,): of both as far as they are allowed, less that of chords that are
 
 
-def _begin(
-    config: NetworkConfig, stage: _Stage, attempts: _Attempts, rows: Rows | None
-) -> _Begin:
+def _begin(config: NetworkConfig, stage: _Stage, attempts: _Attempts, rows: Rows | None) -> _Begin:
     """Whether what sounds goes on after all, where constraints leave not all chords that may begin.
 
     What is left has its probabilities scaled up: those of chords that begin by the hazard, and that
@@ -320,9 +318,7 @@ def _begin(
     may_go_on = masks.may_go_on & ~attempts.has_ended
     left = jnp.zeros_like(time.hazard)
     if rows is not None:
-        share = lax.cond(
-            jnp.any(is_drawn), lambda: _row_share(config, stage, rows), lambda: left
-        )
+        share = lax.cond(jnp.any(is_drawn), lambda: _row_share(config, stage, rows), lambda: left)
         left = jnp.where(is_drawn, share, 0)
     begins = jnp.log(time.hazard) + left
     both = jnp.logaddexp(begins, jnp.where(may_go_on, jnp.log1p(-time.hazard), -jnp.inf))
@@ -349,7 +345,7 @@ def _row_share(config: NetworkConfig, stage: _Stage, rows: Rows) -> Array:  # (l
 
 def _outcome(config: NetworkConfig, stage: _Stage, attempts: _Attempts) -> Sample:
     """The chords that the draws have come to."""
-    _, vocabulary, sampling, _, state = stage.context
+    _, _, sampling, _, state = stage.context
     held = jnp.maximum(state.hold, 0), held_on(state.past), state.hold
     chord = where(attempts.goes_on, held, (attempts.ids, attempts.bits, attempts.hold))
     if stage.masks.rows is not None:
@@ -364,7 +360,9 @@ def _outcome(config: NetworkConfig, stage: _Stage, attempts: _Attempts) -> Sampl
         chord = where(is_last & ~sampling.is_proposed, held, chord)
     ids, bits, hold = chord
     # One over the draws that a chord took estimates what share of all draws keep what is asked.
-    log_attempts = jnp.where(sampling.is_proposed, jnp.log1p(attempts.n_rejected), 0)
+    log_attempts = jnp.where(
+        sampling.is_proposed, jnp.log1p(attempts.n_rejected.astype(jnp.float32)), 0
+    )
     log_all = attempts.log_allowed
     if config.spell:
         log_all -= log_attempts

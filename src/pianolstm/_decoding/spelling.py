@@ -7,6 +7,7 @@ from jax import Array
 
 from pianolstm._decoding.chords import chord_number, where
 from pianolstm._decoding.masks import Masks, holds_on
+from pianolstm._decoding.notes import N_NUMBERS as N_PER_NOTE
 from pianolstm._decoding.notes import (
     Asked,
     Spelling,
@@ -15,7 +16,6 @@ from pianolstm._decoding.notes import (
     sample_notes,
     sharpness_of,
 )
-from pianolstm._decoding.notes import N_NUMBERS as N_PER_NOTE
 from pianolstm._decoding.proposals import Draw, Proposal
 from pianolstm._decoding.random_numbers import uniform
 from pianolstm._decoding.state import Context, features_of, times_begun
@@ -65,7 +65,7 @@ def propose_chord(
         asked,
         sampling,
         is_open | draw.is_weighed,
-        lambda k: uniform(sampling.key, state.position, first + 1 + k),
+        lambda k: uniform(sampling.key, state.position, first + 1 + k.astype(jnp.uint32)),
     )
     u = uniform(sampling.key, state.position, first[None])[:, 0]
     bits = packed(out.planes)

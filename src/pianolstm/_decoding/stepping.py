@@ -79,9 +79,12 @@ def step_weights(
     if config.spell:
         reading, notes = _note_tables(config, params)
         weights["notes"] = _note_weights(network.decoder, notes)
+        of_body: StepWeights = {"hearing": (reading, network.hearing.layer.step_weights())}
+        of_body["overheard"] = network.overheard[...]
     else:
         inputs, table, bias = _chord_tables(config, params, vocabulary, np.int32(n_tokens))
         weights |= {"table": table, "bias": bias}
+        of_body = {"inputs": inputs}
     if config.is_causal:
         weights |= {
             "pitch": network.chords_in.pitch[...],
@@ -95,12 +98,7 @@ def step_weights(
         if config.clock == "frames":
             first = first, np.zeros((1, 8), np.uint32), np.zeros(1, np.int32)
         first = first, network.initial_pitches(1, np)
-        weights |= {"body": body.step_weights(), "begin": first}
-        if config.spell:
-            weights["hearing"] = reading, network.hearing.layer.step_weights()
-            weights["overheard"] = network.overheard[...]
-        else:
-            weights["inputs"] = inputs
+        weights |= {"body": body.step_weights(), "begin": first} | of_body
     else:
         weights |= {"params": params, "begin": network.initial_carry(1, np)}
     if config.clock == "changes":

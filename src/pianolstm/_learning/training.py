@@ -483,7 +483,7 @@ def _sums(
         symbols = jnp.where(weights[:, None] > 0, symbols, SKIPPED)
         keep = network.kept_notes(masks, n_targets)
         log_p, right = log_spelled(network, heard, features, barred, symbols, before, keep)
-        loss, n_right = -jnp.sum(weights * log_p), jnp.sum(weights * right)
+        loss, n_right = -jnp.sum(weights * log_p), jnp.sum(jnp.where(right, weights, 0))
     else:
         output = network.output(vocabulary, n_tokens, goes_on=False)
         loss, n_right = softmax_loss(features, output, TargetRows(rows, barred), weights)

@@ -73,7 +73,9 @@ def _softmax_loss_fwd(
     def chunk(carry: Running, rows: Rows) -> tuple[Running, Array]:
         (loss, n_right), d_table, d_bias = carry
         x, weight, row, barred = rows
-        chunk_loss, chunk_right, exps, total = _chunk_loss(x, output, TargetRows(row, barred), weight)
+        chunk_loss, chunk_right, exps, total = _chunk_loss(
+            x, output, TargetRows(row, barred), weight
+        )
         # The gradient of the logits is exps * scale less the weight at the target; both parts go
         # through the products on their own, so that it is never written down.
         scale = weight / total

@@ -561,9 +561,7 @@ def log_spelled(
     *,
     goes_on: bool = False,  # whether it is given that the piece does not end
 ) -> tuple[Array, Array]:  # (n,), bool (n,)
-    """Nats of what is predicted by a network that spells, and whether each draw was the likeliest.
-
-    """
+    """Nats of what comes, by a network that spells, and whether each draw was the likeliest."""
     return network.decoder(
         network.pitches,
         heard,

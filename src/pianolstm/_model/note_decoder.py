@@ -294,7 +294,9 @@ def _frames_log_p(
     nats = jax.nn.log_sigmoid(is_on) + jnp.where(has_struck, jax.nn.log_sigmoid(is_struck), 0)
     is_above = jnp.arange(N_PITCHES)[None] > at[:, None]
     is_wrong = is_above & ((is_on < 0) | (has_struck & (is_struck < 0)))
-    return jnp.sum(jnp.where(is_above, nats, 0), axis=1), jnp.sum(is_wrong, axis=1, dtype=nats.dtype)
+    return jnp.sum(jnp.where(is_above, nats, 0), axis=1), jnp.sum(
+        is_wrong, axis=1, dtype=nats.dtype
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
