@@ -745,9 +745,7 @@ class SequenceGenerator(BaseEstimator):
             If a piece is empty or on another grid.
         """
         model, corpus = self._seen(X)
-        return probabilities(
-            self._config_of(model), model.params, model.vocabulary, corpus, model.recall
-        )
+        return probabilities(self._config_of(model), model.params, model.vocabulary, corpus)
 
     @guest
     def save(self, path: str | PathLike[str]) -> None:
@@ -1093,7 +1091,6 @@ class SequenceGenerator(BaseEstimator):
                 fs=model.fs,
                 grid=model.grid,
                 tempo_map=model.tempo_map,
-                shares=model.recall.all_shares,
             )
             self.__dict__["_decoder_"] = model, config, decoder
         return decoder
@@ -1117,7 +1114,6 @@ class SequenceGenerator(BaseEstimator):
             model.vocabulary,
             corpus,
             model.bernoulli,
-            model.recall,
         )
         return [piece.log_p for piece in pieces]
 

@@ -23,7 +23,7 @@ from pianolstm._model.durations import initial_bias
 from pianolstm._model.files import Arrays, Header, fill_leaves, named_leaves, with_nan, without_nan
 from pianolstm._model.networks import NetworkConfig, Params, Tree
 from pianolstm._model.pitch_lstm import ALL_PITCHES, Range
-from pianolstm._model.recall import Recall
+from pianolstm._model.recall import Recalled, shares
 from pianolstm.checks import plain_params
 from pianolstm.exceptions import ModelFileError
 from pianolstm.rolls import Grid
@@ -86,8 +86,6 @@ class Model:
         The vocabulary, with the counts of all chords seen.
     bernoulli : PitchBernoulli
         Cost of chords outside the vocabulary.
-    recall : Recall
-        How often what is recalled comes.
     longest_hold : int
         Most frames that a chord lasts in the training pieces before another follows.
     fs, grid
@@ -113,7 +111,6 @@ class Model:
     params: Params
     tokenizer: ChordTokenizer
     bernoulli: PitchBernoulli
-    recall: Recall
     longest_hold: int
     fs: float
     grid: Grid
@@ -158,10 +155,9 @@ class Model:
         tempi = [int(m.microseconds[0]) for m in train.tempo_maps if m is not None]
         return cls(
             config=config,
-            params=networks.initialise(config, seed, *_initial_biases(config, corpus)),
+            params=networks.initialise(config, seed, *_initial(config, corpus)),
             tokenizer=tokenizer,
             bernoulli=PitchBernoulli.fit(corpus),
-            recall=Recall.fit(corpus),
             longest_hold=corpus.longest_hold(),
             fs=train.fs,
             grid=train.grid,
@@ -255,7 +251,6 @@ class Model:
         return replace(
             self,
             longest_hold=max(self.longest_hold, corpus.longest_hold()),
-            recall=self.recall + Recall.fit(corpus),
         )
 
     def after(self, state: TrainState, history: History, best_epoch: float) -> Model:
@@ -310,7 +305,6 @@ class Model:
         arrays["counts"] = self.tokenizer.counts_
         arrays["seen"], arrays["seen_counts"] = self.tokenizer.seen_, self.tokenizer.seen_counts_
         arrays["pitch_sounding"] = self.bernoulli.sounding
-        arrays["recalled"] = self.recall.counts
         return arrays, header
 
     @classmethod
@@ -346,12 +340,13 @@ class Model:
             tokenizer.seen_counts_ = arrays.get("seen_counts", tokenizer.counts_)
             tokenizer.fs_, tokenizer.grid_ = header["fs"], header["grid"]
             named = {k.removeprefix("params."): v for k, v in arrays.items()}
+            if "gate.shares" not in named:
+                named |= _gates_of_counts(config, arrays["recalled"])
             return cls(
                 config=config,
                 params=jax.device_put(fill_leaves(networks.shapes(config), named, name)),
                 tokenizer=tokenizer,
                 bernoulli=PitchBernoulli(arrays["pitch_sounding"], header["pitch_again"]),
-                recall=Recall(arrays["recalled"]),
                 longest_hold=header["longest_hold"],
                 fs=header["fs"],
                 grid=header["grid"],
@@ -368,13 +363,18 @@ class Model:
             ) from None
 
 
-def _initial_biases(
+def _initial(
     config: NetworkConfig, corpus: Corpus
-) -> tuple[np.ndarray | None, np.ndarray | None]:  # (n_rows,), (N_CLASSES,)
-    """Logits of rows from their shares of the steps, and of the hazards; where there are any."""
+) -> tuple[
+    np.ndarray | None, np.ndarray | None, np.ndarray
+]:  # (n_rows,), (N_CLASSES,), (2, n_classes)
+    """What `initialise` takes: counted over the training pieces."""
     hazards = initial_bias(corpus.durations) if config.clock == "changes" else None
+    n_pieces = len(corpus.tokens)
+    recalled = [Recalled.along(corpus, i, spell=config.spell) for i in range(n_pieces)]
+    recalling = shares(corpus, recalled)
     if config.spell:
-        return None, hazards
+        return None, hazards, recalling
     n_tokens = corpus.n_tokens
     frames = np.zeros(n_tokens + 1)  # the last counts chords outside the vocabulary
     np.add.at(frames, corpus.rows, corpus.counts())
@@ -382,4 +382,18 @@ def _initial_biases(
     bias = np.zeros(config.n_rows, np.float32)
     bias[:n_tokens] = np.log((frames[:-1] + 0.5) / (n + 0.5 * (n_tokens + 1)))
     bias[END], bias[OTHER] = np.log([1 / n, (frames[-1] + 0.5) / n])
-    return bias, hazards
+    return bias, hazards, recalling
+
+
+def _gates_of_counts(
+    config: NetworkConfig,
+    counts: np.ndarray,  # int64 (2 or 3, n_classes): of steps, and of those that were as recalled
+) -> Arrays:
+    """Gates that take what was counted, of files from before networks had any."""
+    kinds = ("gate", "duration_gate")[: len(counts) - 1]
+    named = named_leaves({kind: networks.shapes(config)[kind] for kind in kinds})
+    found = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in named.items()}
+    for kind, came in zip(kinds, counts[1:], strict=True):
+        share = (came + 0.5) / (counts[0] + 1)
+        found[f"{kind}.shares"] = np.log(share / (1 - share)).astype(np.float32)
+    return found

@@ -41,6 +41,8 @@ class WindowBatch:
         False where there is no target.
     pieces : ndarray of int64, shape (batch,)
         Number of the piece that each window is of; 0 where a row only fills the batch.
+    first : ndarray of int64, shape (batch,)
+        Number in its piece of each window's first target.
     timing : ndarray of int32, shape (batch, window_size + 1, k), or None
         Timing of the token before the first input, and of each input; 0 where there is none. None
         where the dataset has no timing.
@@ -50,6 +52,7 @@ class WindowBatch:
     targets: np.ndarray
     mask: np.ndarray
     pieces: np.ndarray
+    first: np.ndarray
     timing: np.ndarray | None = None
 
 
@@ -287,8 +290,8 @@ class WindowDataset:
         inputs = np.full((batch_size, self.window_size), PAD, np.int32)
         targets = np.zeros((batch_size, n_targets), np.int32)
         mask = np.zeros((batch_size, n_targets), bool)
-        pieces = np.zeros(batch_size, np.int64)
-        pieces[: len(places)] = places[:, 0]
+        pieces, first_targets = np.zeros((2, batch_size), np.int64)
+        pieces[: len(places)], first_targets[: len(places)] = places[:, 0], places[:, 1]
         timing = None
         if self.timing is not None:
             timing = np.zeros(
@@ -313,7 +316,7 @@ class WindowDataset:
                 timing[row, column + 1 : column + 1 + len(its)] = its
                 if first > 0:
                     timing[row, column] = self.timing[i][first - 1]
-        return WindowBatch(inputs, targets, mask, pieces, timing)
+        return WindowBatch(inputs, targets, mask, pieces, first_targets, timing)
 
 
 def split_pieces(

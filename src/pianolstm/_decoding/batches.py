@@ -120,9 +120,6 @@ class Decoder:
         Frames after which a chord is held no longer, if any other is allowed.
     fs, grid, tempo_map
         Of what is written.
-    shares : ndarray of float32, shape (n_classes,), or (2, n_classes), default=None
-        Of what is recalled, see `Recall`; with the clock of changes those of durations follow. The
-        network says whether anything is.
     """
 
     def __init__(
@@ -135,7 +132,6 @@ class Decoder:
         fs: float,
         grid: Grid,
         tempo_map: TempoMap | None,
-        shares: np.ndarray | None = None,
     ) -> None:
         # Without dropout nothing depends on its rate: models that differ in it share a program.
         self.config = config = replace(config, dropout=0.0)
@@ -152,7 +148,6 @@ class Decoder:
             held[: len(vocabulary)] = find(vocabulary, held_on(vocabulary))
             self.vocabulary = jax.device_put(Vocabulary(np.ascontiguousarray(words.T), held))
         self.weights = step_weights(config, params, words, len(vocabulary))
-        self.weights["recall"] = None if shares is None else jax.device_put(np.atleast_2d(shares))
         self._few = FEW if rounds_alike(config, self.weights) else LANES
         self.block = BLOCK if config.is_causal else WINDOWED_BLOCK
         self.start = self._started()
@@ -161,11 +156,10 @@ class Decoder:
     def _started(self) -> State:
         """The state that has read the start of a piece, by the program that reads all frames."""
         is_timed = self.config.clock == "changes"
-        width = self.config.units if is_timed else self.config.embedding
         _, state, _, _ = self.config.pitch_widths
         heard = np.zeros((1, self.config.pitches.n_pitches, state), np.float32)
         stepped = Stepped(
-            np.zeros((1, width), np.float32),
+            np.zeros((1, self.config.units), np.float32),
             np.zeros((1, N_CLASSES), np.float32) if is_timed else None,
             heard if self.config.spell else None,
         )
@@ -189,8 +183,7 @@ class Decoder:
     @cached_property
     def digest(self) -> str:
         """Tells one model from another."""
-        shares = None if self.weights["recall"] is None else self.weights["recall"].tolist()
-        settings = repr((self.config, self.usual_hold, shares)).encode()
+        settings = repr((self.config, self.usual_hold)).encode()
         digest = hashlib.sha256(settings + self.chords.tobytes())
         for leaf in jax.tree.leaves(self.params):
             digest.update(np.asarray(leaf).tobytes())

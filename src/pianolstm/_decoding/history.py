@@ -10,14 +10,10 @@ from jax import Array
 
 from pianolstm._model.networks import NetworkConfig
 from pianolstm._model.planes import begins_chord
-from pianolstm._model.recall import LENGTHS, MEMORY
+from pianolstm._model.recall import LENGTHS, MEMORY, MOST_AGREEING
 
 Data: TypeAlias = Any
 """An array: of NumPy outside of compiled functions, of JAX in them."""
-
-
-MOST_AGREEING = 512
-"""Steps that agree which are counted: passages that come again at once may be as long."""
 
 
 class Memory(NamedTuple):
@@ -109,12 +105,13 @@ class Recalled(NamedTuple):
     hold: Data  # int32 (lanes,): the row that holds it on
     duration: Data  # int32 (lanes,): frames of the chord before it
     in_a_row: Data  # int32 (lanes,): how often the passage that it goes on with has just come
+    lag: Data  # int32 (lanes,): how many steps it lies back
 
 
 def nothing_recalled() -> Recalled:
     """The beginning of a piece, in one lane."""
     zero = np.zeros(1, np.int32)
-    return Recalled(zero, np.zeros((1, 8), np.uint32), zero, zero, zero, zero)
+    return Recalled(zero, np.zeros((1, 8), np.uint32), zero, zero, zero, zero, zero + 1)
 
 
 def recalled(memory: Memory) -> Recalled:
@@ -134,5 +131,6 @@ def recalled(memory: Memory) -> Recalled:
     last = (place - 1) % n
     duration = memory.steps[lanes, last, 10].astype(jnp.int32)
     # As many steps as it is back agree: the passage between came twice.
-    in_a_row = 1 + memory.agree[lanes, last] // (n - latest)
-    return Recalled(classes, steps[:, :8], ids, hold, duration, in_a_row)
+    lag = n - latest
+    in_a_row = 1 + memory.agree[lanes, last] // lag
+    return Recalled(classes, steps[:, :8], ids, hold, duration, in_a_row, lag)

@@ -21,6 +21,7 @@ from pianolstm._model.lstm import affine
 from pianolstm._model.note_decoder import (
     END,
     STAY,
+    First,
     Read,
     before_notes,
     first_change,
@@ -147,12 +148,7 @@ def _first(
     """What changes first, or that nothing does; with all that sounds on below it."""
     (features, heard), weights, before = hidden, given.weights, given.before
     asked, laid = given.asked, weights["weights"]
-    read = Read(
-        affine(weights["read"], features),
-        affine(weights["read_first"], features),
-        affine(weights["others"], features)[:, :2],
-    )
-    first = first_of(given.pitches, laid, heard, read, before)
+    first = first_logits(given.pitches, weights, hidden, before)
     is_possible = jnp.ones_like(first.logits, bool).at[:, STAY].set(~asked.is_barred)
     ok, may_cease, may_strike = _may_change(given)
     u_note, u_again = u(jnp.arange(N_NUMBERS)).T
@@ -177,12 +173,25 @@ def _first(
         is_open & is_stuck,
         jnp.concatenate([on, new & sounded[:, None]], axis=1),
         symbol,
-        before_notes(laid, heard, read.note),
+        before_notes(laid, heard, affine(weights["read"], features)),
         jnp.where(is_open, nats + jnp.stack([log_again, log_asked]), 0),
         is_open & ~is_stuck & (symbol == END),
         nats[1],
     )
     return _with_all_below(given, start)
+
+
+def first_logits(
+    pitches: Range,
+    weights: StepWeights,
+    hidden: tuple[Array, Array],  # (lanes, embedding), (lanes, n_pitches, state)
+    before: Array,  # bool (lanes, 128): what sounded
+) -> First:
+    """What may come first."""
+    features, heard = hidden
+    others = affine(weights["others"], features)[:, :2]
+    read = Read(features, affine(weights["read_first"], features), others)
+    return first_of(pitches, weights["weights"], heard, read, before)
 
 
 def _with_all_below(given: _Given, start: Spelling) -> Spelling:

@@ -24,6 +24,7 @@ from jax import Array, lax
 from pianolstm._decoding.chords import chord_number, held_on, where
 from pianolstm._decoding.history import Step, recalled, remember
 from pianolstm._decoding.masks import Masks, constrain, holds_on
+from pianolstm._decoding.notes import first_logits
 from pianolstm._decoding.proposals import Draw, Given, Proposal
 from pianolstm._decoding.random_numbers import uniform
 from pianolstm._decoding.rows import Rows, is_possible, log_allowed, propose_row, rows_of
@@ -38,14 +39,18 @@ from pianolstm._decoding.state import (
     State,
     Vocabulary,
     Written,
+    hidden_of,
+    match_of,
     times_begun,
     timing_of,
 )
-from pianolstm._decoding.stepping import StepWeights, step
+from pianolstm._decoding.stepping import StepWeights, chord_features, step
 from pianolstm._decoding.timing import Hazard, hazard_of
 from pianolstm._jax.programs import LARGE_PROGRAM, program
+from pianolstm._model.gates import gate_logit, log_mixed
 from pianolstm._model.networks import NetworkConfig
-from pianolstm._model.planes import begins_chord
+from pianolstm._model.note_decoder import STAY, log_first_of
+from pianolstm._model.planes import NEVER, begins_chord, unpack_words
 from pianolstm.vocabulary import END
 
 FIRST = np.uint32(1)
@@ -198,13 +203,8 @@ def sample(
     _, _, sampling, _, state = context
     n_lanes = len(sampling.key)
     masks = constrain(config, context)
-    stage = _Stage(
-        context,
-        masks,
-        _choose_recalled(config, context, masks),
-        hazard_of(context.weights, sampling, state) if config.clock == "changes" else None,
-        is_weighed,
-    )
+    time = hazard_of(context.weights, sampling, state) if config.clock == "changes" else None
+    stage = _Stage(context, masks, None, time, is_weighed)
     none, no = jnp.zeros(n_lanes, jnp.int32), jnp.zeros(n_lanes, bool)
     zeros, words = jnp.zeros(n_lanes), jnp.zeros((n_lanes, 8), jnp.uint32)
     start = _Attempts(
@@ -212,6 +212,8 @@ def sample(
     )
     if stage.time is not None:
         start = _timed(config, stage, start)
+    if state.recalled is not None:
+        stage = stage._replace(recall=_choose_recalled(config, context, masks, start.is_open))
     attempts = lax.while_loop(
         lambda attempts: jnp.any(attempts.is_open),
         lambda attempts: _attempt(config, stage, attempts),
@@ -338,8 +340,9 @@ def _row_share(config: NetworkConfig, stage: _Stage, rows: Rows) -> Array:  # (l
     found = log_allowed(sampling, rows._replace(logits=possible))
     if stage.recall is None:
         return found
-    by_network = found + jnp.log1p(-stage.recall.share)
-    recalled = jnp.where(stage.recall.may_follow, jnp.log(stage.recall.share), -jnp.inf)
+    gate = stage.recall.gate
+    by_network = found + jax.nn.log_sigmoid(-gate)
+    recalled = jnp.where(stage.recall.may_follow, jax.nn.log_sigmoid(gate), -jnp.inf)
     return jnp.logaddexp(by_network, recalled)
 
 
@@ -372,28 +375,54 @@ def _outcome(config: NetworkConfig, stage: _Stage, attempts: _Attempts) -> Sampl
 class _RecallChoice(NamedTuple):
     """What is recalled for a frame."""
 
-    share: Array  # (lanes,): its part of the probability
+    gate: Array  # (lanes,): logit of its part of the probability
     may_follow: Array  # bool (lanes,): whether it is allowed
     is_recalled: Array  # bool (lanes,): whether it is what is written, if the piece does not end
     chord: tuple[Array, Array, Array]  # ids, bits and hold as in `Sample`
 
 
-def _choose_recalled(config: NetworkConfig, context: Context, masks: Masks) -> _RecallChoice | None:
+def _choose_recalled(
+    config: NetworkConfig,
+    context: Context,
+    masks: Masks,
+    is_open: Array,  # bool (lanes,): where a chord is to be drawn
+) -> _RecallChoice:
     """What is recalled, and whether it is allowed and drawn."""
-    weights, _, sampling, _, state = context
-    if state.recalled is None:
-        return None
-    classes, bits, ids, hold, _, in_a_row = state.recalled
-    share = weights["recall"][0][classes]
-    if not config.spell:
-        share = jnp.where(ids < config.n_rows, share, 0)
+    _, _, sampling, _, state = context
+    assert state.recalled is not None
+    _, bits, ids, hold, _, in_a_row, _ = state.recalled
+    never = jnp.full(len(ids), NEVER)
+    gate = lax.cond(jnp.any(is_open), lambda: _gate(config, context), lambda: never)
     may_follow = masks.may_recall & (in_a_row < MAX_RECALLED)
     times = times_begun(sampling, state, chord_number(ids, bits, config.n_rows))
-    often = jnp.where(holds_on(context, bits), 0, times.astype(share.dtype) * sampling.penalty)
-    often = share * jnp.exp(-often)
+    often = jnp.where(holds_on(context, bits), 0, times.astype(gate.dtype) * sampling.penalty)
+    often = jax.nn.sigmoid(gate) * jnp.exp(-often)
     u = uniform(sampling.key, state.position, jnp.zeros(1, jnp.uint32))[:, 0]
     is_recalled = may_follow & (jnp.where(sampling.temperature > 0, u, 0.5) < often)
-    return _RecallChoice(share, may_follow & (classes > 0), is_recalled, (ids, bits, hold))
+    return _RecallChoice(gate, may_follow & (gate > NEVER), is_recalled, (ids, bits, hold))
+
+
+def _gate(config: NetworkConfig, context: Context) -> Array:  # (lanes,)
+    """Logit of that what is recalled is taken."""
+    weights, _, _, _, state = context
+    assert state.recalled is not None
+    match, log_p = match_of(state.recalled), jnp.zeros(len(state.hold))
+    no = jnp.zeros(len(state.hold), bool)
+    hidden = hidden_of(config, context, no)
+    if config.spell:
+        before = unpack_words(state.past[:, :4]) > 0
+        known = chord_features(weights, hidden), state.stepped.heard
+        first = first_logits(config.pitches, weights["notes"], known, before)
+        if config.clock == "changes":
+            logits = first.logits
+            barred = jnp.where(state.lasted > 0, NEVER, logits[:, STAY])
+            first = first._replace(logits=logits.at[:, STAY].set(barred))
+        log_p = log_first_of(first, state.recalled.bits, before)
+    else:
+        match = match._replace(
+            classes=jnp.where(state.recalled.ids < config.n_rows, match.classes, 0)
+        )
+    return gate_logit(weights["gate"], hidden, match, log_p)
 
 
 def _given(
@@ -429,11 +458,10 @@ def _weighed(
         recall = stage.recall
         bits = jnp.where(fixed.is_given[:, None], fixed.bits, proposal.bits)
         is_same = jnp.all(bits == recall.chord[1], axis=1) & ~proposal.ends
-        share = jnp.where(attempts.has_ended, 0, recall.share)
-        log_p += jnp.log1p(-share)
-        log_p = jnp.where(is_same, jnp.logaddexp(log_p, jnp.log(share)), log_p)
+        gate = jnp.where(attempts.has_ended, NEVER, recall.gate)
+        log_p = log_mixed(gate, is_same, log_p)
         # Of what is recalled all is allowed, or nothing.
-        log_all += jnp.where(recall.may_follow, 0, jnp.log1p(-share))
+        log_all += jnp.where(recall.may_follow, 0, jax.nn.log_sigmoid(-gate))
         log_all = jnp.where(is_recalled, 0, log_all)
     if time is not None:
         log_p = time.log_p + jnp.where(time.goes_on, 0, log_p)

@@ -16,8 +16,10 @@ import numpy as np
 from jax import Array
 
 from pianolstm._decoding.history import Data, Memory, Recalled, empty_memory, nothing_recalled
-from pianolstm._decoding.stepping import Carry, Stepped, StepWeights, chord_features
+from pianolstm._decoding.stepping import Carry, Stepped, StepWeights, chord_features, timed
+from pianolstm._model.gates import Match
 from pianolstm._model.networks import NetworkConfig
+from pianolstm._model.recall import N_LAGS, N_TIMES
 from pianolstm.vocabulary import metrical_position
 
 Tree = TypeVar("Tree")
@@ -155,16 +157,34 @@ def timing_of(
     return jnp.where(has_ended[:, None], 0, jnp.stack([state.lasted, position], axis=1))
 
 
-def features_of(
+def hidden_of(
     config: NetworkConfig,
     context: Context,
     has_ended: Array,  # bool (lanes,): where another piece begins
-) -> Array:  # (lanes, embedding)
-    """What predicts the next chord of each lane."""
+) -> Array:  # (lanes, units)
+    """What predicts the next chord of each lane, before the last layers."""
     weights, _, _, _, state = context
     _, first = weights["begin"]
-    features = jnp.where(has_ended[:, None], first.features, state.stepped.features)
-    return chord_features(config, weights, features, timing_of(config, state, has_ended))
+    hidden = jnp.where(has_ended[:, None], first.hidden, state.stepped.hidden)
+    return timed(config, weights, hidden, timing_of(config, state, has_ended))
+
+
+def features_of(
+    config: NetworkConfig,
+    context: Context,
+    has_ended: Array,  # bool (lanes,)
+) -> Array:  # (lanes, embedding)
+    """What predicts the next chord of each lane."""
+    return chord_features(context.weights, hidden_of(config, context, has_ended))
+
+
+def match_of(recalled: Recalled) -> Match:  # of shape (lanes,)
+    """What is recalled from, as gates take it."""
+    times = jnp.clip(recalled.in_a_row - 1, 0, N_TIMES - 1)
+    # Exact for all that there may be, as a logarithm is not.
+    octaves = jnp.asarray(2 ** np.arange(1, N_LAGS), jnp.int32)
+    lags = jnp.sum(recalled.lag[:, None] >= octaves[None], axis=1)
+    return Match(recalled.classes, times, lags)
 
 
 def times_begun(

@@ -41,7 +41,7 @@ LANES = 8
 FEW = 2
 """The same for one piece or two. (A product of one row is added up in another order.)"""
 
-LOOKED_UP = ("begin", "inputs", "held", "lasted", "metre", "recall")
+LOOKED_UP = ("begin", "inputs", "held", "lasted", "metre", "gate", "duration_gate")
 """Weights of which rows are picked; the others are multiplied with."""
 
 StepWeights: TypeAlias = dict[str, Any]
@@ -70,8 +70,7 @@ def step_weights(
     dict
         ``table`` (embedding, n_rows) and ``bias`` (n_rows,) are the softmax, ``notes`` stands in
         its place where the network spells; ``begin`` is the state before the start of a piece, in
-        one lane. `Decoder` puts that after the start in its place, with the features, and adds the
-        shares of what is recalled as ``recall``.
+        one lane. `Decoder` puts that after the start in its place, with the hidden layer.
     """
     # All but the table is laid out by NumPy: compiling takes longer than doing it.
     network = bind(config, jax.tree.map(np.asarray, params))
@@ -91,7 +90,6 @@ def step_weights(
             "start": network.start[...],
             "held": network.held[...],
             "dense": _weights(network.dense),
-            "project": _weights(network.project),
         }
         body: Any = network.body
         first = body.first_carry(config)
@@ -101,8 +99,10 @@ def step_weights(
         weights |= {"body": body.step_weights(), "begin": first} | of_body
     else:
         weights |= {"params": params, "begin": network.initial_carry(1, np)}
+    weights["project"], weights["gate"] = _weights(network.project), network.gate.weights()
     if config.clock == "changes":
-        weights["lasted"], weights["project"] = network.lasted[...], _weights(network.project)
+        weights["lasted"] = network.lasted[...]
+        weights["duration_gate"] = network.duration_gate.weights()
         if config.beat:
             weights["metre"] = network.metre[...], network.metre_next[...]
         holds = network.holds
@@ -188,7 +188,7 @@ def _products(_: NetworkConfig, rows: list[Array], kernels: list[Array]) -> list
 class Stepped(NamedTuple):
     """What the next chord is predicted from."""
 
-    features: Data  # (lanes, …): see `chord_features`
+    hidden: Data  # (lanes, units): see `timed`
     holds: Data  # (lanes, N_CLASSES): logits of the hazards, with the clock of changes
     heard: Data  # (lanes, n_pitches, state): of each pitch, where chords are spelled
 
@@ -208,9 +208,8 @@ def step(
         before = timing[:, None] if is_timed else None
         (h, heard), carry = network.read(ids[:, None], bits[:, None], carry, None, before)
         heard = None if heard is None else heard[:, 0]
-        if not is_timed:
-            return carry, Stepped(network.predict(h, None)[:, 0], None, heard)
-        return carry, Stepped(network.dense(h)[:, 0], network.holds(h)[:, 0], heard)
+        holds = network.holds(h)[:, 0] if is_timed else None
+        return carry, Stepped(network.dense(h)[:, 0], holds, heard)
     (body, hearing), age, heard = carry, timing[:, 0], None
     if not is_timed:
         body, past, age = body
@@ -225,8 +224,7 @@ def step(
     h, body = _body(config).step(weights["body"], x, body)
     hidden = affine(weights["dense"], h)
     if not is_timed:
-        features = affine(weights["project"], jax.nn.relu(hidden))
-        return ((body, bits, age), hearing), Stepped(features, None, heard)
+        return ((body, bits, age), hearing), Stepped(hidden, None, heard)
     read, write = weights["holds"]
     holds = affine(write, jax.nn.relu(affine(read, h)))
     return (body, hearing), Stepped(hidden, holds, heard)
@@ -263,18 +261,26 @@ def _vectors(
     return jnp.where((ids == START)[:, None], weights["start"], x)
 
 
-def chord_features(
+def timed(
     config: NetworkConfig,
     weights: StepWeights,
-    features: Array,  # (lanes, …): from `step`
+    hidden: Array,  # (lanes, units): from `step`
     timing: Array,  # int32 (lanes, 2): with the clock of changes, of what sounds up to here
-) -> Array:  # (lanes, embedding)
-    """What predicts the next chord, by ``features @ table + bias``."""
+) -> Array:  # (lanes, units)
+    """The hidden layer, before its ReLU, where it is known how long the last chord lasts."""
     if config.clock == "frames":
-        return features
-    hidden = features + weights["lasted"][age_class(timing[:, 0])]
+        return hidden
+    hidden = hidden + weights["lasted"][age_class(timing[:, 0])]
     if config.beat:
         hidden = hidden + weights["metre"][1][timing[:, 1]]
+    return hidden
+
+
+def chord_features(
+    weights: StepWeights,
+    hidden: Array,  # (lanes, units): from `timed`
+) -> Array:  # (lanes, embedding)
+    """What predicts the next chord."""
     return affine(weights["project"], jax.nn.relu(hidden))
 
 

@@ -10,9 +10,11 @@ from jax import Array, lax
 
 from pianolstm._decoding.notes import sharpness_of
 from pianolstm._decoding.random_numbers import row_at
-from pianolstm._decoding.state import SamplingParameters, State
+from pianolstm._decoding.state import SamplingParameters, State, match_of
 from pianolstm._decoding.stepping import StepWeights
 from pianolstm._model.durations import SIZES, STARTS, class_of, log_duration, log_survival
+from pianolstm._model.gates import gate_logit
+from pianolstm._model.planes import NEVER
 
 ENDS = STARTS + SIZES.clip(max=2**30)
 """The first age after each class."""
@@ -29,21 +31,22 @@ class Hazard(NamedTuple):
 def hazard_of(weights: StepWeights, sampling: SamplingParameters, state: State) -> Hazard:
     """The hazard of each lane at the age that its chord has; 1 where none has begun."""
     age = jnp.maximum(state.lasted, 1)
-    share, spike = _recalled_duration(weights, state)
+    gate, spike = _recalled_duration(weights, state)
     z = row_at(state.stepped.holds, class_of(age))
     log_h, log_s = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
     if state.recalled is not None:
-        rest = jnp.log1p(-share) + log_survival(state.stepped.holds, age - 1)
+        log_share = jax.nn.log_sigmoid(gate)
+        rest = jax.nn.log_sigmoid(-gate) + log_survival(state.stepped.holds, age - 1)
 
         def mixed(is_spike: Array, by_network: Array) -> Array:
-            return jnp.logaddexp(jnp.where(is_spike, jnp.log(share), -jnp.inf), rest + by_network)
+            return jnp.logaddexp(jnp.where(is_spike, log_share, -jnp.inf), rest + by_network)
 
         alive = mixed(spike >= age, jnp.zeros_like(z))
         log_h, log_s = mixed(spike == age, log_h) - alive, mixed(spike > age, log_s) - alive
     plain = jnp.exp(log_h)
 
     def tempered() -> Array:
-        found = _tempered(state.stepped.holds, age, sharpness_of(sampling), share, spike)
+        found = _tempered(state.stepped.holds, age, sharpness_of(sampling), gate, spike)
         return jnp.where(sampling.temperature == 1, plain, found)
 
     hazard = lax.cond(jnp.any(sampling.temperature != 1), tempered, lambda: plain)
@@ -58,18 +61,21 @@ def hazard_of(weights: StepWeights, sampling: SamplingParameters, state: State) 
 def _recalled_duration(
     weights: StepWeights, state: State
 ) -> tuple[Array, Array]:  # (lanes,), int32 (lanes,)
-    """The duration that is recalled of what sounds, and its share of the probability."""
+    """The duration that is recalled of what sounds, and the logit of taking it."""
     if state.recalled is None:
-        return jnp.zeros(len(state.lasted)), jnp.zeros_like(state.lasted)
-    _, shares = weights["recall"]
-    return shares[state.recalled.classes], state.recalled.duration
+        return jnp.full(len(state.lasted), NEVER), jnp.zeros_like(state.lasted)
+    hidden, holds, _ = state.stepped
+    duration = state.recalled.duration
+    log_p = log_duration(holds, jnp.maximum(duration, 1))
+    match = match_of(state.recalled)
+    return gate_logit(weights["duration_gate"], hidden, match, log_p), duration
 
 
 def _tempered(
     logits: Array,  # (lanes, N_CLASSES)
     age: Array,  # int32 (lanes,)
     sharpness: Array,  # (lanes, 1): the inverse of the temperature
-    share: Array,  # (lanes,)
+    gate: Array,  # (lanes,): logit of taking the duration that is recalled
     spike: Array,  # int32 (lanes,)
 ) -> Array:  # (lanes,)
     """The hazard where each duration has its probability to the power of 1 / temperature.
@@ -79,7 +85,7 @@ def _tempered(
     """
     starts, age = jnp.asarray(STARTS)[None], age[:, None]
     log_s = jax.nn.log_sigmoid(-logits)
-    log_h, rest = log_s + logits, jnp.log1p(-share)[:, None]
+    log_h, rest = log_s + logits, jax.nn.log_sigmoid(-gate)[:, None]
     first = jnp.maximum(starts, age)
     left = jnp.maximum(jnp.asarray(ENDS)[None] - first, 0).astype(jnp.float32)
     sizes = jnp.asarray(ENDS[:-1] - STARTS[:-1], jnp.float32)[None]
@@ -92,8 +98,8 @@ def _tempered(
     total = jax.nn.logsumexp(series, axis=1, keepdims=True)
     now = jnp.take_along_axis(terms, class_of(age), axis=1)
     at_spike = rest + log_duration(logits, jnp.maximum(spike, 1))[:, None]
-    with_share = sharpness * jnp.logaddexp(jnp.log(share)[:, None], at_spike)
-    is_ahead = (share[:, None] > 0) & (spike[:, None] >= age)
+    with_share = sharpness * jnp.logaddexp(jax.nn.log_sigmoid(gate)[:, None], at_spike)
+    is_ahead = (gate[:, None] > NEVER) & (spike[:, None] >= age)
     more = with_share + _log1mexp(jnp.minimum(sharpness * at_spike - with_share, -1e-30))
     total = jnp.where(is_ahead, jnp.logaddexp(total, more), total)
     now = jnp.where(is_ahead & (spike[:, None] == age), with_share, now)

@@ -30,22 +30,22 @@ def mesh() -> Mesh:
     return Mesh(np.array(jax.devices()), (AXIS,))
 
 
-def shared_out(
-    *arrays: np.ndarray,  # (n, …)
-) -> tuple[Shared, ...]:  # (n, …), n a multiple of the devices
-    """Arrays of a batch, each with as many rows on each device; filled up with zeros."""
-    n_devices, n = jax.device_count(), len(arrays[0])
+def shared_out(tree: Tree) -> Tree:
+    """Arrays of a batch, (n, …), each with as many rows on each device; filled up with zeros."""
+    n_devices = jax.device_count()
     if n_devices == 1:
-        return arrays
+        return tree
     sharding = NamedSharding(mesh(), PartitionSpec(AXIS))
-    of_device = -(-n // n_devices)
-    of_process = of_device * n_devices // jax.process_count()
-    first = jax.process_index() * of_process
-    filled = [np.pad(a, [(0, of_device * n_devices - n)] + [(0, 0)] * (a.ndim - 1)) for a in arrays]
-    return tuple(
-        jax.make_array_from_process_local_data(sharding, a[first : first + of_process], a.shape)
-        for a in filled
-    )
+
+    def shared(a: np.ndarray) -> jax.Array:  # (n, …) -> (n, …), n a multiple of the devices
+        of_device = -(-len(a) // n_devices)
+        of_process = of_device * n_devices // jax.process_count()
+        first = jax.process_index() * of_process
+        a = np.pad(a, [(0, of_device * n_devices - len(a))] + [(0, 0)] * (a.ndim - 1))
+        part = a[first : first + of_process]
+        return jax.make_array_from_process_local_data(sharding, part, a.shape)
+
+    return jax.tree.map(shared, tree)
 
 
 def on_all(tree: Tree) -> Tree:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,21 @@ from pianolstm._learning.devices import (
 )
 from pianolstm._model import networks
 from pianolstm._model.durations import log_duration
+from pianolstm._model.gates import RecalledBatch, log_mixed
 from pianolstm._model.inputs import SKIPPED, Reader
 from pianolstm._model.likelihood import evaluate
 from pianolstm._model.losses import TargetRows, softmax_loss
-from pianolstm._model.networks import NetworkConfig, Params, bind, log_spelled
-from pianolstm._model.recall import Recall
+from pianolstm._model.networks import (
+    NetworkConfig,
+    Params,
+    Tree,
+    bind,
+    duration_gate_of,
+    gate_of,
+    log_spelled,
+)
+from pianolstm._model.planes import NEVER
+from pianolstm._model.recall import Recalled
 from pianolstm.exceptions import PianoLSTMError
 from pianolstm.model import HISTORY_KEYS, History, Model, OptimizerFactory, TrainState, new_history
 from pianolstm.tokens import TokenCorpus
@@ -198,6 +208,10 @@ class Trainer:
             end=corpus.end,
             timing=corpus.timing if config.clock == "changes" else None,
         )
+        self.recalled: list[Recalled] | None = None
+        if config.recall:
+            n_pieces = len(corpus.tokens)
+            self.recalled = [Recalled.along(corpus, i, spell=config.spell) for i in range(n_pieces)]
         self.begun_once = corpus.begun_once()
         self.transpositions = Transpositions(corpus, settings.augment)
         self.validation_seconds = 0.0
@@ -331,18 +345,30 @@ class Trainer:
         transposed = self.transpositions.draw(rng)
         return Reader(self.corpus, hidden, transposed, spell=self.config.spell)
 
-    @staticmethod
-    def _read(reader: Reader, batch: WindowBatch) -> TrainingBatch:
+    def _read(self, reader: Reader, batch: WindowBatch) -> TrainingBatch:
         """A batch as the network takes it, shared out among the devices."""
         before = batch.inputs[:, -batch.targets.shape[1] :]
-        rows, *others = reader.targets(batch.targets, before, batch.pieces)
+        rows, barred, symbols = reader.targets(batch.targets, before, batch.pieces)
         is_target = batch.mask & (rows >= 0)
-        weights = is_target.astype(np.float32)
-        inputs = reader.inputs(batch.inputs, batch.pieces)
-        arrays = [*inputs, np.where(is_target, rows, 0), *others, weights]
-        if batch.timing is not None:
-            arrays.append(batch.timing)
-        return TrainingBatch(*shared_out(*arrays))
+        rows, weights = np.where(is_target, rows, 0), is_target.astype(np.float32)
+        ids, bits = reader.inputs(batch.inputs, batch.pieces)
+        recalled = None
+        if self.recalled is not None:
+            its = [
+                Recalled(*(column[first : first + is_target.shape[1]] for column in piece))
+                for piece, first in zip(
+                    (self.recalled[i] for i in batch.pieces), batch.first, strict=True
+                )
+            ]
+            missing = [is_target.shape[1] - len(part.classes) for part in its]
+            columns = (
+                np.stack([np.pad(a, (0, n)) for a, n in zip(column, missing, strict=True)])
+                for column in zip(*its, strict=True)
+            )
+            recalled = reader.recalled(Recalled(*columns), batch.targets, batch.pieces)
+        return shared_out(
+            TrainingBatch(ids, bits, rows, barred, symbols, weights, batch.timing, recalled)
+        )
 
     def _read_sums(
         self,
@@ -393,19 +419,19 @@ class Trainer:
         """Nats per frame and accuracy on the pieces held out."""
         began, compiled = time.monotonic(), _compiling.seconds
         assert self.held_out is not None
-        found = self._evaluate(self.held_out, self.model.recall)
+        found = self._evaluate(self.held_out)
         # What the next one will take: programs are compiled once.
         compiling = _compiling.seconds - compiled
         self.validation_seconds = max(0.0, time.monotonic() - began - compiling)
         return found
 
     def _first_loss(self) -> float:
-        """Nats per frame of some training pieces before any step, by the network alone."""
+        """Nats per frame of some training pieces before any step."""
         # As many as are held out need the same programs.
         n = 1 if self.held_out is None else min(len(self.held_out.tokens), MOST_FIRST)
-        return self._evaluate(self.corpus.take(n), None)[0]
+        return self._evaluate(self.corpus.take(n))[0]
 
-    def _evaluate(self, corpus: Corpus, recall: Recall | None) -> tuple[float, float]:
+    def _evaluate(self, corpus: Corpus) -> tuple[float, float]:
         """Nats per frame and accuracy of the running average."""
         pieces = evaluate(
             self.config,
@@ -415,7 +441,6 @@ class Trainer:
             on_one(self.vocabulary),
             corpus,
             self.model.bernoulli,
-            recall,
             stride=self.target_stride,
         )
         log_p = np.concatenate([p.log_p for p in pieces])
@@ -438,13 +463,14 @@ class Trainer:
 class TrainingBatch(NamedTuple):
     """Windows of training pieces, see `Reader`; n_targets is time, and 1 for the Bi-LSTM."""
 
-    ids: Array  # int32 (batch, time)
-    bits: Array  # uint32 (batch, time, 8)
-    rows: Array  # int32 (batch, n_targets)
-    barred: Array  # int32 (batch, n_targets)
-    symbols: Array  # int16 (batch, n_targets, length)
-    weights: Array  # (batch, n_targets): 0 leaves a frame out
-    timing: Array | None = None  # int32 (batch, time + 1, 2): see `Corpus.timing`
+    ids: Any  # int32 (batch, time)
+    bits: Any  # uint32 (batch, time, 8)
+    rows: Any  # int32 (batch, n_targets)
+    barred: Any  # int32 (batch, n_targets)
+    symbols: Any  # int16 (batch, n_targets, length)
+    weights: Any  # (batch, n_targets): 0 leaves a frame out
+    timing: Any = None  # int32 (batch, time + 1, 2): see `Corpus.timing`
+    recalled: RecalledBatch | None = None  # before each target
 
 
 class StepSettings(NamedTuple):
@@ -467,30 +493,56 @@ def _sums(
     """Sum of the loss; and sums of loss, right guesses, frames, unknown chords, targets."""
     network = bind(config, params)
     masks = network.masks(key)
-    ids, bits, *targets, timing = batch
+    ids, bits, rows, barred, symbols, weights, timing, recalled = batch
+    targets = rows, barred, symbols, weights
     carry = network.initial_carry(ids.shape[0])
     before = None if timing is None else timing[:, :-1]
     (h, heard), _ = network.read(ids, bits, carry, masks, before)
     n_targets = h.shape[1]
     if timing is not None:
         timing = timing[:, -n_targets:]
-    features = network.predict(h, timing, masks)
-    features, before, rows, barred, symbols, weights = (
-        a.reshape(-1, *a.shape[2:]) for a in (features, bits[:, -n_targets:], *targets)
-    )
+    dense = network.dense(h)
+    hidden = network.timed(dense, timing)
+    features = network.features(hidden, masks)
+
+    def rows_of(tree: Tree) -> Tree:  # (batch, n_targets, …) -> (batch * n_targets, …)
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
+
+    columns = features, hidden, bits[:, -n_targets:], targets, recalled, heard
+    features, hidden, before, targets, recalled, heard = rows_of(columns)
+    rows, barred, symbols, weights = targets
     if heard is not None:
-        heard = heard.reshape(-1, *heard.shape[2:])
         symbols = jnp.where(weights[:, None] > 0, symbols, SKIPPED)
         keep = network.kept_notes(masks, n_targets)
-        log_p, right = log_spelled(network, heard, features, barred, symbols, before, keep)
-        loss, n_right = -jnp.sum(weights * log_p), jnp.sum(jnp.where(right, weights, 0))
+        found = log_spelled(
+            network,
+            heard,
+            features,
+            barred,
+            symbols,
+            before,
+            keep,
+            recalled=None if recalled is None else recalled.bits,
+        )
+        log_p, n_right = found.log_p, jnp.sum(jnp.where(found.right, weights, 0))
+        if recalled is not None:
+            gate = gate_of(network, hidden, recalled, found.log_first)
+            log_p = log_mixed(gate, recalled.is_next, log_p)
+        loss = -jnp.sum(weights * log_p)
     else:
         output = network.output(vocabulary, n_tokens, goes_on=False)
-        loss, n_right = softmax_loss(features, output, TargetRows(rows, barred), weights)
+        is_next, gate = jnp.zeros_like(rows, bool), jnp.full_like(weights, NEVER)
+        if recalled is not None:
+            is_next, gate = recalled.is_next, gate_of(network, hidden, recalled, None)
+        target_rows = TargetRows(rows, barred, gate, is_next)
+        loss, n_right = softmax_loss(features, output, target_rows, weights)
     weight = n_frames = weights.sum()
     if timing is not None:
-        durations = timing[..., 0].reshape(-1)
-        log_p = log_duration(network.holds(h.reshape(len(durations), -1)), durations)
+        durations, holds = timing[..., 0].reshape(-1), rows_of(network.holds(h))
+        log_p = log_duration(holds, durations)
+        if recalled is not None:
+            gate = duration_gate_of(network, rows_of(dense), recalled, holds)
+            log_p = log_mixed(gate, recalled.durations == durations, log_p)
         # Nothing lasts before the first chord of a piece.
         loss -= jnp.sum(jnp.where(durations > 0, weights * log_p, 0))
         n_frames = jnp.sum(weights * durations.astype(weights.dtype))

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pianolstm._model.gates import Match, RecalledBatch
+from pianolstm._model.recall import Recalled
 from pianolstm.chords import N_PITCHES, N_WORDS, as_words, transpose_chords, unpack
 from pianolstm.vocabulary import END, OTHER, Corpus, n_rows
 
@@ -131,6 +133,17 @@ class Reader:
         row = self._row(ids, pieces)
         barred = none if self.clock == "frames" else self._rows[row, self._held[before]]
         return Targets(self._targets[row, ids], barred, symbols)
+
+    def recalled(
+        self,
+        recalled: Recalled,  # arrays (…)
+        ids: np.ndarray,  # int (…): what comes
+        pieces: np.ndarray | None = None,  # int (len(ids),): as for `inputs`
+    ) -> RecalledBatch:
+        """What is recalled, as networks take it."""
+        match = Match(recalled.classes, recalled.times, recalled.lags)
+        bits = self.inputs(recalled.ids, pieces)[1]
+        return RecalledBatch(match, bits, recalled.ids == ids, recalled.durations)
 
     def _row(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,21 @@ from jax import Array
 
 from pianolstm._jax.programs import program
 from pianolstm._model.durations import STARTS
+from pianolstm._model.gates import RecalledBatch
 from pianolstm._model.inputs import LAST, SKIPPED, Reader, spelled
-from pianolstm._model.losses import Output, TargetRows, log_likelihoods, logits_of
-from pianolstm._model.networks import Carry, NetworkConfig, Params, bind, log_spelled
+from pianolstm._model.losses import Output, log_likelihoods, logits_of
+from pianolstm._model.networks import (
+    Carry,
+    NetworkConfig,
+    Params,
+    bind,
+    duration_gate_of,
+    gate_of,
+    log_spelled,
+)
+from pianolstm._model.note_decoder import Spelled
 from pianolstm._model.planes import unpack_words
-from pianolstm._model.recall import Recall
+from pianolstm._model.recall import Recalled
 from pianolstm.rolls import N_PITCHES
 from pianolstm.vocabulary import Corpus, PitchBernoulli, metrical_position, n_rows
 from pianolstm.windows import PAD, START
@@ -43,7 +55,6 @@ def evaluate(
     vocabulary: Array,  # uint32 (n_rows, 8): bits of the rows of the softmax
     corpus: Corpus,
     bernoulli: PitchBernoulli,
-    recall: Recall | None = None,
     *,
     stride: int = 1,
 ) -> list[PieceLikelihood]:
@@ -56,23 +67,20 @@ def evaluate(
     ----------
     bernoulli : PitchBernoulli
         What a chord outside the vocabulary costs beside the probability of being one.
-    recall : Recall, default=None
-        What share chords have that are recalled, where any are; None gives the network's alone.
     stride : int, default=1
         Bi-LSTM only: predict one frame of every `stride`, drawn once and for all.
     """
     reader = Reader(corpus, spell=config.spell)
     steps = _steps(corpus, 1 if config.is_causal else stride)
     read = _read_steps(config, params, corpus, reader, steps)
-    shares = recall if config.recall else None
     # The chords of steps that have one: the last only lasts, until the piece ends.
     chords = [at[at < len(tokens)] for at, tokens in zip(steps, corpus.tokens, strict=True)]
     pairs = list(zip(read, chords, strict=True))
     if config.spell:
-        found = [(columns[0][: len(at)], columns[1][: len(at)]) for columns, at in pairs]
+        found = [(part.log_p[: len(at)], part.right[: len(at)]) for part, at in pairs]
     else:
         output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
-        features = np.concatenate([columns[0][: len(at)] for columns, at in pairs])
+        features = np.concatenate([part.features[: len(at)] for part, at in pairs])
         found = _likelihoods(config, output, features, reader, corpus, chords)
     pieces = [
         PieceLikelihood(at, log_p.astype(float), right.copy())
@@ -80,13 +88,13 @@ def evaluate(
     ]
     if not config.spell:
         _add_unknown(pieces, corpus, bernoulli)
-    if shares is not None:
-        _mix_recalled(pieces, corpus, shares, spell=config.spell)
+    for i, piece in enumerate(pieces):
+        if read[i].recalled is not None:
+            _mix_recalled(piece, read[i], corpus.tokens[i])
     if config.clock == "frames":
         return pieces
     return [
-        _by_frame(piece, _Ages.of(corpus, i, steps[i], read[i][-1], shares))
-        for i, piece in enumerate(pieces)
+        _by_frame(piece, _Ages.of(corpus, i, steps[i], read[i])) for i, piece in enumerate(pieces)
     ]
 
 
@@ -118,8 +126,7 @@ class _Ages:
         corpus: Corpus,
         number: int,  # of the piece
         steps: np.ndarray,  # int64 (n_scored,)
-        logits: np.ndarray,  # (n_scored, N_CLASSES)
-        recall: Recall | None,
+        read: Read,  # of these steps
     ) -> _Ages:
         """A step has the frames after the one in which the chord before it began, and its first."""
         durations = np.append(0, corpus.durations[number])
@@ -133,13 +140,15 @@ class _Ages:
         ages = np.where(steps[step] == 0, 0, place + 1)
         begins = (place == n[step] - 1) & ~is_last[step]
         frames = np.where(steps[step] == 0, 0, (first - durations)[steps[step]] + ages)
-        z = logits[step, np.searchsorted(STARTS, np.maximum(ages, 1), "right") - 1].astype(float)
+        assert read.holds is not None
+        z = read.holds[step, np.searchsorted(STARTS, np.maximum(ages, 1), "right") - 1].astype(
+            float
+        )
         ends, goes_on = -np.logaddexp(0, -z), -np.logaddexp(0, z)
-        if recall is not None:
-            share, recalled = recall.durations_of(corpus, number)
-            ends, goes_on = _mix_durations(
-                ends, goes_on, ages, share[steps][step], recalled[steps][step]
-            )
+        if read.recalled is not None and read.duration_gate is not None:
+            log_g, log_rest = _log_shares(read.duration_gate[step])
+            recalled = read.recalled.durations[step]
+            ends, goes_on = _mix_durations(ends, goes_on, ages, (log_g, log_rest), recalled)
         ends, goes_on = np.where(ages == 0, 0, ends), np.where(ages == 0, -np.inf, goes_on)
         log_p = np.where(begins, ends, goes_on)
         return cls(frames, step, ages, begins, np.exp(ends), log_p)
@@ -153,21 +162,18 @@ def _mix_durations(
     ends: np.ndarray,  # float64 (n,): nats of ending at each age, of what has lasted as long
     goes_on: np.ndarray,  # float64 (n,)
     ages: np.ndarray,  # int (n,), each step's from 1 on
-    share: np.ndarray,  # float64 (n,): of the duration that is recalled
-    recalled: np.ndarray,  # int (n,): that duration
+    shares: tuple[np.ndarray, np.ndarray],  # float64 (n,): nats of recalling, and of not doing it
+    recalled: np.ndarray,  # int (n,): the duration that is recalled
 ) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,), float64 (n,)
     """The same where one duration has a share of its own."""
     total = np.cumsum(goes_on)
     at = np.arange(len(ages)) - ages  # the frame before the step's first
     before = np.where(at >= 0, total[at], 0)
     lasted = np.where(ages > 1, total - goes_on - before, 0)  # nats of the ages before
-    with np.errstate(divide="ignore"):
-        log_share, log_rest = np.log(share), np.log1p(-share)
-        alive = np.logaddexp(np.where(recalled >= ages, log_share, -np.inf), log_rest + lasted)
-        end = np.logaddexp(np.where(recalled == ages, log_share, -np.inf), log_rest + lasted + ends)
-        on = np.logaddexp(
-            np.where(recalled > ages, log_share, -np.inf), log_rest + lasted + goes_on
-        )
+    log_share, log_rest = shares
+    alive = np.logaddexp(np.where(recalled >= ages, log_share, -np.inf), log_rest + lasted)
+    end = np.logaddexp(np.where(recalled == ages, log_share, -np.inf), log_rest + lasted + ends)
+    on = np.logaddexp(np.where(recalled > ages, log_share, -np.inf), log_rest + lasted + goes_on)
     return end - alive, on - alive
 
 
@@ -182,16 +188,25 @@ def _add_unknown(pieces: list[PieceLikelihood], corpus: Corpus, bernoulli: Pitch
 
 
 def _mix_recalled(
-    pieces: list[PieceLikelihood], corpus: Corpus, recall: Recall, *, spell: bool
+    piece: PieceLikelihood,
+    read: Read,
+    tokens: np.ndarray,  # int32 (n_steps,)
 ) -> None:
     """Give what is recalled its share."""
-    for i, (piece, tokens) in enumerate(zip(pieces, corpus.tokens, strict=True)):
-        share, ids = (a[piece.frames] for a in recall.of(corpus, i, spell=spell))
-        came = ids == tokens[piece.frames]
-        with np.errstate(divide="ignore"):  # a share of 0 has the logarithm minus infinity
-            recalled = np.where(came, np.log(share), -np.inf)
-        piece.log_p[:] = np.logaddexp(np.log1p(-share) + piece.log_p, recalled)
-        piece.right[:] = np.where(share > 0.5, came, piece.right)
+    assert read.recalled is not None and read.gate is not None
+    n = len(piece.frames)
+    came = read.recalled.ids[:n] == tokens[piece.frames]
+    log_g, log_rest = _log_shares(read.gate[:n])
+    piece.log_p[:] = np.logaddexp(log_rest + piece.log_p, np.where(came, log_g, -np.inf))
+    piece.right[:] = np.where(read.gate[:n] > 0, came, piece.right)
+
+
+def _log_shares(
+    gate: np.ndarray,  # (n,)
+) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,), float64 (n,)
+    """Nats of taking what is recalled, and of not taking it."""
+    gate = gate.astype(float)
+    return -np.logaddexp(0, -gate), -np.logaddexp(0, gate)
 
 
 def probabilities(
@@ -199,30 +214,33 @@ def probabilities(
     params: Params,
     vocabulary: Array,  # uint32 (n_rows, 8)
     corpus: Corpus,
-    recall: Recall,
 ) -> list[np.ndarray]:  # (n_frames, n_tokens) for each piece
     """Of each chord of the vocabulary."""
     reader = Reader(corpus, spell=config.spell)
     steps = _steps(corpus, 1)
     read = _read_steps(config, params, corpus, reader, steps, has_targets=False)
-    of_frames = partial(_probabilities, config, params, vocabulary, corpus)
-    shares = recall if config.recall else None
     found = []
-    for i, (tokens, columns) in enumerate(zip(corpus.tokens, read, strict=True)):
-        is_timed = config.clock == "changes"
-        ages = _Ages.of(corpus, i, steps[i], columns[-1], shares) if is_timed else None
+    for i, (tokens, its) in enumerate(zip(corpus.tokens, read, strict=True)):
+        ages = _Ages.of(corpus, i, steps[i], its) if config.clock == "changes" else None
         step = np.arange(len(tokens)) if ages is None else ages.step
-        at = np.zeros((len(step), 2)) if ages is None else ages.at(corpus.beat)
+        at = None if ages is None else ages.at(corpus.beat).astype(np.int32)
         before = np.append(START, tokens)[step]
         barred = reader.targets(np.zeros_like(before), before).barred
-        bits = reader.inputs(before)[1]
-        hidden = [column[step] for column in columns[: len(columns) - is_timed]]
-        p = of_frames([*hidden, at.astype(np.int32), barred, bits])
-        if shares is not None:
-            share, ids = (a[step] for a in shares.of(corpus, i, spell=config.spell))
+        recalled = None if its.recalled is None else Recalled(*(a[step] for a in its.recalled))
+        columns = _Columns(
+            its.hidden[step],
+            None if its.heard is None else its.heard[step],
+            at,
+            barred,
+            reader.inputs(before)[1],
+            None if recalled is None else reader.recalled(recalled, before),
+        )
+        p, gate = _probabilities(config, params, vocabulary, corpus, columns)
+        if recalled is not None:
+            share = np.exp(_log_shares(gate)[0])
             p *= (1 - share[:, None]).astype(np.float32)
-            known = np.flatnonzero(corpus.rows[ids] >= 0)
-            p[known, corpus.rows[ids[known]]] += share[known]
+            known = np.flatnonzero(corpus.rows[recalled.ids] >= 0)
+            p[known, corpus.rows[recalled.ids[known]]] += share[known]
         if ages is not None:
             p *= ages.hazard[:, None].astype(np.float32)
             held = corpus.rows[np.append(corpus.held, -1)[before]]
@@ -232,16 +250,27 @@ def probabilities(
     return found
 
 
+class _Columns(NamedTuple):
+    """What chords are predicted from."""
+
+    hidden: Any  # (n, units): from `ChordNetwork.dense`
+    heard: Any  # (n, n_pitches, state), of networks that spell
+    timing: Any  # int32 (n, 2): with a clock of changes, of what has sounded
+    barred: Any  # int32 (n,)
+    before: Any  # uint32 (n, 8)
+    recalled: RecalledBatch | None  # (n, …)
+
+
 def _probabilities(
     config: NetworkConfig,
     params: Params,
     vocabulary: Array,  # uint32 (n_rows, 8)
     corpus: Corpus,
-    columns: list[np.ndarray],  # (n, …) each: as `_softmax_rows` and `_spelled_rows` take them
-) -> np.ndarray:  # (n, n_tokens)
-    """Of each chord of the vocabulary, by the network alone."""
-    n = len(columns[0])
-    p = np.empty((n, corpus.n_tokens), np.float32)
+    columns: _Columns,
+) -> tuple[np.ndarray, np.ndarray]:  # (n, n_tokens), (n,)
+    """Of each chord of the vocabulary, by the network alone; and logits of the gate."""
+    n = len(columns.before)
+    p, gate = np.empty((n, corpus.n_tokens), np.float32), np.empty(n, np.float32)
     if config.spell:
         chords = spelled(corpus.vocabulary)
         # As many as there are rows, so that few sizes are compiled.
@@ -251,27 +280,30 @@ def _probabilities(
     else:
         output = output_table(config, True, params, vocabulary, np.int32(corpus.n_tokens))
         rows = partial(_softmax_rows, config, params, output)
+
+    def part(a: np.ndarray, first: int) -> np.ndarray:  # (n, …) -> (ROWS[0], …)
+        a = a[first : first + ROWS[0]]
+        return np.pad(a, [(0, ROWS[0] - len(a))] + [(0, 0)] * (a.ndim - 1))
+
     for first in range(0, n, ROWS[0]):
-        part = [a[first : first + ROWS[0]] for a in columns]
-        missing = ROWS[0] - len(part[0])
-        full = [np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in part]
-        p[first : first + ROWS[0]] = np.asarray(rows(*full))[: len(part[0]), : corpus.n_tokens]
-    return p
+        now = slice(first, first + ROWS[0])
+        found = rows(jax.tree.map(partial(part, first=first), columns))
+        its, gates = (np.asarray(a)[: len(p[now])] for a in found)
+        p[now], gate[now] = its[:, : corpus.n_tokens], gates
+    return p, gate
 
 
 @program()
 def _softmax_rows(
-    config: NetworkConfig,
-    params: Params,
-    output: Output,
-    x: Array,  # (n, width), with a clock of changes (n, units)
-    timing: Array,  # int32 (n, 2): with a clock of changes, of what has sounded
-    barred: Array,  # int32 (n,)
-    _: Array,  # uint32 (n, 8)
-) -> Array:  # (n, n_rows)
-    if config.clock == "changes":
-        x = bind(config, params).predict(x, timing)
-    return jax.nn.softmax(logits_of(x, output, barred))
+    config: NetworkConfig, params: Params, output: Output, columns: _Columns
+) -> tuple[Array, Array]:  # (n, n_rows), (n,)
+    network = bind(config, params)
+    hidden = network.timed(columns.hidden, columns.timing)
+    logits = logits_of(network.features(hidden), output, columns.barred)
+    gate = jnp.zeros(len(hidden))
+    if columns.recalled is not None:
+        gate = gate_of(network, hidden, columns.recalled, None)
+    return jax.nn.softmax(logits), gate
 
 
 @program()
@@ -279,27 +311,31 @@ def _spelled_rows(
     config: NetworkConfig,
     params: Params,
     chords: Array,  # int16 (n_rows, length): symbols
-    x: Array,  # (n, width), with a clock of changes (n, units)
-    heard: Array,  # (n, n_pitches, state)
-    timing: Array,  # int32 (n, 2): with a clock of changes, of what has sounded
-    barred: Array,  # int32 (n,)
-    before: Array,  # uint32 (n, 8)
-) -> Array:  # (n, n_rows)
+    columns: _Columns,
+) -> tuple[Array, Array]:  # (n, n_rows), (n,)
     network = bind(config, params)
-    if config.clock == "changes":
-        x = network.predict(x, timing)
+    before, heard, recalled = columns.before, columns.heard, columns.recalled
+    hidden = network.timed(columns.hidden, columns.timing)
+    features = network.features(hidden)
     struck = jnp.where((chords >= N_PITCHES) & (chords < LAST), chords - N_PITCHES, -1)
     sounded = unpack_words(before[:, :4]) > 0
 
+    def spell(symbols: Array) -> Spelled:  # int16 (length,)
+        repeated = jnp.broadcast_to(symbols, (len(hidden), len(symbols)))
+        bits = None if recalled is None else recalled.bits
+        rest = columns.barred, repeated, before
+        return log_spelled(network, heard, features, *rest, goes_on=True, recalled=bits)
+
     def of_chord(symbols: tuple[Array, Array]) -> Array:  # int16 (length,) twice -> (n,)
         its, again = symbols
-        repeated = jnp.broadcast_to(its, (len(x), len(its)))
-        log_p, _ = log_spelled(network, heard, x, barred, repeated, before, goes_on=True)
         # Struck again is only what sounded.
         is_silent = jnp.any((again >= 0)[None] & ~sounded[:, jnp.maximum(again, 0)], axis=1)
-        return jnp.where(is_silent | (its[0] < 0), 0, jnp.exp(log_p))
+        return jnp.where(is_silent | (its[0] < 0), 0, jnp.exp(spell(its).log_p))
 
-    return jax.lax.map(of_chord, (chords, struck)).T
+    gate = jnp.zeros(len(hidden))
+    if recalled is not None:
+        gate = gate_of(network, hidden, recalled, spell(chords[0]).log_first)
+    return jax.lax.map(of_chord, (chords, struck)).T, gate
 
 
 @program(n_static=2)
@@ -314,6 +350,20 @@ def output_table(
     return bind(config, params).output(vocabulary, n_tokens, goes_on=goes_on)
 
 
+class Read(NamedTuple):
+    """What a network makes of steps; (n, …), or (batch, n_targets, …)."""
+
+    log_p: Any = None  # (…): nats of what comes, of networks that spell
+    right: Any = None  # bool (…): whether each draw was the likeliest
+    features: Any = None  # (…, embedding): what predicts it, of others
+    hidden: Any = None  # (…, units): where nothing is told, from `ChordNetwork.dense`
+    heard: Any = None  # (…, n_pitches, state): and states of pitches, of networks that spell
+    gate: Any = None  # (…): logits of recalling the chord, where it is told what comes
+    duration_gate: Any = None  # (…): and how long the one before lasts, with a clock of changes
+    holds: Any = None  # (…, N_CLASSES): with a clock of changes, logits of the hazards
+    recalled: Recalled | None = None  # (…)
+
+
 @program()
 def _read(
     config: NetworkConfig,
@@ -323,29 +373,34 @@ def _read(
     bits: Array,  # uint32 (batch, time, 8)
     timing: Array | None,  # int32 (batch, time + 1, 2): see `WindowBatch`
     targets: tuple[Array, Array] | None,  # (batch, n_targets, …): barred and symbols
-) -> tuple[tuple[Array, ...], Carry]:  # (batch, n_targets, …) each
-    """What a network that spells makes of what is told to come: nats, and whether each draw was the
-    likeliest; of another, what predicts it. With a clock of changes the logits of the hazards last.
-
-    Where nothing is told, what predicts it, with a clock of changes what the body gives; then the
-    states of pitches, where there are any.
-    """
+    recalled: RecalledBatch | None,  # (batch, n_targets, …)
+) -> tuple[Read, Carry]:
+    """What the network makes of steps, where nothing is told of what is to come, or of that."""
     network = bind(config, params)
     before = None if timing is None else timing[:, :-1]
     (h, heard), carry = network.read(ids, bits, carry, None, before)
     timing = None if timing is None else timing[:, -h.shape[1] :]
-    holds = () if timing is None else (network.holds(h),)
+    dense = network.dense(h)
+    found = Read(holds=None if timing is None else network.holds(h))
+    if timing is not None and recalled is not None:
+        gate = duration_gate_of(network, dense, recalled, found.holds)
+        found = found._replace(duration_gate=gate)
     if targets is None:
-        hidden = network.predict(h, None) if timing is None else h
-        return (hidden, *(() if heard is None else (heard,)), *holds), carry
-    features = network.predict(h, timing)
+        return found._replace(hidden=dense, heard=heard), carry
+    hidden = network.timed(dense, timing)
+    features, log_first = network.features(hidden), None
     if heard is None:
-        return (features, *holds), carry
-    n = features.shape[0] * features.shape[1]
-    arrays = (heard, features, *targets, bits[:, -h.shape[1] :])
-    rows = (a.reshape(n, *a.shape[2:]) for a in arrays)
-    found = log_spelled(network, *rows, goes_on=True)
-    return (*(a.reshape(h.shape[:2]) for a in found), *holds), carry
+        found = found._replace(features=features)
+    else:
+        arrays = heard, features, *targets, bits[:, -h.shape[1] :]
+        rows = (a.reshape(-1, *a.shape[2:]) for a in arrays)
+        words = None if recalled is None else recalled.bits.reshape(-1, 8)
+        spelled = log_spelled(network, *rows, goes_on=True, recalled=words)
+        log_p, right, log_first = jax.tree.map(lambda a: a.reshape(h.shape[:2]), spelled)
+        found = found._replace(log_p=log_p, right=right)
+    if recalled is not None:
+        found = found._replace(gate=gate_of(network, hidden, recalled, log_first))
+    return found, carry
 
 
 def _steps(corpus: Corpus, stride: int) -> list[np.ndarray]:  # int64 (n,) for each piece
@@ -373,34 +428,48 @@ def _read_steps(
     steps: list[np.ndarray],  # int64 (n,) for each piece
     *,
     has_targets: bool = True,
-) -> list[tuple[np.ndarray, ...]]:  # (n, …) each, for each piece
+) -> list[Read]:
     """What `_read` gives for the given steps of each piece; causal networks read all of them."""
+    recalled: list[Recalled] = []
+    if config.recall:
+        n = len(corpus.tokens)
+        recalled = [Recalled.along(corpus, i, spell=config.spell) for i in range(n)]
+    arguments = config, params, corpus, reader, recalled
     if config.is_causal:
-        return _carried(config, params, corpus, reader, has_targets)
-    return _windowed(config, params, corpus, reader, steps, has_targets)
+        return _carried(*arguments, has_targets)
+    return _windowed(*arguments, steps, has_targets)
 
 
 def _carried(
-    config: NetworkConfig, params: Params, corpus: Corpus, reader: Reader, has_targets: bool
-) -> list[tuple[np.ndarray, ...]]:  # (n_steps, …) each, for each piece
+    config: NetworkConfig,
+    params: Params,
+    corpus: Corpus,
+    reader: Reader,
+    recalled: list[Recalled],  # of each piece, if anything is
+    has_targets: bool,
+) -> list[Read]:
     """Of every step of each piece; pieces side by side, state carried along them."""
     time, is_timed = config.window_size, corpus.clock == "changes"
     timing = corpus.timing if is_timed else []
     lengths = [len(tokens) + is_timed for tokens in corpus.tokens]
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    found: dict[int, tuple[np.ndarray, ...]] = {}
+    found: dict[int, Read] = {}
     for first in range(0, len(longest_first), LANES[-1]):
         group = longest_first[first : first + LANES[-1]]
         ids = np.full((LANES[-1], 1 + -(-lengths[group[0]] // time) * time), PAD, np.int32)
         times = np.zeros((len(ids), 1 + ids.shape[1], 2), np.int32) if is_timed else None
         ids[:, 0] = START
+        before = Recalled(*np.zeros((5, LANES[-1], ids.shape[1] - 1), np.int32))
         for lane, i in enumerate(group):
             ids[lane, 1 : 1 + len(corpus.tokens[i])] = corpus.tokens[i]
             if times is not None:
                 times[lane, 2 : 2 + len(corpus.tokens[i])] = timing[i]
+            for column, its in zip(before, recalled[i] if recalled else (), strict=False):
+                n = min(len(its), column.shape[1])
+                column[lane, :n] = its[:n]
         n_lanes = LANES[-1]
         carry = bind(config, params).initial_carry(n_lanes, np)
-        parts: list[list[tuple[np.ndarray, ...]]] = [[] for _ in group]
+        parts: list[list[Read]] = [[] for _ in group]
         for a in range(0, ids.shape[1] - 1, time):
             # Pieces that go on come first: as others end, fewer lanes are left to compute.
             going_on = sum(lengths[i] > a for i in group)
@@ -410,20 +479,32 @@ def _carried(
                 carry = jax.tree.map(lambda leaf, n=lanes: np.asarray(leaf)[:n], carry)
                 n_lanes = lanes
             now = ids[:lanes, a : a + time]
+            after = ids[:lanes, a + 1 :][:, :time]
+            its = Recalled(*(column[:lanes, a : a + time] for column in before))
             part, carry = _read(
                 config,
                 params,
                 carry,
                 *reader.inputs(now),
                 None if times is None else times[:lanes, a : a + time + 1],
-                reader.targets(ids[:lanes, a + 1 :][:, :time], now)[1:] if has_targets else None,
+                reader.targets(after, now)[1:] if has_targets else None,
+                reader.recalled(its, after) if recalled else None,
             )
-            columns = [np.asarray(column) for column in part]
+            part = jax.tree.map(np.asarray, part)._replace(recalled=its if recalled else None)
             for lane, i in enumerate(group[:going_on]):
-                parts[lane].append(tuple(column[lane, : lengths[i] - a] for column in columns))
+                of_lane = partial(_of_lane, lane=lane, n=lengths[i] - a)
+                parts[lane].append(jax.tree.map(of_lane, part))
         for i, piece in zip(group, parts, strict=True):
-            found[i] = tuple(np.concatenate(column) for column in zip(*piece, strict=True))
+            found[i] = jax.tree.map(lambda *columns: np.concatenate(columns), *piece)
     return [found[i] for i in range(len(lengths))]
+
+
+def _of_lane(
+    a: np.ndarray,  # (lanes, time, …)
+    lane: int,
+    n: int,
+) -> np.ndarray:  # (n, …)
+    return a[lane, :n]
 
 
 def _windowed(
@@ -431,9 +512,10 @@ def _windowed(
     params: Params,
     corpus: Corpus,
     reader: Reader,
+    recalled: list[Recalled],  # of each piece, if anything is
     steps: list[np.ndarray],  # int64 (n,) for each piece
     has_targets: bool,
-) -> list[tuple[np.ndarray, ...]]:  # (n, …) each, for each piece
+) -> list[Read]:
     """Of the given steps of each piece, each from the window before it."""
     lanes, size, is_timed = 64, config.window_size, corpus.clock == "changes"
     # The window before step t begins at t here.
@@ -451,14 +533,24 @@ def _windowed(
             windows[row], after[row] = pieces[i][t : t + size], pieces[i][t + size]
             if times is not None:
                 times[row] = timing[i][t : t + size + 1]
-        targets = None
+        targets = its = None
         if has_targets:
             targets = reader.targets(after[:, None], windows[:, -1:])[1:]
-        part, _ = _read(config, params, carry, *reader.inputs(windows), times, targets)
-        parts.append([np.asarray(column)[:, 0] for column in part])
-    columns = [np.concatenate(column)[: len(places)] for column in zip(*parts, strict=True)]
-    ends = np.cumsum(counts)[:-1]
-    return list(zip(*(np.split(column, ends) for column in columns), strict=True))
+        if recalled:
+            its = Recalled(*np.zeros((5, lanes, 1), np.int32))
+            for row, (i, t) in enumerate(places[first : first + lanes].tolist()):
+                for column, of_piece in zip(its, recalled[i], strict=True):
+                    column[row] = of_piece[t]
+        before = None if its is None else reader.recalled(its, after[:, None])
+        part, _ = _read(config, params, carry, *reader.inputs(windows), times, targets, before)
+        part = part._replace(recalled=its)
+        parts.append(jax.tree.map(lambda column: np.asarray(column)[:, 0], part))
+    whole = jax.tree.map(lambda *columns: np.concatenate(columns)[: len(places)], *parts)
+    ends = np.append(0, np.cumsum(counts))
+    return [
+        jax.tree.map(lambda column, a=a, b=b: column[a:b], whole)
+        for a, b in itertools.pairwise(ends.tolist())
+    ]
 
 
 @program()
@@ -469,7 +561,7 @@ def _score_rows(
     rows: Array,  # int32 (n,)
     barred: Array,  # int32 (n,)
 ) -> tuple[Array, Array]:  # (n,), bool (n,)
-    return log_likelihoods(features, output, TargetRows(rows, barred))
+    return log_likelihoods(features, output, rows, barred)
 
 
 def _likelihoods(

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pianolstm._model.gates import log_mixed
 from pianolstm._model.lstm import affine
-from pianolstm._model.note_decoder import NEVER
+from pianolstm._model.planes import NEVER
 
 CHUNK_LOGITS = 2**22
 """Logits held at once: 16 MB, whatever the batch and the vocabulary."""
@@ -36,6 +37,8 @@ class TargetRows(NamedTuple):
 
     rows: Array  # int32 (n,): of the softmax
     barred: Array  # int32 (n,): a row that is impossible, -1 for none
+    gate: Array  # (n,): logit of that what is recalled is taken, see `pianolstm._model.gates`
+    is_recalled: Array  # bool (n,): whether the target is what is recalled
 
 
 @jax.custom_vjp
@@ -67,38 +70,42 @@ def _softmax_loss_fwd(
     output: Output,
     targets: TargetRows,
     weights: Array,  # (n,)
-) -> tuple[Sums, tuple[Array, ...]]:  # gradients: (n, width), (n_rows, width), (n_rows,)
+) -> tuple[Sums, tuple[Array, ...]]:  # gradients: (n, width), (n_rows, width), (n_rows,), (n,)
     table, bias = output
 
-    def chunk(carry: Running, rows: Rows) -> tuple[Running, Array]:
+    def chunk(carry: Running, rows: Rows) -> tuple[Running, Rows]:
         (loss, n_right), d_table, d_bias = carry
-        x, weight, row, barred = rows
-        chunk_loss, chunk_right, exps, total = _chunk_loss(
-            x, output, TargetRows(row, barred), weight
-        )
+        x, weight, *target = rows
+        row, _, gate, _ = target = TargetRows(*target)
+        chunk_loss, chunk_right, exps, total, by_network = _chunk_loss(x, output, target, weight)
+        # Of the share that the network has in the target's probability.
+        d_gate = weight * (jax.nn.sigmoid(gate) - (1 - by_network))
+        weight = weight * by_network
         # The gradient of the logits is exps * scale less the weight at the target; both parts go
         # through the products on their own, so that it is never written down.
         scale = weight / total
         d_table = (d_table + exps.T @ (x * scale[:, None])).at[row].add(-weight[:, None] * x)
         d_bias = (d_bias + scale @ exps).at[row].add(-weight)
         d_x = (exps @ table) * scale[:, None] - weight[:, None] * table[row]
-        return ((loss + chunk_loss, n_right + chunk_right), d_table, d_bias), d_x
+        return ((loss + chunk_loss, n_right + chunk_right), d_table, d_bias), (d_x, d_gate)
 
     start = (jnp.zeros(()), jnp.zeros(())), jnp.zeros_like(table), jnp.zeros_like(bias)
-    (sums, d_table, d_bias), d_features = lax.scan(
+    (sums, d_table, d_bias), (d_features, d_gate) = lax.scan(
         chunk, start, _chunks(output, features, weights, *targets)
     )
-    d_features = d_features.reshape(-1, table.shape[1])[: len(features)]
-    return sums, (d_features, d_table, d_bias)
+    n = len(features)
+    d_features = d_features.reshape(-1, table.shape[1])[:n]
+    return sums, (d_features, d_table, d_bias, d_gate.reshape(-1)[:n])
 
 
 def _softmax_loss_bwd(
     gradients: tuple[Array, ...],  # as `_softmax_loss_fwd` gives them
     cotangents: Sums,
 ) -> tuple[Array, Output, TargetRows, None]:  # (n, width)
-    d_features, d_table, d_bias = (g * cotangents[0] for g in gradients)
+    d_features, d_table, d_bias, d_gate = (g * cotangents[0] for g in gradients)
     nothing: Any = None
-    return d_features, Output(d_table, d_bias), TargetRows(nothing, nothing), nothing
+    targets = TargetRows(nothing, nothing, d_gate, nothing)
+    return d_features, Output(d_table, d_bias), targets, nothing
 
 
 softmax_loss.defvjp(_softmax_loss_fwd, _softmax_loss_bwd)
@@ -107,19 +114,20 @@ softmax_loss.defvjp(_softmax_loss_fwd, _softmax_loss_bwd)
 def log_likelihoods(
     features: Array,  # (n, width)
     output: Output,
-    targets: TargetRows,
+    rows: Array,  # int32 (n,)
+    barred: Array,  # int32 (n,)
 ) -> tuple[Array, Array]:  # (n,), bool (n,)
-    """Nats of each target, and whether it has the highest logit; chunk by chunk."""
+    """Nats of rows by the network, and whether each has the highest logit; chunk by chunk."""
 
-    def chunk(rows: Rows) -> tuple[Array, Array]:  # (n,), bool (n,)
-        x, row, barred = rows
-        logits = logits_of(x, output, barred)
+    def chunk(part: Rows) -> tuple[Array, Array]:  # (n,), bool (n,)
+        x, row, its_barred = part
+        logits = logits_of(x, output, its_barred)
         at_target = jnp.take_along_axis(logits, row[:, None], axis=-1)[:, 0]
         log_p = at_target - jax.nn.logsumexp(logits, axis=-1)
         return log_p, at_target >= jnp.max(logits, axis=-1)
 
     n = len(features)
-    log_p, right = lax.map(chunk, _chunks(output, features, *targets))
+    log_p, right = lax.map(chunk, _chunks(output, features, rows, barred))
     return log_p.reshape(-1)[:n], right.reshape(-1)[:n]
 
 
@@ -139,15 +147,21 @@ def _chunk_loss(
     output: Output,
     targets: TargetRows,
     weight: Array,  # (n,)
-) -> tuple[Array, Array, Array, Array]:  # (), (), (n, n_rows), (n,)
-    """Loss and right guesses of a chunk; exps of its logits less their maximum, and their sums."""
+) -> tuple[Array, Array, Array, Array, Array]:  # (), (), (n, n_rows), (n,), (n,)
+    """Loss and right guesses of a chunk; exps of its logits less their maximum, and their sums.
+
+    And the share of each target's probability that is the network's.
+    """
     logits = logits_of(x, output, targets.barred)
     highest = jnp.max(logits, axis=-1)
     at_target = jnp.take_along_axis(logits, targets.rows[:, None], axis=-1)[:, 0]
     exps = jnp.exp(logits - highest[:, None])
     total = jnp.sum(exps, axis=-1)
-    loss = jnp.sum(weight * (jnp.log(total) + highest - at_target))
-    return loss, jnp.sum(jnp.where(at_target >= highest, weight, 0)), exps, total
+    log_p = at_target - highest - jnp.log(total)
+    mixed = log_mixed(targets.gate, targets.is_recalled, log_p)
+    by_network = jnp.exp(jax.nn.log_sigmoid(-targets.gate) + log_p - mixed)
+    n_right = jnp.sum(jnp.where(at_target >= highest, weight, 0))
+    return -jnp.sum(weight * mixed), n_right, exps, total, by_network
 
 
 def _chunks(

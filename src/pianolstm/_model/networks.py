@@ -26,7 +26,8 @@ from jax import Array, lax
 from numpy.typing import ArrayLike
 
 from pianolstm._jax.keys import Keys, Rngs
-from pianolstm._model.durations import Holds
+from pianolstm._model.durations import Holds, log_duration
+from pianolstm._model.gates import Gate, RecalledBatch, gate_logit
 from pianolstm._model.losses import Output
 from pianolstm._model.lstm import (
     Affine,
@@ -38,9 +39,9 @@ from pianolstm._model.lstm import (
     no_draw,
     zeros,
 )
-from pianolstm._model.note_decoder import NEVER, NoteDecoder
+from pianolstm._model.note_decoder import NoteDecoder, Spelled
 from pianolstm._model.pitch_lstm import ALL_PITCHES, PitchCarry, PitchLSTM, Range
-from pianolstm._model.planes import N_AGES, age_class, begins_chord, unpack_words
+from pianolstm._model.planes import N_AGES, NEVER, age_class, begins_chord, unpack_words
 from pianolstm.vocabulary import END, N_POSITIONS, Clock
 from pianolstm.windows import PAD, START
 
@@ -398,7 +399,9 @@ class ChordNetwork(nnx.Module):
             self.overheard = nnx.Param(_lecun(rngs.params(), (state, width)))
             self.decoder = NoteDecoder(width, state, hidden, first, rngs=rngs)
         self.spell, self.clock, self.dropout = config.spell, config.clock, config.dropout
+        self.gate = Gate(units, rngs=rngs)
         if config.clock == "changes":
+            self.duration_gate = Gate(units, rngs=rngs)
             self.holds = Holds(out, width, rngs=rngs)
             self.lasted = nnx.Param(no_draw(N_AGES, units))
         self.beat = config.beat
@@ -507,12 +510,28 @@ class ChordNetwork(nnx.Module):
         masks: Masks | None = None,
     ) -> Array:  # (batch, n_targets, embedding)
         """What predicts the chord after each, to be multiplied with the chords' output vectors."""
-        h = self.dense(h)
-        if timing is not None:
-            h = h + self.lasted[...][age_class(timing[..., 0])]
-            if self.beat:
-                h = h + self.metre_next[...][timing[..., 1]]
-        return self.project(drop(jax.nn.relu(h), self.dropout, masks and masks.dense))
+        return self.features(self.timed(self.dense(h), timing), masks)
+
+    def timed(
+        self,
+        hidden: Array,  # (…, units): from `dense`
+        timing: Array | None,  # int32 (…, 2): of each chord, see `read`
+    ) -> Array:  # (…, units)
+        """The hidden layer, before its ReLU, where it is known how long each chord lasts."""
+        if timing is None:
+            return hidden
+        hidden = hidden + self.lasted[...][age_class(timing[..., 0])]
+        if self.beat:
+            hidden = hidden + self.metre_next[...][timing[..., 1]]
+        return hidden
+
+    def features(
+        self,
+        hidden: Array,  # (batch, n_targets, units): from `timed`
+        masks: Masks | None = None,
+    ) -> Array:  # (batch, n_targets, embedding)
+        """What predicts the chord after each."""
+        return self.project(drop(jax.nn.relu(hidden), self.dropout, masks and masks.dense))
 
     def initial_carry(self, batch: int, xp: ModuleType = jnp) -> Carry:
         """State of the body, and what is needed of the frames before: a window, or the last one.
@@ -550,6 +569,28 @@ class ChordNetwork(nnx.Module):
         return Output(table, bias)
 
 
+def gate_of(
+    network: ChordNetwork,
+    hidden: Array,  # (…, units): from `timed`
+    recalled: RecalledBatch,  # of shape (…)
+    log_p: Array | None,  # (…): nats of it by the network, as far as they are known
+) -> Array:  # (…)
+    """Logit of that the chord that is recalled is taken."""
+    log_p = jnp.zeros(recalled.durations.shape) if log_p is None else log_p
+    return gate_logit(network.gate.weights(), hidden, recalled.match, log_p)
+
+
+def duration_gate_of(
+    network: ChordNetwork,
+    hidden: Array,  # (…, units): from `dense`
+    recalled: RecalledBatch,  # of shape (…)
+    holds: Array,  # (…, N_CLASSES): logits of the hazards
+) -> Array:  # (…)
+    """Logit of that the duration that is recalled is taken; with the clock of changes."""
+    log_p = log_duration(holds, jnp.maximum(recalled.durations, 1))
+    return gate_logit(network.duration_gate.weights(), hidden, recalled.match, log_p)
+
+
 def log_spelled(
     network: ChordNetwork,
     heard: Array,  # (n, n_pitches, state)
@@ -560,8 +601,9 @@ def log_spelled(
     keep: Array | None = None,  # (n, hidden): what dropout keeps of the layer that writes notes
     *,
     goes_on: bool = False,  # whether it is given that the piece does not end
-) -> tuple[Array, Array]:  # (n,), bool (n,)
-    """Nats of what comes, by a network that spells, and whether each draw was the likeliest."""
+    recalled: Array | None = None,  # uint32 (n, 8)
+) -> Spelled:
+    """Likelihoods of what comes, by a network that spells; see `NoteDecoder`."""
     return network.decoder(
         network.pitches,
         heard,
@@ -571,6 +613,7 @@ def log_spelled(
         barred >= 0,
         keep,
         goes_on=goes_on,
+        recalled=recalled,
     )
 
 
@@ -579,12 +622,18 @@ def initialise(
     seed: int,
     bias: ArrayLike | None = None,  # (n_rows,): first logits of rows, e.g. logarithms of shares
     hold_bias: ArrayLike | None = None,  # (N_CLASSES,): those of the hazards, of a clock of changes
+    shares: np.ndarray | None = None,  # (2, n_classes): see `pianolstm._model.recall.shares`
 ) -> Params:
     """Initial parameters as a plain tree."""
     network = ChordNetwork(config, rngs=Keys(seed))
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     if hold_bias is not None:
         params["holds"]["bias"] = jax.device_put(np.asarray(hold_bias))
+    if shares is not None:
+        logits = np.log(shares) - np.log1p(-shares)
+        for name, its in zip(("gate", "duration_gate"), logits.astype(np.float32), strict=True):
+            if name in params:
+                params[name]["shares"] = jax.device_put(its)
     if bias is not None:
         params["bias"] = jax.device_put(np.asarray(bias))
     return params

@@ -29,7 +29,7 @@ from pianolstm._jax.keys import Rngs
 from pianolstm._model.inputs import ENDS, LAST
 from pianolstm._model.lstm import affine, from_numpy, no_draw, zeros
 from pianolstm._model.pitch_lstm import Intervals, Range, from_everywhere
-from pianolstm._model.planes import unpack_words
+from pianolstm._model.planes import NEVER, unpack_words
 from pianolstm.rolls import N_PITCHES
 
 CHUNK = 128
@@ -40,9 +40,6 @@ STAY, END = N_PITCHES, N_PITCHES + 1
 
 N_FIRST = N_PITCHES + 2
 """All that may come first."""
-
-NEVER = -1e9
-"""Logit, or log-likelihood, of what can't be."""
 
 OUTSIDE = -20.0
 """Logit of a note that is outside of the pitches that the network hears."""
@@ -77,6 +74,14 @@ class Read(NamedTuple):
     note: Array  # (n, hidden)
     first: Array  # (n, first)
     others: Array  # (n, 2): logits of that nothing changes, and that the piece ends
+
+
+class Spelled(NamedTuple):
+    """What frames come to."""
+
+    log_p: Array  # (n,): nats; `NEVER` of those that are skipped
+    right: Array  # bool (n,): whether each draw was the likeliest
+    log_first: Array | None  # (n,): nats of what changes first in what is recalled
 
 
 class First(NamedTuple):
@@ -137,11 +142,9 @@ class NoteDecoder(nnx.Module):
         keep: Array | None = None,  # (n, hidden): what dropout keeps, scaled up
         *,
         goes_on: bool = False,  # whether it is given that the piece does not end
-    ) -> tuple[Array, Array]:  # (n,), bool (n,)
-        """Log-likelihood of frames in nats; and whether each draw was the likeliest.
-
-        `NEVER` of those that are skipped.
-        """
+        recalled: Array | None = None,  # uint32 (n, 8): chords that are recalled
+    ) -> Spelled:
+        """Log-likelihood of frames."""
         is_skipped, ends = symbols[:, 0] < 0, symbols[:, 0] == ENDS
         symbols = symbols.astype(jnp.int32)
         planes = jnp.any(symbols[:, :, None] == jnp.arange(LAST)[None, None], axis=1)
@@ -154,13 +157,18 @@ class NoteDecoder(nnx.Module):
         logits = first.logits.at[:, STAY:].set(
             jnp.where(is_possible, first.logits[:, STAY:], NEVER)
         )
+        first = first._replace(logits=logits)
         symbol = first_change(planes, sounded, ends)
-        nats, right = _log_first(first._replace(logits=logits), symbol, planes[:, 0], sounded)
+        nats, right = log_first(first, symbol, planes[:, 0], sounded)
         is_alone = is_skipped | (symbol >= STAY)
         frames = heard, read.note, keep, planes, sounded, symbol
         found: Any = _log_above(pitches, weights, frames, is_alone)
         above, n_wrong = found
-        return jnp.where(is_skipped, NEVER, nats + above), right & (n_wrong == 0) & ~is_skipped
+        return Spelled(
+            jnp.where(is_skipped, NEVER, nats + above),
+            right & (n_wrong == 0) & ~is_skipped,
+            None if recalled is None else log_first_of(first, recalled, sounded),
+        )
 
     def reading(self, features: Array) -> Read:  # (n, width)
         """What features add."""
@@ -230,7 +238,19 @@ def first_change(
     return jnp.where(ends, END, symbol)
 
 
-def _log_first(
+def log_first_of(
+    first: First,
+    bits: Array,  # uint32 (n, 8)
+    sounded: Array,  # bool (n, 128)
+) -> Array:  # (n,)
+    """Nats of what changes first in some chords, given that the piece does not end."""
+    first = first._replace(logits=first.logits.at[:, END].set(NEVER))
+    planes = unpack_words(bits).reshape(-1, 2, N_PITCHES) > 0
+    symbol = first_change(planes, sounded, jnp.zeros(len(bits), bool))
+    return log_first(first, symbol, planes[:, 0], sounded)[0]
+
+
+def log_first(
     first: First,
     symbol: Array,  # int32 (n,)
     sounds: Array,  # bool (n, 128)

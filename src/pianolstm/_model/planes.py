@@ -7,6 +7,9 @@ from jax import Array
 
 from pianolstm._model.lstm import along
 
+NEVER = -1e9
+"""Logit, or log-likelihood, of what can't be."""
+
 N_AGES = 16
 """Classes of how long a chord has been held: half octaves of frames, the last from 180 on."""
 

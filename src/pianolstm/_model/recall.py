@@ -1,20 +1,19 @@
 """What a piece has had before, recalled: music repeats itself, and networks forget.
 
-Where the last frames of a piece have come before in it, the chord that followed them then is likely
-to follow again. How likely is counted over the training pieces, by how many frames agree:
+Where the last steps of a piece have come before in it, the chord that followed them then is likely
+to follow again, and the last one to last as long as then. How likely, the network says (see
+`pianolstm._model.gates`).
 
-    p(frame) = share · [frame is the one recalled] + (1 - share) · p(frame) by the network
-
-Of all places where the last frames have come before, one is recalled where most agree, by the
-lengths of `LENGTHS`; of those the latest. Frames agree that have the same chord for as many frames:
-else each held chord would agree with itself. (Mixing a model with what followed a like history is
-the cache of Kuhn and De Mori 1990; long matches as contexts are those of PPM*, Cleary and Teahan
-1997.)
+Of all places where the last steps have come before, one is recalled where most agree, by the
+lengths of `LENGTHS`; of those the latest. With the clock of frames, frames agree that have the same
+chord for as many frames: else each held chord would agree with itself. (Mixing a model with what
+followed a like history is the cache of Kuhn and De Mori 1990; long matches as contexts are those of
+PPM*, Cleary and Teahan 1997.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,100 +21,89 @@ from pianolstm.chords import ages
 from pianolstm.vocabulary import Corpus
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""Frames that agree, the classes that are counted apart."""
+"""Steps that agree, the classes that are told apart."""
 
 HALVES = {2: (1, 1), 3: (2, 1), 4: (2, 2), 6: (4, 2), 8: (4, 4)}
 HALVES |= {12: (8, 4), 16: (8, 8), 24: (16, 8), 32: (16, 16)}
 """Each length as the sum of two shorter ones."""
 
 MEMORY = 4096
-"""Frames that are remembered."""
+"""Steps that are remembered."""
+
+MOST_AGREEING = 512
+"""Steps that agree which are counted: passages that come again at once may be as long."""
+
+N_TIMES = 5
+"""Classes of how often a passage has just come: once, twice, ..., the last from five times on."""
+
+N_LAGS = 14
+"""Classes of how far back it lies: octaves of steps."""
 
 
-@dataclass(frozen=True)
-class Recall:
-    """How often what is recalled comes.
+class Sources(NamedTuple):
+    """What is recalled along a piece, before each step."""
 
-    Counts are, for each class of agreement, frames of the training pieces; and those among them
-    whose chord was the one recalled. Class 0 is of frames where nothing is recalled.
-    """
+    classes: np.ndarray  # int64 (n,): how many steps agree, a number of `LENGTHS`, or 0 for none
+    sources: np.ndarray  # int64 (n,): the step that is recalled, an earlier one; 0 for none
+    times: np.ndarray  # int64 (n,): how often the passage has just come, from 1 on; 0 for none
 
-    counts: np.ndarray  # int64 (2, 1 + len(LENGTHS)), with a clock of changes (3, 1 + len(LENGTHS))
+
+class Recalled(NamedTuple):
+    """What is recalled along a piece, as networks take it; of each step, and of its end."""
+
+    classes: np.ndarray  # int32 (n + 1,)
+    times: np.ndarray  # int32 (n + 1,): a number below `N_TIMES`
+    lags: np.ndarray  # int32 (n + 1,): a number below `N_LAGS`
+    ids: np.ndarray  # int32 (n + 1,): of the chord that is recalled
+    durations: np.ndarray  # int32 (n + 1,): frames that the chord before it lasted
 
     @classmethod
-    def fit(cls, corpus: Corpus) -> Recall:
-        """Count over the pieces of a corpus."""
-        n_counts = 2 if corpus.clock == "frames" else 3
-        counts = np.zeros((n_counts, 1 + len(LENGTHS)), np.int64)
-        for tokens, durations in zip(corpus.tokens, corpus.durations, strict=True):
-            classes, sources = find_sources(corpus, tokens)
-            is_recalled = classes > 0
-            came = is_recalled & (tokens[sources] == tokens)
-            lasted = is_recalled & (durations[sources - 1] == np.roll(durations, 1))
-            for row, which in zip(counts, (classes, classes[came], classes[lasted]), strict=False):
-                row += np.bincount(which, minlength=len(row))
-        return cls(counts)
-
-    def __add__(self, other: Recall) -> Recall:
-        return Recall(self.counts + other.counts)
-
-    @property
-    def shares(self) -> np.ndarray:  # (1 + len(LENGTHS),)
-        """Probability of what is recalled, by class; never 1."""
-        n, came, *_ = self.counts
-        return (came / (n + 1)).astype(np.float32)
-
-    @property
-    def duration_shares(self) -> np.ndarray:  # (1 + len(LENGTHS),)
-        """Probability that the last chord lasts as long as the one recalled with it, by class."""
-        n, _, lasted = self.counts
-        return (lasted / (n + 1)).astype(np.float32)
-
-    @property
-    def all_shares(self) -> np.ndarray:  # (1 or 2, 1 + len(LENGTHS))
-        """Those of chords, and with a clock of changes those of durations."""
-        rows = [self.shares, *([self.duration_shares] if len(self.counts) > 2 else [])]
-        return np.stack(rows)
-
-    def of(
-        self,
+    def along(
+        cls,
         corpus: Corpus,
         number: int,  # of the piece
         *,
         spell: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,), int32 (n,)
-        """Along a piece, the share of what is recalled, and its id; for a step more than there is.
-
-        Without spelling no chord outside the vocabulary is recalled.
-        """
+    ) -> Recalled:
+        """Without spelling no chord outside the vocabulary is recalled."""
         tokens = np.append(corpus.tokens[number], 0)
-        classes, sources = find_sources(corpus, tokens)
-        ids = tokens[sources]
-        shares = self.shares.astype(np.float64)[classes]
-        return np.where(spell | (corpus.rows[ids] >= 0), shares, 0), ids
+        classes, sources, times = find_sources(corpus, tokens)
+        ids, lags = tokens[sources], np.arange(len(tokens)) - sources
+        if not spell:
+            classes = np.where(corpus.rows[ids] >= 0, classes, 0)
+        columns = classes, times_class(times), lag_class(lags), ids
+        # What lasted is known of steps that a source has: each has one before it.
+        durations = corpus.durations[number][np.maximum(sources - 1, 0)]
+        return cls(*(column.astype(np.int32) for column in (*columns, durations)))
 
-    def durations_of(
-        self, corpus: Corpus, number: int
-    ) -> tuple[np.ndarray, np.ndarray]:  # float64 (n_steps + 1,), int32 (n_steps + 1,)
-        """Of the chord before each step, the share of the duration that is recalled, and that."""
-        classes, sources = find_sources(corpus, np.append(corpus.tokens[number], 0))
-        recalled = corpus.durations[number][sources - 1]
-        return self.duration_shares.astype(np.float64)[classes], recalled
+
+def times_class(times: np.ndarray) -> np.ndarray:  # int (…), from 1 on -> int (…)
+    """The number of how often a passage has come."""
+    return np.clip(times - 1, 0, N_TIMES - 1)
+
+
+def lag_class(lags: np.ndarray) -> np.ndarray:  # int (…), from 1 on -> int (…)
+    """The number of how far back a step lies."""
+    return np.clip(np.log2(np.maximum(lags, 1)), 0, N_LAGS - 1).astype(np.int64)
+
+
+def shares(corpus: Corpus, recalled: list[Recalled]) -> np.ndarray:  # float64 (2, 1 + len(LENGTHS))
+    """How often what is recalled comes, by class: the chord, and how long the one before lasts."""
+    counts = np.zeros((3, 1 + len(LENGTHS)), np.int64)
+    for tokens, durations, its in zip(corpus.tokens, corpus.durations, recalled, strict=True):
+        classes = its.classes[:-1]
+        came = its.ids[:-1] == tokens
+        lasted = its.durations[:-1] == np.roll(durations, 1)
+        for row, which in zip(counts, (classes, classes[came], classes[lasted]), strict=True):
+            row += np.bincount(which, minlength=len(row))
+    return (counts[1:] + 0.5) / (counts[0] + 1)
 
 
 def find_sources(
     corpus: Corpus,
     tokens: np.ndarray,  # int32 (n,): ids of a piece's chords
-) -> tuple[np.ndarray, np.ndarray]:  # int64 (n,), int64 (n,)
-    """What is recalled along a piece.
-
-    Returns
-    -------
-    classes
-        How many frames before each frame agree, as a number of `LENGTHS` from 1 on; 0 for none.
-    sources
-        The frame that is recalled, an earlier one; 0 for none.
-    """
+) -> Sources:
+    """What is recalled along a piece."""
     n = len(tokens)
     classes, sources = np.zeros((2, n), np.int64)
     # Of chords that begin the timing is no part: performances never repeat it.
@@ -139,7 +127,31 @@ def find_sources(
         # What follows is recalled in the next frame.
         at = np.flatnonzero((lag[:-1] > 0) & (lag[:-1] <= MEMORY - (not is_held))) + 1
         classes[at], sources[at] = number, at - lag[at - 1]
-    return classes, sources
+    return Sources(classes, sources, _times_in_a_row(contexts[1], classes, sources))
+
+
+def _times_in_a_row(
+    frames: np.ndarray,  # int (n,): numbers of frames, the same for like ones
+    classes: np.ndarray,  # int64 (n,)
+    sources: np.ndarray,  # int64 (n,)
+) -> np.ndarray:  # int64 (n,)
+    """How often the passage has come that each step goes on with; by counting back."""
+    at = np.flatnonzero(classes > 0)
+    back, lag = sources[at], at - sources[at]
+    times = np.zeros(len(frames), np.int64)
+    length = np.zeros(len(at), np.int64)
+    is_open = np.ones(len(at), bool)
+    for n in range(MOST_AGREEING):
+        which = np.flatnonzero(is_open)
+        place = back[which] - 1 - n
+        agrees = place >= 0
+        agrees[agrees] &= frames[place[agrees]] == frames[at[which][agrees] - 1 - n]
+        length[which[agrees]] += 1
+        is_open[which[~agrees]] = False
+        if not agrees.any():
+            break
+    times[at] = 1 + length // lag
+    return times
 
 
 def _numbered(
