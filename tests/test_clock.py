@@ -24,12 +24,21 @@ from pianolstm._model import durations
 from pianolstm._model.inputs import Reader
 from pianolstm._model.likelihood import evaluate
 from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
-from pianolstm._model.recall import LENGTHS, Recall
+from pianolstm._model.planes import NEVER
+from pianolstm._model.recall import LENGTHS, Recalled
 from pianolstm.chords import as_chords, as_words, held_on
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
 from pianolstm.vocabulary import Corpus, runs
-from tiny_networks import NONE, agrees, chord, notes_by_hand, try_for_long, with_notes_of
+from tiny_networks import (
+    NONE,
+    agrees,
+    chord,
+    notes_by_hand,
+    try_for_long,
+    with_gates,
+    with_notes_of,
+)
 
 PITCHES = (60, 61, 62, 127)  # nothing can follow the last
 KNOWN = np.array(
@@ -60,6 +69,7 @@ def make(arch="lstm", recall=False):
     params["holds"]["write"] = rng.normal(0, 1, params["holds"]["write"].shape).astype("f4")
     for name in ("lasted", "metre_next"):
         params[name] = rng.normal(0, 1, params[name].shape).astype("f4")
+    params = with_gates(params, np.stack([SHARES, SHARES[::-1]]), seed=6)
     return config, with_notes_of(params, PITCHES)
 
 
@@ -81,19 +91,12 @@ def corpus_of(pieces, clock="changes"):
     return Corpus.of(KNOWN, corpus, clock)
 
 
-def log_p(config, params, pieces, recall=None):
+def log_p(config, params, pieces):
     corpus = corpus_of(pieces)
-    found = evaluate(config, params, None, corpus, None, recall)
+    found = evaluate(config, params, None, corpus, None)
     for piece, tokens in zip(found, pieces, strict=True):
         assert piece.frames.tolist() == list(range(len(tokens)))
     return [piece.log_p for piece in found]
-
-
-def some_recall():
-    chords, lasted = np.array([SHARES, SHARES[::-1]]) * 1000
-    lasted[0] = 0  # where nothing is recalled
-    n = np.full(1 + len(LENGTHS), 1000)
-    return Recall(np.stack([n, chords.astype(int), lasted.astype(int)]))
 
 
 def test_runs_by_hand():
@@ -120,11 +123,10 @@ EACH = [*((arch, False) for arch in ARCHITECTURES), ("lstm", True)]
 @pytest.mark.parametrize(("arch", "recall"), EACH)
 def test_the_probabilities_of_all_frames_sum_to_one_at_every_age(arch, recall):
     config, params = make(arch, recall)
-    shares = some_recall() if recall else None
     for n in (0, 1, 3, 4, 5, 7, 9, 10, 12, 13, 15, 16):
         past = (PIECE + PIECE)[:n] if recall else PIECE[:n]
         frames = frames_after(past)
-        p = np.exp([x[-1] for x in log_p(config, params, [[*past, f] for f in frames], shares)])
+        p = np.exp([x[-1] for x in log_p(config, params, [[*past, f] for f in frames])])
         assert p.sum() == pytest.approx(1, abs=1e-6)
         if past:
             goes_on = [np.array_equal(f, held_on(past[-1])) for f in frames]
@@ -135,11 +137,10 @@ def test_the_probabilities_of_all_frames_sum_to_one_at_every_age(arch, recall):
 @pytest.mark.parametrize(("arch", "recall"), EACH)
 def test_no_frame_depends_on_those_after_it(arch, recall):
     config, params = make(arch, recall)
-    shares = some_recall() if recall else None
     piece = PIECE + PIECE
-    (whole,) = log_p(config, params, [piece], shares)
+    (whole,) = log_p(config, params, [piece])
     # A piece that ends at a frame, in the middle of a chord or not, has the same until there.
-    parts = log_p(config, params, [piece[: n + 1] for n in range(len(piece))], shares)
+    parts = log_p(config, params, [piece[: n + 1] for n in range(len(piece))])
     for n, part in enumerate(parts):
         np.testing.assert_allclose(part, whole[: n + 1], atol=2e-5)
 
@@ -193,9 +194,8 @@ def chords_by_hand(params, hidden, past):
 def decoder_of(arch="lstm", recall=False, window_size=8):
     config, params = make(arch, recall)
     config = replace(config, window_size=window_size)
-    shares = some_recall().all_shares if recall else None
     grid = {"fs": 20, "grid": "seconds", "tempo_map": None}
-    return Decoder(config, params, NONE, 999, shares=shares, **grid)
+    return Decoder(config, params, NONE, 999, **grid)
 
 
 def request(decoder, seed=0, prime=(), constraint=None, **settings):
@@ -229,9 +229,9 @@ def drawn_after(decoder, past, n, constraint=None, **settings):
     return {f.astype(np.uint64).tobytes(): c for f, c in zip(found, counts, strict=True)}
 
 
-def probabilities_after(decoder, past, recall=None):
+def probabilities_after(decoder, past):
     frames = frames_after(past)
-    found = log_p(decoder.config, decoder.params, [[*past, f] for f in frames], recall)
+    found = log_p(decoder.config, decoder.params, [[*past, f] for f in frames])
     return frames, np.exp([piece[-1] for piece in found])
 
 
@@ -242,7 +242,7 @@ def probabilities_after(decoder, past, recall=None):
 def test_drawn_frames_have_the_stated_frequencies(arch, recall, n):
     past = (PIECE + PIECE)[:n]
     decoder = decoder_of(arch, recall)
-    frames, p = probabilities_after(decoder, past, some_recall() if recall else None)
+    frames, p = probabilities_after(decoder, past)
     assert agrees(drawn_after(decoder, past, 80_000), frames, p) > 1e-3
 
 
@@ -288,12 +288,13 @@ def test_durations_under_a_temperature(temperature, spike):
     p[spike - 1] += share
     p = p ** (1 / temperature) / np.sum(p ** (1 / temperature))
     alive = np.append(1, 1 - np.cumsum(p))
+    never = jnp.array([NEVER])
     for age in (1, 2, 4, 5, 6, 20):
         found = timing._tempered(
             jnp.asarray(logits)[None],
             jnp.array([age]),
             jnp.array([[1 / temperature]]),
-            jnp.array([share]),
+            jnp.log(jnp.array([share])) - jnp.log1p(-jnp.array([share])) if spike else never,
             jnp.array([spike]),
         )
         assert float(found[0]) == pytest.approx(p[age - 1] / alive[age - 1], rel=2e-3)
@@ -303,7 +304,7 @@ def test_without_temperature_chords_last_as_long_as_is_likeliest():
     logits = np.full(durations.N_CLASSES, -3.0, np.float32)
     logits[6] = 1.0
     for age in range(1, 9):
-        nothing = jnp.zeros(1), jnp.zeros(1, jnp.int32)
+        nothing = jnp.array([NEVER]), jnp.zeros(1, jnp.int32)
         steep = jnp.array([[1e9]])
         found = timing._tempered(jnp.asarray(logits)[None], jnp.array([age]), steep, *nothing)
         assert float(found[0]) == pytest.approx(float(age >= 7), abs=1e-3)
@@ -317,9 +318,7 @@ def test_what_is_written_weighs_what_it_scores(arch, recall):
         requests, write_all(decoder, requests, 40, is_weighed=True), strict=True
     ):
         music = [*PIECE[: one.n_prime], *as_chords(written.bits)]
-        (expected,) = log_p(
-            decoder.config, decoder.params, [music], some_recall() if recall else None
-        )
+        (expected,) = log_p(decoder.config, decoder.params, [music])
         np.testing.assert_allclose(written.log_p, expected[one.n_prime :], atol=1e-4)
         (plain,) = write_all(decoder, [one], 40)
         assert np.array_equal(plain.bits, written.bits)
@@ -332,8 +331,7 @@ def test_given_frames_weigh_what_they_score(recall):
     one = request(decoder, 0, PIECE + PIECE)
     batch = Batch(decoder, [one], n_lanes=LANES)
     written = batch.advance(len(PIECE) * 2, is_weighed=True)
-    shares = some_recall() if recall else None
-    (expected,) = log_p(decoder.config, decoder.params, [PIECE + PIECE], shares)
+    (expected,) = log_p(decoder.config, decoder.params, [PIECE + PIECE])
     np.testing.assert_allclose(written.log_p[:, 0], expected, atol=1e-4)
     np.testing.assert_allclose(written.log_allowed[:, 0], expected, atol=1e-4)
 
@@ -489,17 +487,24 @@ def test_losses_are_nats_a_frame():
     assert model.history_["loss"][-1] == pytest.approx(-model.score(ROLLS[:6]), rel=0.06)
 
 
-def test_training_counts_what_scores_count():
-    """The same piece through windows and carried along: durations, places in the metre, chords."""
-    config, params = make()
-    corpus = corpus_of([PIECE])
-    dataset = pl.WindowDataset(corpus.tokens, window_size=9, timing=corpus.timing)
+@pytest.mark.parametrize("recall", [False, True])
+def test_training_counts_what_scores_count(recall):
+    """The same piece through windows and carried along: durations, metre, chords, what recurs."""
+    config, params = make(recall=recall)
+    music = [*PIECE, *PIECE]
+    corpus = corpus_of([music])
+    n = len(corpus.tokens[0])
+    dataset = pl.WindowDataset(corpus.tokens, window_size=n, timing=corpus.timing)
     (batch,) = dataset.batches(1, shuffle=False)
-    assert batch.timing[0, :, 1].tolist() == [0, 0, 12, 16, 36, 44, 0, 4, 8, 12]
+    assert batch.timing[0, :10, 1].tolist() == [0, 0, 12, 16, 36, 44, 0, 4, 8, 12]
+    assert batch.first.tolist() == [0]
     reader = Reader(corpus, spell=True)
     targets = reader.targets(batch.targets, batch.inputs)
     weights = np.ones(batch.targets.shape, np.float32)
-    arrays = *reader.inputs(batch.inputs), *targets, weights, batch.timing
+    its = Recalled(*(a[None, :n] for a in Recalled.along(corpus, 0, spell=True)))
+    recalled = reader.recalled(its, batch.targets) if recall else None
+    assert (its.classes.max() >= 6 and recalled is None) or recalled.is_next[0, -5:].all()
+    arrays = *reader.inputs(batch.inputs), *targets, weights, batch.timing, recalled
     rest = (
         np.zeros((256, 8), np.uint32),
         np.int32(corpus.n_tokens),
@@ -509,8 +514,8 @@ def test_training_counts_what_scores_count():
     loss, sums = jax.jit(partial(training._sums, config))(params, *rest)
     # The last chord lasts for a frame, so that nothing is known of its end.
     assert corpus.durations[0][-1] == 1
-    assert float(loss) == pytest.approx(-log_p(config, params, [PIECE])[0].sum(), rel=1e-5)
-    assert sums[2] == len(PIECE) - 1  # frames whose chord has ended
+    assert float(loss) == pytest.approx(-log_p(config, params, [music])[0].sum(), rel=1e-5)
+    assert sums[2] == len(music) - 1  # frames whose chord has ended
 
 
 def test_a_piece_alone_is_cut_where_a_bar_may_begin():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -108,13 +109,10 @@ def targets_of(reader, ids, pieces=None):
 
 
 def test_targets_that_are_spelled_by_hand():
-    rows = n_rows(3)
-    #                    held on, known; begins; held on, unknown; struck again; held on; the end
     before, ids = np.array([[5, START, 1, 2, 4, 3]]), np.array([[5, 1, 1, 4, 6, 7]])
-    targets, barred, symbols = Reader(make(), spell=True).targets(ids, before)
-    assert targets.tolist() == [[1, rows - 1, rows - 3, rows - 1, rows - 3, rows - 2]]
-    hold = rows - 3
-    assert barred.tolist() == [[hold, hold, -1, hold, -1, -1]]
+    reader = Reader(make(), spell=True)
+    rows, barred, symbols = reader.targets(ids, before)
+    assert rows.tolist() == [[0] * 6] and barred.tolist() == [[-1] * 6]
     assert symbols.shape == (1, 6, 4)
     assert symbols[0].tolist() == [
         [60, 256, 256, 256],
@@ -122,25 +120,22 @@ def test_targets_that_are_spelled_by_hand():
         [5, 256, 256, 256],
         [64, 128 + 70, 256, 256],
         [64, 70, 256, 256],
-        [-1, -1, -1, -1],
+        [257, 256, 256, 256],  # the end of the piece
     ]
-    _, _, skipped = Reader(make(), spell=True, skip_held=True).targets(ids, before)
-    assert skipped[0, [0, 2, 4, 5]].tolist() == [[-1] * 4] * 4
-    assert np.array_equal(skipped[0, [1, 3]], symbols[0, [1, 3]])
-    # A hidden chord is held on like an unknown one.
-    hidden = Reader(make(), np.array([5]), spell=True)
-    targets, barred, _ = hidden.targets(ids, before)
-    assert (targets[0, 0], barred[0, 0]) == (rows - 3, -1)
+    assert reader.targets(np.array([PAD, START]), ids[0, :2]).symbols[:, 0].tolist() == [-1, -1]
+    # A network that spells knows chords by their bits alone.
+    assert reader.inputs(np.array([[START, 5, PAD]]))[0].tolist() == [[START, 0, PAD]]
+    # With the clock of changes no chord begins by holding on what sounds.
+    changes = Reader(replace(make(), clock="changes"), spell=True)
+    assert changes.targets(ids, before).barred.tolist() == [[0, -1, 0, 0, 0, 0]]
 
 
 def test_transposed_targets_are_spelled():
-    corpus, rows = make(), n_rows(3)
+    corpus = make()
     transposed = Transposed(Transpositions(corpus, 2).rows, np.array([2, 0, -2]))
     reader = Reader(corpus, (), transposed, spell=True)
     before, ids = np.array([[START, 2], [5, 5]]), np.array([[2, 4], [5, 2]])
-    targets, barred, symbols = reader.targets(ids, before, np.array([0, 1]))
-    assert targets.tolist() == [[rows - 1, rows - 1], [1, 2]]
-    assert barred.tolist() == [[rows - 3, -1], [rows - 3, rows - 3]]
+    _, _, symbols = reader.targets(ids, before, np.array([0, 1]))
     assert symbols[0, :, :3].tolist() == [[62, 66, 256], [66, 128 + 72, 256]]
     assert symbols[1, :, :3].tolist() == [[60, 256, 256], [60, 64, 256]]
 
@@ -199,7 +194,7 @@ def test_a_reader_of_transposed_pieces_by_hand():
     assert targets_of(reader, [2, 7]) == [2, rows - 2]  # as it was written
 
 
-@pytest.mark.parametrize(("n_tokens", "rows"), [(1, 256), (253, 256), (254, 512), (4300, 4352)])
+@pytest.mark.parametrize(("n_tokens", "rows"), [(1, 256), (254, 256), (255, 512), (4300, 4352)])
 def test_there_are_rows_for_other_chords_and_for_the_end(n_tokens, rows):
     assert n_rows(n_tokens) == rows
 

@@ -10,7 +10,8 @@ import pytest
 from pianolstm._jax.host import SETTINGS
 from pianolstm._learning import training
 from pianolstm._model import networks
-from pianolstm._model.inputs import LAST, SKIPPED
+from pianolstm._model.gates import Match, RecalledBatch
+from pianolstm._model.inputs import ENDS, LAST, SKIPPED
 from pianolstm._model.likelihood import evaluate
 from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
 from pianolstm.vocabulary import Corpus, PitchBernoulli, padded_vocabulary
@@ -20,8 +21,10 @@ TIME, BATCH = 12, 2  # more frames than the convolution sees, and twice the pool
 
 
 def make(arch, *, dropout=0.0, window_size=TIME, spell=False):
-    config = NetworkConfig(arch, 256, 7, 6, dropout, window_size, spell)
-    params = initialise(config, 3, jnp.zeros(256))
+    config = NetworkConfig(arch, 0 if spell else 256, 7, 6, dropout, window_size, spell)
+    params = initialise(config, 3)
+    if spell:
+        return config, params
     # Own vectors start at zero; a test of what is heard needs them to differ.
     for name in ("chords_in", "chords_out"):
         own = jax.random.normal(jax.random.key(4), params[name]["own"].shape)
@@ -248,8 +251,8 @@ def test_each_place_has_a_mask_of_its_own(arch, spell, widths, monkeypatch):
         return [jnp.ones((len(key), 1, width), bool) for width in widths]
 
     monkeypatch.setattr(networks, "dropout_masks", masks)
-    config = NetworkConfig(arch, 256, 6, 5, 0.5, 12, spell)
-    params = initialise(config, 3, jnp.zeros(256))
+    config = NetworkConfig(arch, 0 if spell else 256, 6, 5, 0.5, 12, spell)
+    params = initialise(config, 3)
     network = bind(config, params)
     ids, bits = frames()
     kept, _ = network(ids, bits, network.initial_carry(len(ids)), row_keys(0, len(ids)))
@@ -276,7 +279,7 @@ def test_dropout_acts_in_every_network(arch):
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_padding_is_never_chosen(goes_on):
     config, params = make("lstm")
-    _, bias, _ = bind(config, params).output(
+    _, bias = bind(config, params).output(
         np.zeros((256, 8), np.uint32), np.int32(5), goes_on=goes_on
     )
     impossible = np.ones(256, bool)
@@ -289,7 +292,7 @@ def test_padding_is_never_chosen(goes_on):
     ("arch", "spell"), [*((arch, False) for arch in ARCHITECTURES), ("lstm", True)]
 )
 def test_gradients_equal_finite_differences_in_float64(arch, spell):
-    """Of the whole loss: chord vectors, layers, softmax in chunks, spelling."""
+    """Of the whole loss: chord vectors, layers, softmax in chunks, notes, gates."""
     with SETTINGS["jax_enable_x64"][1](True):
         config, params = make(arch, window_size=6, spell=spell)
         noise = np.random.default_rng(8)  # or units that are silent are so at their very kink
@@ -297,26 +300,32 @@ def test_gradients_equal_finite_differences_in_float64(arch, spell):
             lambda leaf: jnp.asarray(leaf, jnp.float64) + 0.1 * noise.standard_normal(leaf.shape),
             params,
         )
+        # What the gate reads of the network's own probability has no gradient.
+        likely = params["gate"]["likely"]
+        params["gate"] = {**params["gate"], "likely": jnp.zeros_like(likely)}
         ids, bits = frames(held=True, time=6)
         rng = np.random.default_rng(2)
         n_targets = 6 if config.is_causal else 1
         rows = rng.integers(0, 200, (BATCH, n_targets)).astype(np.int32)
-        barred = np.where(rng.random(rows.shape) < 0.5, 253, rng.integers(200, 253, rows.shape))
+        barred = np.where(rng.random(rows.shape) < 0.5, -1, rng.integers(200, 253, rows.shape))
         symbols = np.full((*rows.shape, 4), LAST)
         for i in np.ndindex(rows.shape):
-            pitches = np.sort(rng.choice(128, int(rng.integers(4)), replace=False))
+            pitches = np.sort(rng.choice(128, int(rng.integers(1, 4)), replace=False))
             symbols[i][: len(pitches)] = pitches + 128 * rng.integers(0, 2, len(pitches))
         if spell:
-            rows[rows >= 100] -= 100  # the others may be impossible
-            rows[0, ::2], rows[1, 0], barred[1, 0] = 255, 253, -1
-            symbols[1, 3] = SKIPPED
+            symbols[1, 3, 0], symbols[0, 2, 0], symbols[0, 4, 0] = SKIPPED, ENDS, LAST
+            barred[0, 4] = -1  # nothing changes
         weights = rng.random((BATCH, n_targets))
         vocabulary = rng.integers(0, 2**32, (256, 8)).astype(np.uint32)
         vocabulary[:100, 4:] = vocabulary[200:] = 0
+        match = Match(*(rng.integers(0, n, rows.shape) for n in (11, 5, 14)))
+        chords = rng.integers(0, 2**32, (*rows.shape, 8)).astype(np.uint32)
+        recalled = RecalledBatch(match, chords, rng.random(rows.shape) < 0.5, rows)
 
         @jax.jit
         def loss(params):
-            batch = training.TrainingBatch(ids, bits, rows, barred, symbols, weights)
+            arrays = ids, bits, rows, barred, symbols, weights, None, recalled
+            batch = training.TrainingBatch(*arrays)
             return training._sums(config, params, vocabulary, np.int32(200), batch, None)[0]
 
         gradient = jax.jit(jax.grad(loss))(params)
@@ -324,6 +333,7 @@ def test_gradients_equal_finite_differences_in_float64(arch, spell):
         for seed in range(3):
             rng = np.random.default_rng(seed)
             way = jax.tree.unflatten(structure, [rng.standard_normal(x.shape) for x in leaves])
+            way["gate"]["likely"] *= 0
             ahead, behind = (
                 loss(jax.tree.map(lambda p, d, s=sign: p + s * 1e-7 * d, params, way))
                 for sign in (1, -1)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,17 +16,29 @@ import reference
 from pianolstm import constraints
 from pianolstm._decoding import history
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
-from pianolstm._decoding.chords import chord_number
-from pianolstm._decoding.state import repeat_lanes
+from pianolstm._decoding.state import match_of, repeat_lanes
 from pianolstm._decoding.stepping import LANES
 from pianolstm._model import recall
+from pianolstm._model.gates import Gate, Match, gate_logit, log_mixed
 from pianolstm._model.networks import NetworkConfig
-from pianolstm._model.recall import LENGTHS, Recall, find_sources
-from pianolstm.chords import ages, as_chords, as_words, pack
+from pianolstm._model.planes import NEVER
+from pianolstm._model.recall import LENGTHS, Recalled, find_sources, shares
+from pianolstm.chords import ages, as_chords, as_words
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus
 from pianolstm.vocabulary import Corpus
-from tiny_networks import KNOWN, NONE, PASTS, agrees, chord, drawn_after, frames_after, log_p, make
+from tiny_networks import (
+    KNOWN,
+    NONE,
+    PASTS,
+    agrees,
+    chord,
+    drawn_after,
+    frames_after,
+    log_p,
+    make,
+    with_gates,
+)
 
 CHORDS = np.array([chord(), chord([60]), chord([60, 64]), chord([60], [64]), chord([61])])
 SHARES = np.linspace(0, 0.9, 1 + len(LENGTHS)).astype(np.float32)
@@ -92,8 +105,11 @@ def test_sources_are_those_of_a_search(piece, memory):
     corpus = corpus_of(piece)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recall, "MEMORY", memory)
-        classes, sources = find_sources(corpus, corpus.tokens[0])
+        classes, sources, times = find_sources(corpus, corpus.tokens[0])
     assert list(zip(classes, sources, strict=True)) == sources_by_search(piece, memory)
+    frames = list(zip(piece, ages(CHORDS[piece]), strict=True))
+    expected = np.where(classes > 0, times_in_a_row(frames, sources), 0)
+    assert times.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("memory", [7, 64, 4096])
@@ -102,32 +118,71 @@ def test_sources_of_pieces_that_repeat(memory, monkeypatch):
         monkeypatch.setattr(module, "MEMORY", memory)
     piece = repetitive(3, 12)
     corpus = corpus_of(piece)
-    classes, sources = find_sources(corpus, corpus.tokens[0])
+    classes, sources, _ = find_sources(corpus, corpus.tokens[0])
     assert list(zip(classes, sources, strict=True)) == sources_by_search(piece, memory)
     assert classes.max() == (len(LENGTHS) if memory > 60 else classes.max())
 
 
-def test_shares_by_hand():
-    # A B C | A B C | A B: from the fourth frame on, what follows has followed before.
+def test_what_is_recalled_by_hand():
+    # A B C | A B C | A B: from the fourth step on, what follows has followed before.
     corpus = corpus_of([1, 2, 4, 1, 2, 4, 1, 2])
-    found = Recall.fit(corpus)
-    # Frames 4, 5, 6 and 7 have 1, 2, 3 and 4 frames that agree before them, and come as recalled.
-    assert found.counts[0].tolist() == [4, 1, 1, 1, 1, *[0] * 6]
-    assert found.counts[1].tolist() == [0, 1, 1, 1, 1, *[0] * 6]
-    np.testing.assert_allclose((found + found).shares[:6], [0, 2 / 3, 2 / 3, 2 / 3, 2 / 3, 0])
-    share, ids = (a[:-1] for a in found.of(corpus, 0, spell=True))
-    np.testing.assert_allclose(share, [0] * 4 + [0.5] * 4)
-    assert ids[4:].tolist() == [2, 4, 1, 2]
+    found = Recalled.along(corpus, 0, spell=True)
+    assert found.classes.tolist() == [0, 0, 0, 0, 1, 2, 3, 4, 4]
+    assert found.ids[4:].tolist() == [2, 4, 1, 2, 4]
+    assert found.times.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1]  # twice, where all of it came
+    assert found.lags[4:].tolist() == [1] * 5  # two or three steps back
+    # Of 4, 1, 1 and 1 steps of the four classes all come as recalled.
+    came, lasted = shares(corpus, [found])
+    np.testing.assert_allclose(came[1:6], [0.75] * 4 + [0.5])
+    assert np.array_equal(came[1:], lasted[1:])
     # A chord outside the vocabulary is recalled where it can be spelled.
     closed = corpus_of([1, 2, 4, 1, 2, 4, 1, 2], vocabulary=CHORDS[:4])
-    assert found.of(closed, 0, spell=True)[0][:-1].tolist() == share.tolist()
-    assert found.of(closed, 0, spell=False)[0][:-1].tolist() == [
-        *[0] * 4,
-        0.5,
-        0,
-        0.5,
-        0.5,
-    ]
+    assert Recalled.along(closed, 0, spell=True).classes.tolist() == found.classes.tolist()
+    assert Recalled.along(closed, 0, spell=False).classes.tolist() == [0, 0, 0, 0, 1, 0, 3, 4, 0]
+
+
+def test_durations_are_recalled_by_hand():
+    corpus = replace(corpus_of([1, 2, 4, 1, 2]), clock="changes")
+    corpus = replace(corpus, durations=[np.array([3, 1, 2, 5, 1], np.int32)])
+    found = Recalled.along(corpus, 0, spell=True)
+    # Before the last step, and after it: how long the first and the second chord lasted.
+    assert found.classes.tolist() == [0, 0, 0, 0, 1, 2]
+    assert found.durations[4:].tolist() == [3, 1]
+    came, lasted = shares(corpus, [found])
+    assert came[1] == 0.75 and lasted[1] == 0.25  # 3 is not 5
+
+
+def test_gates_by_hand():
+    """Sums in float64, of a hidden layer that reads four things."""
+    rng = np.random.default_rng(0)
+    weights = jax.tree.map(
+        lambda a: rng.normal(size=a.shape).astype("f4"), Gate(5, rngs=nnx.Rngs(0)).weights()
+    )
+    hidden = rng.normal(size=(4, 5)).astype("f4")
+    match = Match(np.array([0, 1, 10, 4]), np.array([0, 1, 4, 0]), np.array([0, 13, 2, 1]))
+    log_p = np.array([-1.0, -0.5, -40.0, -16.0], np.float32)
+    found = gate_logit(weights, hidden, match, log_p)
+    assert found[0] == NEVER
+    for i in range(1, 4):
+        kernel, bias = weights.read
+        x = hidden[i].astype(float) @ kernel + bias + max(log_p[i], -16) / 16 * weights.likely
+        x += sum(t[n[i]] for t, n in zip(weights.tables, match, strict=True))
+        expected = np.maximum(x, 0) @ weights.write[:, 0] + weights.shares[match.classes[i]]
+        assert float(found[i]) == pytest.approx(expected, rel=1e-5)
+    # Both parts of a probability; nothing recalled leaves the network's.
+    nats = log_mixed(
+        jnp.array([0.3, 0.3, NEVER]), jnp.array([True, False, False]), -2.0 * jnp.ones(3)
+    )
+    g, p = 1 / (1 + np.exp(-0.3)), np.exp(-2)
+    np.testing.assert_allclose(np.exp(nats), [g + (1 - g) * p, (1 - g) * p, p], rtol=1e-6)
+
+
+def test_numbers_of_lags_and_times_are_those_of_lanes():
+    lags, times = np.arange(1, 5000), np.arange(1, 5000) % 40 + 1
+    zeros = np.zeros(len(lags), np.int32)
+    found = match_of(history.Recalled(zeros, None, zeros, zeros, zeros, times, lags))
+    assert np.array_equal(found.lags, recall.lag_class(lags))
+    assert np.array_equal(found.times, recall.times_class(times))
 
 
 @pytest.mark.parametrize("memory", [11, 4096])
@@ -149,7 +204,7 @@ def test_lanes_recall_what_a_piece_recalls(memory, monkeypatch):
     found = heard(jnp.stack(pieces, axis=1))
     for lane, piece in enumerate(pieces):
         corpus = corpus_of(piece)
-        classes, sources = find_sources(corpus, corpus.tokens[0])
+        classes, sources, _ = find_sources(corpus, corpus.tokens[0])
         assert np.asarray(found[0])[:, lane].tolist() == classes.tolist()
         at = classes > 0
         ids = piece[sources[at]]
@@ -168,10 +223,11 @@ def test_a_piece_that_begins_forgets():
         ids = np.full(LANES, token, np.int32)
         begins = (np.arange(LANES) < 3) & (t == 4)
         state = history.remember(FRAMES, state, step_of(words, ids)._replace(begins=begins))
-    classes, _, ids, _, _, in_a_row = history.recalled(state)
+    classes, _, ids, _, _, in_a_row, lag = history.recalled(state)
     assert classes.tolist() == [0] * 3 + [3] * (LANES - 3)
     assert ids[3:].tolist() == [4] * (LANES - 3)
     assert in_a_row[3:].tolist() == [2] * (LANES - 3)  # 1 4 1 4 1, of which 1 4 came twice
+    assert lag[3:].tolist() == [2] * (LANES - 3)
 
 
 @pytest.mark.parametrize("memory", [11, 4096])
@@ -206,7 +262,7 @@ def test_lanes_remember_chords_and_durations(memory, monkeypatch):
     found = heard((tokens, is_one, lasted))
     for lane, (piece, durations) in enumerate(zip(pieces, lengths, strict=True)):
         corpus = replace(corpus_of(piece), durations=[durations], clock="changes")
-        classes, sources = find_sources(corpus, corpus.tokens[0])
+        classes, sources, _ = find_sources(corpus, corpus.tokens[0])
         at = np.flatnonzero(is_one[:, lane])
         assert np.asarray(found.classes)[at, lane].tolist() == classes.tolist()
         assert (classes > 0).sum() > 5
@@ -220,17 +276,17 @@ def test_lanes_remember_chords_and_durations(memory, monkeypatch):
 
 def make_recalling():
     config, params = make("stacked")
-    return replace(config, recall=True), params
+    return replace(config, recall=True), with_gates(params, np.stack([SHARES, SHARES]))
 
 
 def mixed(config, params, pieces):
     """Nats of each frame, both parts of the probability together."""
-    found = log_p(config, params, pieces)
+    found = log_p(replace(config, recall=False), params, pieces)
     for piece, nats in zip(pieces, found, strict=True):
         table, tokens = np.unique(np.array(piece), axis=0, return_inverse=True)
         tokens = tokens.reshape(-1).astype(np.int32)
         corpus = Corpus.of(KNOWN, TokenCorpus([tokens], table, 20, "seconds", [None]))
-        classes, sources = find_sources(corpus, tokens)
+        classes, sources, _ = find_sources(corpus, tokens)
         share = SHARES[classes].astype(np.float64)
         nats[:] = np.log((1 - share) * np.exp(nats) + share * (tokens[sources] == tokens))
     return found
@@ -244,28 +300,21 @@ REPEATING = [
 ]
 
 
-def patched(monkeypatch):
-    """Writers that recall."""
-    original = Decoder.__init__
-    monkeypatch.setattr(
-        Decoder, "__init__", lambda self, *a, **k: original(self, *a, shares=SHARES, **k)
-    )
-
-
 @pytest.mark.parametrize("past", REPEATING)
-def test_drawn_frames_have_the_stated_frequencies(past, monkeypatch):
-    patched(monkeypatch)
+def test_drawn_frames_have_the_stated_frequencies(past):
     config, params = make_recalling()
     frames = frames_after(past)
     p = np.exp([piece[-1] for piece in mixed(config, params, [[*past, f] for f in frames])])
     assert p.sum() == pytest.approx(1, abs=1e-6)
-    plain = np.exp([piece[-1] for piece in log_p(config, params, [[*past, f] for f in frames])])
+    found = np.exp([piece[-1] for piece in log_p(config, params, [[*past, f] for f in frames])])
+    np.testing.assert_allclose(found, p, atol=1e-6)
+    alone = replace(config, recall=False)
+    plain = np.exp([piece[-1] for piece in log_p(alone, params, [[*past, f] for f in frames])])
     assert np.abs(p - plain).max() > 0.05
     assert agrees(drawn_after(config, params, past, 100_000), frames, p) > 1e-3
 
 
-def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
-    patched(monkeypatch)
+def test_likelihoods_of_writing_are_those_of_scoring():
     config, params = make_recalling()
     writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits_of(None, NONE, fs=20, grid="seconds", spell=True)
@@ -280,7 +329,7 @@ def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
     # All was allowed, but for what would be recalled for the third time in a row.
     table, tokens = np.unique([*prime, *chords], axis=0, return_inverse=True)
     corpus = Corpus.of(KNOWN, TokenCorpus([tokens.reshape(-1)], table, 20, "seconds", [None]))
-    classes, sources = find_sources(corpus, tokens.reshape(-1))
+    classes, sources, _ = find_sources(corpus, tokens.reshape(-1))
     held = ages(table[tokens.reshape(-1)])
     times = times_in_a_row(list(zip(tokens.reshape(-1), held, strict=True)), sources)
     left = np.where((classes > 0) & (times > 1), np.log1p(-SHARES[classes]), 0)[len(prime) :]
@@ -292,8 +341,7 @@ def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
     np.testing.assert_allclose(found.log_p[:, 0], expected[: len(prime)], atol=1e-4)
 
 
-def test_nothing_is_recalled_that_is_not_allowed(monkeypatch):
-    patched(monkeypatch)
+def test_nothing_is_recalled_that_is_not_allowed():
     config, params = make_recalling()
     writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
     rule = constraints.PitchRange(60, 62) & constraints.MaxHold(0.1) & constraints.MaxNotes(2)
@@ -322,8 +370,7 @@ def test_nothing_is_recalled_that_is_not_allowed(monkeypatch):
             assert holds <= 2
 
 
-def test_greedy_music_recalls_what_is_likelier_than_not(monkeypatch):
-    patched(monkeypatch)
+def test_greedy_music_recalls_what_is_likelier_than_not():
     config, params = make_recalling()
     others = [chord(c) for c in ([62], [60, 61], [63], [61], [60])]
     long = [*PASTS[0], chord([61]), *PASTS[1], *others, chord([60, 62, 63])] * 2
@@ -368,7 +415,7 @@ def test_a_stream_resumes_with_what_it_heard(model, rolls, tmp_path):
 
 
 def test_without_recall(model, rolls):
-    """It can be set after `fit`, and changes what is scored and what is written."""
+    """It can be switched off after `fit`: that changes what is scored and what is written."""
     plain = copy.deepcopy(model).set_params(recall=False)
     assert plain.score(rolls) < model.score(rolls) - 0.1
     prime = pl.PianoRoll.concatenate([rolls[0][:48], rolls[0][:16]])
@@ -384,25 +431,22 @@ def test_probabilities_have_what_is_recalled(model, rolls):
     np.testing.assert_allclose(p[np.arange(len(p)), tokens], np.exp(-nats), rtol=1e-3)
     assert (p.sum(1) <= 1 + 1e-5).all()
     plain = copy.deepcopy(model).set_params(recall=False).predict_proba([rolls[1]])[0]
-    share = np.clip((p - plain) / (1 - plain), 0, 1).max(1)
-    _, corpus = model._seen([rolls[1]])
-    expected, _ = (a[:-1] for a in model._model.recall.of(corpus, 0, spell=True))
-    np.testing.assert_allclose(share, expected, atol=1e-5)
+    # All chords have the same share less, but the one that is recalled.
+    ratio = p / np.maximum(plain, 1e-9)
+    rest = [np.median(r[q > 1e-5]) for r, q in zip(ratio, plain, strict=True)]
+    is_same = np.isclose(p, np.array(rest)[:, None] * plain, rtol=1e-3, atol=1e-6)
+    assert set((~is_same).sum(1)) == {0, 1}
+    assert is_same[0].all()  # nothing before the first frame
+    assert ((p - plain).max(1) > 0.05).mean() > 0.1
 
 
-def test_more_pieces_add_to_what_is_counted(model, rolls):
-    more = copy.deepcopy(model).partial_fit(rolls[:2])
-    expected = (model._model.recall + Recall.fit(model._seen(rolls[:2])[1])).counts
-    assert np.array_equal(more._model.recall.counts, expected)
-
-
-def test_numbers_tell_chords_apart():
-    """All chords of two bits or fewer: as often the same as by chance."""
-    planes = np.zeros((1 + 256 + 256 * 255 // 2, 256), np.uint8)
-    first, second = np.triu_indices(256, 1)
-    planes[1:257][np.arange(256), np.arange(256)] = 1
-    planes[257:][np.arange(len(first)), first] = planes[257:][np.arange(len(first)), second] = 1
-    words = as_words(pack(planes))
-    numbers = np.asarray(chord_number(jnp.zeros(len(words), jnp.int32), words, 0))
-    assert numbers.min() >= 0
-    assert len(np.unique(numbers)) >= len(words) - 5  # half a pair is expected in 2³⁰ numbers
+def test_recall_is_learned(rolls):
+    """The gate is trained with the network, and can't be switched on without."""
+    settings = {"units": 8, "embedding": 6, "window_size": 16, "max_epochs": 1, "random_state": 0}
+    settings |= {"early_stopping": False, "augment": 0}
+    model, plain = (pl.SequenceGenerator(**settings, recall=r).fit(rolls) for r in (True, False))
+    gates = [m._model.params["gate"] for m in (model, plain)]
+    assert np.abs(gates[0]["write"]).max() > 1e-4 and not np.any(gates[1]["write"])
+    plain.set_params(recall=True)
+    with pytest.raises(pl.InvalidInputError, match="learned with recall=False"):
+        plain.score(rolls)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -93,6 +92,22 @@ def with_notes_of(params, pitches, *, may_end=False):
     return {**params, "decoder": {**decoder, **biases, **wide, "bias": np.zeros(2, np.float32)}}
 
 
+def with_gates(params, shares, seed=None):
+    """The same with gates of these shares, (2, n_classes); with a seed, of all that they read."""
+    rng = np.random.default_rng(seed)
+    changed = {}
+    for name, its in zip(("gate", "duration_gate"), shares, strict=True):
+        if name not in params:
+            continue
+        gate = jax.tree.map(np.asarray, params[name])
+        if seed is not None:
+            gate = jax.tree.map(lambda a: rng.normal(0, 0.4, a.shape).astype("f4"), gate)
+        with np.errstate(divide="ignore"):
+            logits = np.maximum(np.log(its) - np.log1p(-its), -30)
+        changed[name] = {**gate, "shares": logits.astype("f4")}
+    return {**params, **changed}
+
+
 def notes_by_hand(params, hidden, past, frame, pitches=PITCHES, temperature=1.0, barred=False):
     """Nats of the notes of a frame, by loops over pitches and notes.
 
@@ -158,9 +173,8 @@ def log_p(config, params, pieces):
     index = {words.tobytes(): i for i, words in enumerate(table)}
     tokens = [np.array([index[c.tobytes()] for c in piece], np.int32) for piece in pieces]
     corpus = Corpus.of(KNOWN, TokenCorpus(tokens, table, 20, "seconds", [None] * len(tokens)))
-    network = replace(config, recall=False)
     vocabulary = None if config.spell else padded_vocabulary(KNOWN)
-    found = evaluate(network, params, vocabulary, corpus, None)
+    found = evaluate(config, params, vocabulary, corpus, None)
     return [piece.log_p for piece in found]
 
 

@@ -1061,6 +1061,11 @@ class SequenceGenerator(BaseEstimator):
 
     def _config_of(self, model: Model) -> networks.NetworkConfig:
         """A model's network, with the settings that may change after it was fitted."""
+        if self.recall and not model.config.recall:
+            raise InvalidInputError(
+                "The model was learned with recall=False, so that it does not know how much to "
+                "recall; got recall=True. Set it back, or fit it again."
+            )
         changed: Any = {"dropout": float(self.dropout), "recall": bool(self.recall)}
         if model.config.is_causal:
             changed["window_size"] = int(self.window_size)

@@ -21,12 +21,15 @@ from flax import nnx
 from jax import Array
 
 from pianolstm._jax.keys import Rngs
-from pianolstm._model.lstm import Affine, affine, from_numpy, no_draw, zeros
+from pianolstm._model.lstm import Affine, affine, along, from_numpy, no_draw, zeros
 from pianolstm._model.planes import NEVER
 from pianolstm._model.recall import LENGTHS, N_LAGS, N_TIMES
 
 WIDTH = 32
 """Of a gate's hidden layer."""
+
+COLUMNS = 16
+"""Columns that fill a register: products of few rows then add up as those of many."""
 
 UNLIKELY = -16.0
 """Nats below which nothing is told apart."""
@@ -55,7 +58,7 @@ class GateWeights(NamedTuple):
     read: Affine  # (width, WIDTH), (WIDTH,)
     tables: tuple[Array, Array, Array]  # (n, WIDTH) each: of classes, times, lags
     likely: Array  # (WIDTH,)
-    write: Array  # (WIDTH,)
+    write: Array  # (WIDTH, COLUMNS): the first column; the others are zero
     shares: Array  # (n_classes,)
 
 
@@ -86,7 +89,7 @@ class Gate(nnx.Module):
             (self.read.kernel[...], bias[...]),
             (self.classes[...], self.times[...], self.lags[...]),
             self.likely[...],
-            self.write[...],
+            jnp.pad(self.write[...][:, None], ((0, 0), (0, COLUMNS - 1))),
             self.shares[...],
         )
 
@@ -103,8 +106,8 @@ def gate_logit(
         x = x + table[number]
     # What the network finds likely is not to be changed by what the gate makes of it.
     known = jnp.maximum(jax.lax.stop_gradient(log_p), UNLIKELY) / -UNLIKELY
-    x = jax.nn.relu(x + known[..., None] * weights.likely)
-    logit = jnp.sum(x * weights.write, axis=-1) + weights.shares[match.classes]
+    x = jax.nn.relu(x + known[..., None] * along(weights.likely, known))
+    logit = (x @ weights.write)[..., 0] + weights.shares[match.classes]
     return jnp.where(match.classes > 0, logit, NEVER)
 
 
