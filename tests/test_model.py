@@ -431,11 +431,28 @@ def test_files_from_before_there_was_a_model_are_read(tmp_path):
     assert np.array_equal(old.tokenizer_.seen_, model.tokenizer_.vocabulary_)
 
 
+def test_files_that_counted_what_is_recalled_are_read(tmp_path):
+    """Their shares become those of gates that read nothing else."""
+    model = small(spell=False, recall=True).fit(PIECES[:3])
+    counts = np.array([[5, *range(10, 0, -1)], [0, *range(9, -1, -1)]])
+
+    def change(arrays, header):
+        for name in [n for n in arrays if n.startswith("params.gate.")]:
+            del arrays[name]
+        arrays["recalled"] = counts
+
+    old = pl.SequenceGenerator.load(old_file(tmp_path / "old.safetensors", model, change))
+    gate = old._model.params["gate"]
+    share = (counts[1] + 0.5) / (counts[0] + 1)
+    np.testing.assert_allclose(1 / (1 + np.exp(-gate["shares"])), share, rtol=1e-5)
+    assert not np.any(gate["write"]) and np.isfinite(old.score(PIECES[3:]))
+
+
 def test_files_whose_networks_spelled_otherwise_are_refused(tmp_path):
     model = small(spell=True).fit(PIECES[:3])
 
     def change(arrays, header):
-        del header["network"]["pitches"]
+        del arrays["params.decoder.others.kernel"]
 
     path = old_file(tmp_path / "old.safetensors", model, change)
     with pytest.raises(pl.ModelFileError, match=r"old\.safetensors: written by an earlier version"):

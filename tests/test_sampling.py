@@ -24,6 +24,7 @@ from pianolstm.chords import find, held_on
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.windows import START
+from tiny_networks import with_gates
 
 N_TOKENS = 30
 END = 254  # the last row but one
@@ -71,6 +72,7 @@ def draw(logits, rules, clock):
     laid = {
         "table": logits,
         "bias": jnp.zeros(logits.shape[1]),
+        "project": (jnp.eye(LANES), jnp.zeros(LANES)),
         "begin": (None, Stepped(jnp.zeros((1, LANES)), None, None)),
     }
     begun = np.full((LANES, states.N_BEGUN), -1, np.int32)
@@ -204,15 +206,20 @@ def test_the_settings_of_a_lane_are_its_own():
             assert draw(logits, alone, clock)[lane] == together[lane]
 
 
-def make(arch, units=16, embedding=16, **changes):
-    config = NetworkConfig(arch, 256, units, embedding, dropout=0.0, window_size=8, **changes)
+def make(arch, units=16, embedding=16, *, spell=False, **changes):
+    settings = {"dropout": 0.0, "window_size": 8, "spell": spell, **changes}
+    config = NetworkConfig(arch, 0 if spell else 256, units, embedding, **settings)
     rng = np.random.default_rng(2)
     chords = rng.integers(0, 2**63, (N_TOKENS, 4)).astype(np.uint64)
     chords[0] = 0
     chords[: N_TOKENS // 2, 2:] = 0  # the others are struck again
     bias = np.zeros(256, np.float32)
     bias[END] = 4.0  # pieces end often
-    return config, initialise(config, 1, bias), chords
+    params = initialise(config, 1, None if spell else bias)
+    if spell:
+        others = {**params["decoder"]["others"], "bias": np.array([0, 4], np.float32)}
+        params["decoder"] = {**params["decoder"], "others": others}
+    return config, params, chords
 
 
 def writer_of(arch, usual_hold=99, **changes):
@@ -222,10 +229,11 @@ def writer_of(arch, usual_hold=99, **changes):
 
 
 def piece(writer, prime_length=0, seed=9, allowed=None, limits=None, **draw):
-    chords = writer.chords[np.random.default_rng(4).integers(0, N_TOKENS, prime_length)]
+    chords = make("lstm")[2][np.random.default_rng(4).integers(0, N_TOKENS, prime_length)]
     given = writer.forced(chords)
     key = np.asarray(jax.random.key_data(seed_key(seed)))
-    limits = limits or Limits(np.ones(N_TOKENS, bool) if allowed is None else allowed)
+    everything = np.ones(len(writer.chords), bool)
+    limits = limits or Limits(everything if allowed is None else allowed)
     return Request(key, SamplingSettings(**draw), limits, given, prime_length)
 
 
@@ -246,10 +254,9 @@ def run(writer, n_frames, *args, **kwargs):
 )
 def test_few_lanes_write_the_bits_that_many_do(arch, recall_and_spell):
     config, params, chords = make(arch, recall=recall_and_spell, spell=recall_and_spell)
-    shares = np.linspace(0, 0.9, 11, dtype=np.float32) if recall_and_spell else None
-    writer = Decoder(
-        config, params, chords, 99, fs=20, grid="seconds", tempo_map=None, shares=shares
-    )
+    if recall_and_spell:
+        params = with_gates(params, np.tile(np.linspace(0, 0.9, 11), (2, 1)), seed=1)
+    writer = Decoder(config, params, chords, 99, fs=20, grid="seconds", tempo_map=None)
     if (sys.platform, platform.machine()) == ("linux", "x86_64"):
         assert writer.n_lanes(1) == FEW
     if writer.n_lanes(1) == LANES:
@@ -264,7 +271,7 @@ def test_few_lanes_write_the_bits_that_many_do(arch, recall_and_spell):
         parts = [pair.advance(writer.block, is_weighed=True) for pair in pairs]
         for together, *apart in zip(expected, *parts, strict=True):
             assert np.array_equal(together, np.concatenate(apart, axis=1))
-    assert len(np.unique(expected.tokens)) > 3
+    assert len(np.unique(expected.bits, axis=0)) > 3
     states = (jax.tree.leaves(group.state) for group in (whole, *pairs))
     for together, *apart in zip(*states, strict=True):
         assert np.array_equal(together, np.concatenate(apart))
@@ -313,7 +320,7 @@ def test_sampling_equals_a_plain_loop(arch, prime_length):
     ids, tokens = run(writer, 40, prime_length)
     words = np.asarray(writer.vocabulary.bits).T
     network = bind(config, params)
-    table, bias, _ = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
+    table, bias = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
     table, bias = np.asarray(table, np.float64), np.asarray(bias, np.float64)
     rows = [row for row in in_order(256) if row < N_TOKENS or row == END]
     key = jax.random.key_data(seed_key(9))
@@ -330,14 +337,15 @@ def test_sampling_equals_a_plain_loop(arch, prime_length):
     state, expected, n_ends = begin, [], 0
     for t in range(prime_length + 40):
         if t < prime_length:
-            carry, _ = draw(state, rows, 0, 0)
+            carry, _ = draw(state, rows, 0, 1)
             token = int(ids[t])
         else:
-            carry, token = draw(state, rows, t - prime_length, 0)
+            carry, token = draw(state, rows, t - prime_length, 1)
             if token == END:  # a new piece begins at this frame
                 n_ends += 1
                 others = [row for row in rows if row != END]
-                carry, token = draw(begin, others, t - prime_length, sampling.SYMBOLS)
+                number = 1 + int(sampling.N_NUMBERS)
+                carry, token = draw(begin, others, t - prime_length, number)
             expected.append(token)
         state = carry, np.full((1, 1), token), words[[[token]]]
     assert tokens.tolist() == expected
@@ -388,7 +396,7 @@ def test_likelihoods_are_those_of_the_network():
     ids = jnp.asarray(np.append(START, tokens))[None]
     bits = jnp.asarray(np.concatenate([np.zeros((1, 8), np.uint32), words[tokens]]))[None]
     features, _ = network(ids, bits, network.initial_carry(1))
-    table, bias, _ = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
+    table, bias = network.output(jnp.asarray(words), np.int32(N_TOKENS), goes_on=False)
     logits = np.asarray(features[0] @ table.T + bias, np.float64)[4:16]
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     expected = log_p[np.arange(12), written.tokens]

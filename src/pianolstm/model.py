@@ -219,7 +219,7 @@ class Model:
         if self.config.spell or n_new == n_old:
             return model
         old = self.train_state
-        latest = networks.unflatten(self.config, np.asarray(old.params))
+        latest = networks.unflatten(self.config, np.asarray(old.average))
         rarest = float(np.min(np.asarray(latest["bias"])[:n_old]))
 
         def grown(tree: Tree, bias: float) -> Tree:

@@ -48,7 +48,8 @@ def rows_of(
     rows = jnp.arange(n_rows, dtype=jnp.int32)[None]
     logits = affine((weights["table"], weights["bias"]), features_of(config, context, has_ended))
     is_held = rows == state.hold[:, None]
-    allowed = masks.rows.allowed & (~is_held | (masks.may_go_on | has_ended)[:, None])
+    # Another piece that begins as this one ended holds it on, all the same.
+    allowed = masks.rows.allowed & (~is_held | masks.may_go_on[:, None])
     allowed |= (rows == n_rows + END) & (masks.may_end & ~has_ended)[:, None]
     if config.clock == "changes":
         # What sounds, held on, is no chord that begins.

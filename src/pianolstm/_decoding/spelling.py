@@ -92,14 +92,16 @@ def _asked(config: NetworkConfig, context: Context, masks: Masks, draw: Draw) ->
     fewest = jnp.maximum(jnp.sum(fitting.required, axis=1), jnp.where(fitting.may_rest, 0, 1))
     is_last = draw.n_rejected == MAX_TRIED - 1
     most = jnp.where(is_last, jnp.minimum(fewest, fitting.max_notes), fitting.max_notes)
-    sounds = (state.hold >= 0) & ~is_new
+    is_rest = ~jnp.any(state.past[:, :4] > 0, axis=1)
+    # Another piece that begins as this one ended holds it on, all the same.
+    may_stay = (state.hold < 0) | masks.may_go_on | (is_new & ~is_rest)
     is_timed = config.clock == "changes"
     return Asked(
         # Another piece has nothing before it.
         (unpack_words(state.past[:, :4]) > 0) & ~is_new[:, None],
         fitting._replace(max_notes=most),
         (state.lasted > 0) & ~is_new if is_timed else jnp.zeros_like(is_new),
-        ~sounds | masks.may_go_on,
+        may_stay,
         masks.may_end & ~is_new,
         given.is_given,
         unpack_words(given.bits) > 0,
@@ -119,7 +121,7 @@ def _is_taken(
     _, _, sampling, _, state = context
     fitting, before = asked
     bits = packed(out.planes)
-    holds = holds_on(context, bits) & ~draw.has_ended
+    holds = holds_on(context, bits)
     number = chord_number(jnp.zeros_like(state.hold), bits, 0)
     times = times_begun(sampling, state, number).astype(u.dtype)
     penalty = jnp.where(holds, 0, times * sampling.penalty) * sharpness_of(sampling)[:, 0]
