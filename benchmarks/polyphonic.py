@@ -25,10 +25,8 @@ SETS = ("jsb_chorales", "nottingham", "musedata", "piano_midi")
 FOLDER = HERE / "results" / "polyphonic"
 N_PITCHES, LOWEST = 88, 21
 
-# What was chosen on `valid`; `steps` is the length of the schedule. All but the commonest
-# `max_tokens` chords are spelled.
+# What was chosen on `valid`; `steps` is the length of the schedule.
 COMMON = {"clock": "frames", "window_size": 96, "batch_size": 8, "dropout": 0.4}
-COMMON |= {"max_tokens": 253}
 COMMON |= {"augment": 0, "learning_rate": 0.003}
 SETTINGS: dict[str, dict[str, Any]] = {
     "jsb_chorales": {"window_size": 48, "augment": 6, "max_epochs": 200, "steps": 9000},
@@ -99,17 +97,15 @@ def train(name: str, arch: str, rolls: list, valid: list, path: Path) -> pl.Sequ
     )
     model = pl.SequenceGenerator(
         arch=arch,
-        tokenizer=pl.ChordTokenizer(max_tokens=settings.pop("max_tokens", None)),
         learning_rate=schedule,
         n_iter_no_change=60,
         checkpoint_dir=path.parent / f"{path.stem}.checkpoint",
         random_state=0,
         verbose=1,
-        recall=False,  # the best epoch is the network's own
         **settings,
     )
     model.fit(rolls, X_val=valid)
-    model.set_params(recall=True).save(path)
+    model.save(path)
     return model
 
 

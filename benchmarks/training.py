@@ -39,14 +39,14 @@ from pianolstm._learning.training import (
     train_step,
     with_moments,
 )
-from pianolstm._model.inputs import SKIPPED, spelled
+from pianolstm._model.inputs import spelled
 from pianolstm._model.losses import Output, Targets, softmax_loss
 from pianolstm._model.lstm import LSTMLayer
 from pianolstm._model.networks import NetworkConfig, flatten, initialise
 from pianolstm._model.note_decoder import NEVER
 from pianolstm._model.pitch_lstm import Range
 from pianolstm.model import TrainState
-from pianolstm.vocabulary import HOLD, n_rows
+from pianolstm.vocabulary import n_rows
 
 BATCH, TIME, TOKENS, EMBEDDING, UNITS = 64, 200, 4300, 128, 256
 TARGETS = BATCH * TIME
@@ -126,8 +126,9 @@ def ours_low_rank(*, spell):
     """The library's own network; with `spell`, on chords that last for three frames each."""
     rows = n_rows(TOKENS)
     piano = Range(16, 96)  # those of the chords below, and half an octave around them
-    config = NetworkConfig("stacked", rows, UNITS, EMBEDDING, 0.0, TIME, spell, pitches=piano)
-    params = jax.device_put(flatten(initialise(config, 0, np.zeros(rows, np.float32))))
+    settings = {"dropout": 0.0, "window_size": TIME, "spell": spell, "pitches": piano}
+    config = NetworkConfig("stacked", 0 if spell else rows, UNITS, EMBEDDING, **settings)
+    params = jax.device_put(flatten(initialise(config, 0)))
     state = with_moments(TrainState(params, params), config, optax.adam)
     rng = np.random.default_rng(0)
     words = np.zeros((rows, 8), np.uint32)
@@ -139,8 +140,7 @@ def ours_low_rank(*, spell):
         tokens = np.repeat(ids, 3, axis=1)[:, : TIME + 1]
         ids, targets = tokens[:, :-1], tokens[:, 1:]
     symbols = spelled(words.view("<u8").astype(np.uint64))[targets]
-    symbols[ids == targets] = SKIPPED  # as in training: what is held on is learned by its row
-    barred, weights = np.full(ids.shape, rows + HOLD, np.int32), np.ones(ids.shape, np.float32)
+    barred, weights = np.full(ids.shape, -1, np.int32), np.ones(ids.shape, np.float32)
     arrays = ids, words[ids], targets, barred, symbols, weights
     holder = list(on_all((state.params, state.average, state.opt_state)))
     vocabulary = on_all(jnp.asarray(words))
@@ -155,7 +155,7 @@ def ours_low_rank(*, spell):
             *holder,
             vocabulary,
             np.int32(TOKENS),
-            TrainingBatch(*shared_out(*arrays)),
+            shared_out(TrainingBatch(*arrays)),
             step,
         )
         sums.block_until_ready()

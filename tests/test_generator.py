@@ -926,7 +926,7 @@ class TestSpelling:
 
     def test_music_has_chords_that_the_corpus_lacks(self, pieces, model):
         music = model.generate(200, n_pieces=8, random_state=0)
-        assert 0.5 < model.tokenizer_.coverage(music) < 1
+        assert model.tokenizer_.coverage(music) < 1
         closed = tiny(spell=False).fit(pieces).generate(200, random_state=0)
         assert model.tokenizer_.coverage([closed]) == 1
 

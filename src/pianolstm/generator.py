@@ -53,7 +53,7 @@ from pianolstm.vocabulary import Clock, Corpus
 from pianolstm.windows import split_pieces
 
 MAX_TOKENS = 253
-"""Chords that a network which spells has rows for by default: those of the smallest softmax."""
+"""Chords that `predict_proba` of a network which spells tells apart by default."""
 
 TRANSPOSITION = 6
 """Semitones that ``augment="auto"`` moves pieces by, up or down: to all keys."""
@@ -73,8 +73,8 @@ class SequenceGenerator(BaseEstimator):
         before two.
     tokenizer : ChordTokenizer or FrozenEstimator, default=None
         A clone is fitted on the training pieces; a ``FrozenEstimator`` around a fitted tokenizer
-        is used as it is. None is ``ChordTokenizer(max_tokens=253)``, and with
-        ``spell=False`` one without a limit.
+        is used as it is. None is ``ChordTokenizer(max_tokens=253)``, whose chords are those that
+        `predict_proba` tells apart, and with ``spell=False`` one without a limit.
     window_size : int, default=32
         Steps that training looks back, see `clock`, and all that the Bi-LSTM reads; even for the
         hybrids, which pool by 2. Shorter windows make for more steps of the optimiser in the same
@@ -84,12 +84,12 @@ class SequenceGenerator(BaseEstimator):
     embedding : int, default=128
         Width of the chords' vectors, in and out.
     spell : bool, default=True
-        Whether chords outside the vocabulary are written too, note by note, and have their exact
-        likelihood. False gives the study's closed vocabulary, and compiles in half the time.
+        Whether chords are written note by note, any chord whatever. False gives the study's closed
+        vocabulary, and compiles in half the time.
     recall : bool, default=True
-        Whether what followed before is recalled where the last frames come again in a piece: it
-        then has a share of the probability, which is counted over the training pieces, and the
-        network has the rest. The network learns without it, so it may be set after `fit` too.
+        Whether what followed before is recalled where the last steps come again in a piece: it
+        then has a share of the probability, a gate that is learned with the network, which has the
+        rest. After `fit` it may be set to False, and back.
     clock : {"changes", "frames"}, default="changes"
         What a step of the network is. With ``"changes"`` it is a chord that begins and all the
         frames that it lasts: the network predicts how long, frame by frame, and then the next
@@ -112,9 +112,9 @@ class SequenceGenerator(BaseEstimator):
         Windows in a step. "auto" is 16, and 64 for the Bi-LSTM, whose windows have one target each.
     augment : int or "auto", default="auto"
         Most semitones by which a training piece is transposed, up or down, anew in each epoch;
-        within the range of pitches of the training pieces. 0 leaves them as they are. A chord that
-        this takes out of the vocabulary is learned note by note; with ``spell=False`` it is read,
-        but is no target. "auto" is 6, and 0 with ``spell=False``.
+        within the range of pitches of the training pieces. 0 leaves them as they are. "auto" is 6,
+        and 0 with ``spell=False``, where a chord that this takes out of the vocabulary is read, but
+        is no target.
     max_epochs : int, default=100
         Passes over the training pieces at the most.
     early_stopping : bool, default=True
@@ -153,8 +153,8 @@ class SequenceGenerator(BaseEstimator):
         A row for each epoch, 0 being before training: ``epoch`` (a fraction where the time budget
         cut one short), ``loss`` and ``val_loss`` (nats per frame; NaN without pieces held out;
         the first ``loss`` is that of a few training pieces), ``accuracy`` (share of the frames held
-        out, or else of the training frames, whose chord was the most likely one), ``seconds`` (of
-        that epoch), ``learning_rate`` (of its last step).
+        out, or else of the training frames, that temperature 0 would have written: each draw was
+        the likeliest), ``seconds`` (of that epoch), ``learning_rate`` (of its last step).
     best_epoch_ : float
         The epoch whose parameters (a running average over the last hundred steps) are kept.
     n_parameters_ : int
@@ -171,7 +171,7 @@ class SequenceGenerator(BaseEstimator):
     Notes
     -----
     Where the published code errs, this does otherwise. A chord is read as the sum of its pitches'
-    vectors and one of its own, not as its number. The Bi-LSTM reads past frames alone; published,
+    vectors, not as its number. The Bi-LSTM reads past frames alone; published,
     its training windows held the answer. Music is drawn with a temperature; the most likely chord
     freezes on one chord. The state is carried from frame to frame, not computed anew from a window.
     The convolution sees past frames alone.
@@ -387,17 +387,15 @@ class SequenceGenerator(BaseEstimator):
             likely chord each time. This, `top_k` and `top_p` are of the network's draws; what is
             recalled comes with its own share (at 0 where that is above one half).
         top_k : int, default=None
-            Draw among so many most likely chords alone (and those as likely as the last of them).
-            A chord outside the vocabulary counts as less likely than those within: so this and
-            ``temperature=0`` write the commonest chords alone where the vocabulary is small, as it
-            is by default; `top_p` does not.
+            Draw among so many most likely ones alone (and those as likely as the last of them):
+            pitches, for each note of a chord; chords with ``spell=False``.
         top_p : float, default=None
-            Draw among the fewest most likely chords alone that have this share of the probability,
+            Draw among the fewest most likely ones alone that have this share of the probability,
             after `temperature` (Holtzman et al. 2020); with `top_k`, what both leave.
         repetition_penalty : float, default=1.0
             A chord that was begun in the last 8 seconds (16 quarter notes where the grid is of
             beats) is so many times less likely to be begun again, for each time that it was. A
-            chord held on is no repetition.
+            chord held on is no repetition. At temperature 0 it acts with ``spell=False`` alone.
         constraints : pianolstm.constraints.Constraint, default=None
             What all chords written have to keep.
         n_candidates : int, default=1
@@ -596,10 +594,10 @@ class SequenceGenerator(BaseEstimator):
 
     @guest
     def extend(self, X: Pieces) -> SequenceGenerator:
-        """Add the chords of more pieces to the vocabulary, without learning.
+        """Add the pitches and chords of more pieces to what the model knows, without learning.
 
-        A new chord begins as the sum of its pitches' vectors, and as likely as the rarest chord
-        beside that. `partial_fit` learns from the pieces too.
+        With ``spell=False`` a new chord begins as the sum of its pitches' vectors, and as likely as
+        the rarest chord beside that. `partial_fit` learns from the pieces too.
 
         Parameters
         ----------
@@ -638,11 +636,10 @@ class SequenceGenerator(BaseEstimator):
     ) -> float:
         """Mean log-likelihood of music, exact, whatever its chords; all pieces together.
 
-        The state is carried over each whole piece. A chord is written in two ways, as a chord of
-        the vocabulary and note by note, and its likelihood is the sum of both. With
-        ``spell=False``, one outside the vocabulary costs the probability of such a chord, times
-        that of its pitches as independent events with the shares that they have in the training
-        frames. With ``recall=True`` what is recalled has its share of the likelihood.
+        The state is carried over each whole piece. With ``spell=False``, a chord outside the
+        vocabulary costs the probability of such a chord, times that of its pitches as independent
+        events with the shares that they have in the training frames. With ``recall=True`` what is
+        recalled has its share of the likelihood.
 
         Parameters
         ----------
@@ -734,8 +731,8 @@ class SequenceGenerator(BaseEstimator):
         -------
         list of ndarray of float32, shape (n_frames, n_tokens)
             One a piece; the columns are those of ``tokenizer_.vocabulary_``. What a row lacks of 1
-            is for chords outside the vocabulary (and for what spelling adds to those within).
-            It takes ``4 * n_frames * n_tokens`` bytes.
+            is for chords outside the vocabulary. It takes ``4 * n_frames * n_tokens`` bytes, and
+            where chords are spelled some ten seconds for 1,000 frames and 253 chords.
 
         Raises
         ------

@@ -10,8 +10,6 @@ from jax import Array
 class Draw(NamedTuple):
     """What the draws of a frame have come to, before another one."""
 
-    n: Array  # int32 (): how many there were
-    is_open: Array  # bool (lanes,): in which lanes there is one more
     has_ended: Array  # bool (lanes,): where another piece begins
     bound: Array  # (lanes,): only rows of a relative probability above this are drawn again
     n_rejected: Array  # int32 (lanes,): chords that were not taken

@@ -23,9 +23,6 @@ from pianolstm._model.lstm import affine
 from pianolstm._model.networks import NetworkConfig
 from pianolstm.vocabulary import END, OTHER
 
-N_NUMBERS = 1
-"""Random numbers that a row is drawn with."""
-
 
 class Rows(NamedTuple):
     """The softmax of a draw."""

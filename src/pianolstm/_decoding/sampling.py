@@ -253,8 +253,6 @@ def _attempt(config: NetworkConfig, stage: _Stage, attempts: _Attempts) -> _Atte
     given, is_recalled = _given(stage, attempts, goes_on)
     is_open = attempts.is_open & ~goes_on
     draw = Draw(
-        attempts.n,
-        is_open,
         attempts.has_ended,
         attempts.bound,
         attempts.n_rejected,
