@@ -31,13 +31,7 @@ def main() -> None:
     print(f"{len(train)} chorales to learn from, {len(held_out)} held out")
 
     model = pl.SequenceGenerator(
-        arch="lstm",
-        window_size=64,
-        dropout=0.3,
-        learning_rate=0.003,
-        time_budget=args.seconds,
-        verbose=1,
-        random_state=0,
+        arch="lstm", time_budget=args.seconds, verbose=1, random_state=0
     ).fit(train, X_val=held_out)
     nats = model.history_["val_loss"]
     unigram, bigram = (pl.NgramBaseline(order=n).fit(train).score(held_out) for n in (1, 2))

@@ -97,15 +97,15 @@ class SequenceGenerator(BaseEstimator):
         first frame. Likelihoods, constraints and streams are by frame all the same. Music on a fine
         grid then costs what its changes cost. With ``"frames"``, as in the study, a step is one
         frame.
-    dropout : float, default=0.2
+    dropout : float, default=0.1
         Share of features set to zero in training, with one mask a window.
     optimizer : {"adam", "adamw", "rmsprop", "sgd"} or callable, default="adam"
         Optax's optimiser of that name. A callable, which must be one that can be pickled, takes the
         learning rate and returns an ``optax.GradientTransformation``, e.g. ``optax.lion`` or
         ``functools.partial(optax.adamw, weight_decay=1e-3)``.
-    learning_rate : float or callable, default=0.002
+    learning_rate : float or callable, default=0.004
         Step size. A schedule takes the number of steps before, 0 at first, and returns a float,
-        as those of Optax do, e.g. ``optax.cosine_decay_schedule(0.002, decay_steps=5000)``.
+        as those of Optax do, e.g. ``optax.cosine_decay_schedule(0.004, decay_steps=5000)``.
     clip_norm : float, default=1.0
         Longest gradient; a longer one is scaled down to it.
     batch_size : int or "auto", default="auto"
@@ -214,9 +214,9 @@ class SequenceGenerator(BaseEstimator):
         spell: bool = True,
         recall: bool = True,
         clock: Clock = "changes",
-        dropout: float = 0.2,
+        dropout: float = 0.1,
         optimizer: str | OptimizerFactory = "adam",
-        learning_rate: float | Callable[[int], float] = 0.002,
+        learning_rate: float | Callable[[int], float] = 0.004,
         clip_norm: float = 1.0,
         batch_size: int | Literal["auto"] = "auto",
         augment: int | Literal["auto"] = "auto",

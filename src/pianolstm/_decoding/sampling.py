@@ -61,8 +61,8 @@ N_NUMBERS = np.uint32(N_PER_CHORD)
 
 MAX_RECALLED = 2
 """Times in a row that a passage comes by being recalled; more often only if the network itself says
-so. (Shares are counted over all that comes again, and real music hardly ever says a thing three
-times in a row; without this what is written is caught in loops.)"""
+so. (Real music hardly ever says a thing three times in a row. Gates learn that too, but what is
+written leads to where the training pieces never were.)"""
 
 TIMES = np.uint32(1 << 31)
 """The first of the random numbers of whether what sounds goes on, one an attempt."""
