@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pianolstm.rolls import PianoRoll
     from pianolstm.scoring.distribution import NoteDistributionScorer
     from pianolstm.scoring.ngrams import NgramBaseline
+    from pianolstm.scoring.repetition import Repetition, repetition
     from pianolstm.store import TokenStore
     from pianolstm.streams import Stream
     from pianolstm.tempo import TempoMap
@@ -47,6 +48,7 @@ _MODULE_OF = {
     "PianoLSTMError": "exceptions",
     "PianoRoll": "rolls",
     "PianoRollEncoder": "encoder",
+    "Repetition": "scoring.repetition",
     "SequenceGenerator": "generator",
     "StoreError": "exceptions",
     "Stream": "streams",
@@ -56,6 +58,7 @@ _MODULE_OF = {
     "chord_pitches": "chords",
     "describe_midi": "midi",
     "read_notes": "midi",
+    "repetition": "scoring.repetition",
     "split_midi": "midi",
 }
 _MODULES = ("callbacks", "constraints", "datasets", "exceptions", "plotting")
@@ -73,6 +76,7 @@ __all__ = [
     "PianoLSTMError",
     "PianoRoll",
     "PianoRollEncoder",
+    "Repetition",
     "SequenceGenerator",
     "StoreError",
     "Stream",
@@ -88,6 +92,7 @@ __all__ = [
     "exceptions",
     "plotting",
     "read_notes",
+    "repetition",
     "split_midi",
 ]
 
