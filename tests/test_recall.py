@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import pianolstm as pl
 import reference
 from pianolstm import constraints
-from pianolstm._decoding import history
+from pianolstm._decoding import history, sampling
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
 from pianolstm._decoding.state import match_of, repeat_lanes
 from pianolstm._decoding.stepping import LANES
@@ -279,6 +279,13 @@ def make_recalling():
     return replace(config, recall=True), with_gates(params, np.stack([SHARES, SHARES]))
 
 
+def recalls_twice(monkeypatch):
+    """The same, that recalls nothing for the third time in a row; of a size of its own."""
+    monkeypatch.setattr(sampling, "MAX_RECALLED", 2)
+    config, params = make_recalling()
+    return replace(config, window_size=6), params
+
+
 def mixed(config, params, pieces):
     """Nats of each frame, both parts of the probability together."""
     found = log_p(replace(config, recall=False), params, pieces)
@@ -314,8 +321,8 @@ def test_drawn_frames_have_the_stated_frequencies(past):
     assert agrees(drawn_after(config, params, past, 100_000), frames, p) > 1e-3
 
 
-def test_likelihoods_of_writing_are_those_of_scoring():
-    config, params = make_recalling()
+def test_likelihoods_of_writing_are_those_of_scoring(monkeypatch):
+    config, params = recalls_twice(monkeypatch)
     writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits_of(None, NONE, fs=20, grid="seconds", spell=True)
     prime = np.array([*REPEATING[1], chord([60, 61]), *REPEATING[0]])
@@ -370,8 +377,8 @@ def test_nothing_is_recalled_that_is_not_allowed():
             assert holds <= 2
 
 
-def test_greedy_music_recalls_what_is_likelier_than_not():
-    config, params = make_recalling()
+def test_greedy_music_recalls_what_is_likelier_than_not(monkeypatch):
+    config, params = recalls_twice(monkeypatch)
     others = [chord(c) for c in ([62], [60, 61], [63], [61], [60])]
     long = [*PASTS[0], chord([61]), *PASTS[1], *others, chord([60, 62, 63])] * 2
     # The second time is recalled, and the third is not.

@@ -20,7 +20,7 @@ from pianolstm._decoding.notes import (
     requirements_of,
     sample_notes,
 )
-from pianolstm._decoding.stepping import LANES
+from pianolstm._decoding.stepping import LANES, chord_features
 from pianolstm._model import note_decoder as spelling
 from pianolstm._model.inputs import LAST, SKIPPED, spelled
 from pianolstm._model.networks import NetworkConfig, bind
@@ -111,7 +111,7 @@ def test_notes_at_the_ends_of_the_uniform(number):
     writer = Decoder(config, params, NONE, 99, fs=20, grid="seconds", tempo_map=None)
     limits = limits_of(None, NONE, fs=20, grid="seconds", spell=True)
     group = Batch(writer, [Request(np.zeros(2, np.uint32), SamplingSettings(), limits)] * LANES)
-    free = jax.tree.map(lambda a: a[0], group._free)
+    free, stepped = jax.tree.map(lambda a: a[0], group._free), group.state.stepped
     none, no = jnp.zeros((LANES, 256), bool), jnp.zeros(LANES, bool)
 
     def u(k):
@@ -120,7 +120,7 @@ def test_notes_at_the_ends_of_the_uniform(number):
     out = sample_notes(
         config.pitches,
         writer.weights["notes"],
-        (group.state.stepped.features, group.state.stepped.heard),
+        (chord_features(writer.weights, stepped.hidden), stepped.heard),
         Asked(
             none[:, :128],
             requirements_of(group.sampling, free)._replace(may_rest=no),
