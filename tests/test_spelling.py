@@ -163,6 +163,20 @@ def test_what_must_strike_again_is_no_chance_at_the_beginning():
         assert list(counts) == [chord([61]).tobytes()]
 
 
+def test_where_nothing_else_may_come_what_sounds_is_held_on():
+    """For longer than usual, and where another piece begins: there is always a rest."""
+    config, params = make(may_end=True)
+    config = replace(config, pitches=Range(40, 40))
+    writer = Decoder(config, params, NONE, 2, fs=20, grid="seconds", tempo_map=None)
+    # Of pitches that the network doesn't hear.
+    limits = limits_of(constraints.PitchRange(10, 20), NONE, fs=20, grid="seconds", spell=True)
+    pieces = [
+        Request(np.array([0, key], np.uint32), SamplingSettings(), limits) for key in range(8)
+    ]
+    for written in write_all(writer, pieces, 30):
+        assert not written.bits.any() and (written.tokens == 0).all()
+
+
 def test_top_p_and_top_k_act_on_each_draw():
     """What changes first is among the likeliest; and so is each note above it."""
     config, params = make()

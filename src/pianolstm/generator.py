@@ -731,8 +731,8 @@ class SequenceGenerator(BaseEstimator):
         -------
         list of ndarray of float32, shape (n_frames, n_tokens)
             One a piece; the columns are those of ``tokenizer_.vocabulary_``. What a row lacks of 1
-            is for chords outside the vocabulary. It takes ``4 * n_frames * n_tokens`` bytes, and
-            where chords are spelled some ten seconds for 1,000 frames and 253 chords.
+            is for chords outside the vocabulary. It takes ``4 * n_frames * n_tokens`` bytes; where
+            chords are spelled, each of them costs as much as a score of all frames.
 
         Raises
         ------

@@ -365,14 +365,18 @@ class Model:
 
 def _initial(
     config: NetworkConfig, corpus: Corpus
-) -> tuple[
-    np.ndarray | None, np.ndarray | None, np.ndarray
-]:  # (n_rows,), (N_CLASSES,), (2, n_classes)
-    """What `initialise` takes: counted over the training pieces."""
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """What `initialise` takes, counted over the training pieces.
+
+    Logits of rows (n_rows,) where there are any, of hazards (N_CLASSES,) with a clock of changes;
+    shares of what is recalled (2, n_classes), if anything is.
+    """
     hazards = initial_bias(corpus.durations) if config.clock == "changes" else None
-    n_pieces = len(corpus.tokens)
-    recalled = [Recalled.along(corpus, i, spell=config.spell) for i in range(n_pieces)]
-    recalling = shares(corpus, recalled)
+    recalling = None
+    if config.recall:
+        n_pieces = len(corpus.tokens)
+        recalled = [Recalled.along(corpus, i, spell=config.spell) for i in range(n_pieces)]
+        recalling = shares(corpus, recalled)
     if config.spell:
         return None, hazards, recalling
     n_tokens = corpus.n_tokens

@@ -357,7 +357,8 @@ def _outcome(config: NetworkConfig, stage: _Stage, attempts: _Attempts) -> Sampl
         chord = where(is_one, chord, (jnp.full_like(state.hold, -1), *chord[1:]))
     else:
         # Where nothing else can come, what sounds is held on.
-        is_last = (chord[0] < 0) & stage.masks.may_hold & ~attempts.has_ended
+        # (Another piece may begin with it, too.)
+        is_last = (chord[0] < 0) & stage.masks.may_hold
         chord = where(is_last & ~sampling.is_proposed, held, chord)
     ids, bits, hold = chord
     # One over the draws that a chord took estimates what share of all draws keep what is asked.
