@@ -15,6 +15,7 @@ import reference
 from pianolstm import constraints
 from pianolstm._decoding import timing
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
+from pianolstm._decoding.history import barred
 from pianolstm._decoding.sampling import sample
 from pianolstm._decoding.state import Context
 from pianolstm._decoding.stepping import LANES
@@ -207,10 +208,12 @@ def request(decoder, seed=0, prime=(), constraint=None, **settings):
 
 @partial(jax.jit, static_argnums=0)
 def first_chords(config, weights, vocabulary, sampling, free, state, n):
+    often = barred(state.memory, sampling.max_repeats)
+
     def one(row, drawn):
         timed = state._replace(position=row * LANES + jnp.arange(LANES))
-        bits = sample(config, Context(weights, vocabulary, sampling, free, timed), False).bits
-        return drawn.at[row].set(bits)
+        context = Context(weights, vocabulary, sampling, free, often, timed)
+        return drawn.at[row].set(sample(config, context, False).bits)
 
     return jax.lax.fori_loop(0, n, one, jnp.zeros((10_000, LANES, 8), jnp.uint32))
 
@@ -222,8 +225,7 @@ def drawn_after(decoder, past, n, constraint=None, **settings):
     while batch.position[0] < 0:
         batch.advance(int(min(decoder.block, -batch.position[0])))
     free = jax.tree.map(lambda a: a[0], batch._free)
-    state = batch.state._replace(memory=None)
-    arrays = decoder.weights, decoder.vocabulary, batch.sampling, free, state
+    arrays = decoder.weights, decoder.vocabulary, batch.sampling, free, batch.state
     words = np.asarray(first_chords(decoder.config, *arrays, n // LANES))[: n // LANES]
     found, counts = np.unique(words.reshape(-1, 8).view("<u8"), axis=0, return_counts=True)
     return {f.astype(np.uint64).tobytes(): c for f, c in zip(found, counts, strict=True)}
@@ -267,6 +269,18 @@ def test_what_constraints_leave_keeps_its_proportions(rule, monkeypatch):
         p[[np.array_equal(f, held_on(past[-1])) for f in frames]] = 0
     assert 0 < p.sum() < 0.99
     assert agrees(drawn_after(decoder, past, 80_000, rule), frames, p) > 1e-3
+
+
+def test_what_is_left_where_a_chord_is_barred_keeps_its_proportions(monkeypatch):
+    try_for_long(monkeypatch)
+    decoder = decoder_of(window_size=6)
+    first, second = chord([60, 61]), chord([60, 61, 62])
+    past = [first, first, second, second, second, first]  # said for the second time, with `second`
+    frames, p = probabilities_after(decoder, past)
+    p[[np.array_equal(f, second) for f in frames]] = 0
+    assert 0.5 < p.sum() < 0.9
+    found = drawn_after(decoder, past, 80_000, constraints.MaxRepeats(1))
+    assert agrees(found, frames, p) > 1e-3
 
 
 def tempered(logits, temperature, n=400):

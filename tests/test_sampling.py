@@ -16,6 +16,8 @@ from scipy import stats
 from pianolstm._decoding import batches, random_numbers, sampling, stepping
 from pianolstm._decoding import state as states
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
+from pianolstm._decoding.history import barred, empty_memory
+from pianolstm._decoding.state import repeat_lanes
 from pianolstm._decoding.stepping import FEW, LANES, Stepped, rounds_alike
 from pianolstm._jax.keys import fold, key_of, seed_key
 from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
@@ -43,6 +45,7 @@ def rules(**changes):
         "penalty": np.zeros(LANES, np.float32),
         "recent": np.zeros(LANES, np.int32),
         **dict.fromkeys(("max_hold", "max_silence", "usual_hold"), longest),
+        "max_repeats": np.full(LANES, 99, np.int32),
         "may_end": np.zeros(LANES, bool),
         "n_allowed": np.full(LANES, N_ROWS - 2, np.float32),
         "is_proposed": np.zeros(LANES, bool),
@@ -82,7 +85,9 @@ def draw(logits, rules, clock):
     n_rows = logits.shape[1]
     vocabulary = states.Vocabulary(jnp.zeros((8, n_rows), jnp.uint32), jnp.zeros(n_rows, int))
     config = NetworkConfig("lstm", n_rows, 4, 4, 0.0, 8)
-    all_of = states.Context(laid, vocabulary, rules, given, state)
+    silent = repeat_lanes(empty_memory(), LANES)
+    often = barred(silent, rules.max_repeats)
+    all_of = states.Context(laid, vocabulary, rules, given, often, state)
     return sampling.sample(config, all_of, np.bool_(False)).ids
 
 

@@ -129,6 +129,8 @@ def test_notes_at_the_ends_of_the_uniform(number):
             no,
             no,
             none,
+            no[:, None],
+            none[:, None],
         ),
         group.sampling,
         ~no,

@@ -13,6 +13,7 @@ from scipy import stats
 import reference
 from pianolstm._decoding import sampling, spelling
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings
+from pianolstm._decoding.history import barred
 from pianolstm._decoding.sampling import sample
 from pianolstm._decoding.state import Context
 from pianolstm._decoding.stepping import LANES
@@ -181,10 +182,11 @@ def log_p(config, params, pieces):
 @partial(jax.jit, static_argnums=0)
 def draw_all(config, laid, vocabulary, rules, free, state, n):
     """Chords drawn from one state by n rows of random numbers, and zeros."""
+    often = barred(state.memory, rules.max_repeats)
 
     def one(row, drawn):
         timed = state._replace(position=row * LANES + jnp.arange(LANES))
-        all_of = Context(laid, vocabulary, rules, free, timed)
+        all_of = Context(laid, vocabulary, rules, free, often, timed)
         return drawn.at[row].set(sample(config, all_of, np.bool_(False)).bits)
 
     drawn = jnp.zeros((MOST_DRAWN // LANES, LANES, 8), jnp.uint32)

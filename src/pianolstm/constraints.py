@@ -33,6 +33,7 @@ __all__ = [
     "Contains",
     "MaxHold",
     "MaxNotes",
+    "MaxRepeats",
     "MaxSilence",
     "Melody",
     "PitchRange",
@@ -145,6 +146,8 @@ class Limits:
         How many there may be.
     span, hand : int
         How many semitones a hand may span, and of how many notes.
+    max_repeats : int
+        Times in a row that a passage may come; `UNLIMITED` leaves it to the model.
     """
 
     allowed: np.ndarray
@@ -157,6 +160,7 @@ class Limits:
     max_notes: int = N_PITCHES
     span: int = N_PITCHES
     hand: int = N_PITCHES
+    max_repeats: int = UNLIMITED
 
     @property
     def is_restricted(self) -> bool:
@@ -227,6 +231,10 @@ class Constraint:
         """The longest that a chord and a rest may last."""
         return UNLIMITED, UNLIMITED
 
+    def _repeats(self) -> int:
+        """Times in a row that a passage may come."""
+        return UNLIMITED
+
     def _sizes(self) -> tuple[int, int, int]:
         """Notes at most; semitones and notes of a hand at most."""
         return N_PITCHES, N_PITCHES, N_PITCHES
@@ -255,6 +263,9 @@ class _All(Constraint):
     def _frames(self, fs: float) -> tuple[int, int]:
         holds, silences = zip(*(part._frames(fs) for part in self.parts), strict=True)
         return min(holds), min(silences)
+
+    def _repeats(self) -> int:
+        return min(part._repeats() for part in self.parts)
 
     def _sizes(self) -> tuple[int, int, int]:
         notes, spans, hands = zip(*(part._sizes() for part in self.parts), strict=True)
@@ -393,6 +404,29 @@ class MaxHold(Constraint):
                 f"MaxHold({self.duration:g}) is less than a frame; expected {1 / fs:g} or more."
             )
         return frames, UNLIMITED
+
+
+@dataclass(frozen=True)
+class MaxRepeats(Constraint):
+    """No passage said more often in a row.
+
+    Without it that is as often as the training pieces say one at the most. A passage is of up to
+    128 chords that begin (frames, with ``clock="frames"``), not all the same; what the prime says
+    counts.
+
+    Parameters
+    ----------
+    times : int
+        1 lets nothing be said again at once. More than in the training pieces is allowed, too.
+    """
+
+    times: int
+
+    def __post_init__(self) -> None:
+        check_number("times", self.times, 1, UNLIMITED, whole=True)
+
+    def _repeats(self) -> int:
+        return int(self.times)
 
 
 @dataclass(frozen=True)
@@ -536,6 +570,7 @@ def limits_of(
         constraint._pitches(),
         max_silence > 0,
         *constraint._sizes(),
+        constraint._repeats(),
     )
     nothing = np.zeros(N_PITCHES, bool)
     if not allowed.any() and not (spell and limits.spellable(nothing, nothing)):

@@ -354,7 +354,7 @@ class SequenceGenerator(BaseEstimator):
         prime: Any = None,
         temperature: float | Sequence[float] = 1.0,
         top_k: int | Sequence[int | None] | None = None,
-        top_p: float | Sequence[float | None] | None = None,
+        top_p: float | Sequence[float | None] | None = 0.98,
         repetition_penalty: float | Sequence[float] = 1.0,
         constraints: Constraint | Sequence[Constraint | None] | None = None,
         n_candidates: int = 1,
@@ -389,9 +389,10 @@ class SequenceGenerator(BaseEstimator):
         top_k : int, default=None
             Draw among so many most likely ones alone (and those as likely as the last of them):
             pitches, for each note of a chord; chords with ``spell=False``.
-        top_p : float, default=None
+        top_p : float, default=0.98
             Draw among the fewest most likely ones alone that have this share of the probability,
-            after `temperature` (Holtzman et al. 2020); with `top_k`, what both leave.
+            after `temperature` (Holtzman et al. 2020); with `top_k`, what both leave. With less,
+            music repeats itself more; None draws among all.
         repetition_penalty : float, default=1.0
             A chord that was begun in the last 8 seconds (16 quarter notes where the grid is of
             beats) is so many times less likely to be begun again, for each time that it was. A
@@ -469,7 +470,7 @@ class SequenceGenerator(BaseEstimator):
         prime: Any = None,
         temperature: float = 1.0,
         top_k: int | None = None,
-        top_p: float | None = None,
+        top_p: float | None = 0.98,
         repetition_penalty: float = 1.0,
         constraints: Constraint | None = None,
         random_state: RandomState = None,
@@ -527,7 +528,7 @@ class SequenceGenerator(BaseEstimator):
         n_particles: int = 64,
         temperature: float = 1.0,
         top_k: int | None = None,
-        top_p: float | None = None,
+        top_p: float | None = 0.98,
         repetition_penalty: float = 1.0,
         constraints: Constraint | None = None,
         random_state: RandomState = None,
@@ -1093,6 +1094,7 @@ class SequenceGenerator(BaseEstimator):
                 fs=model.fs,
                 grid=model.grid,
                 tempo_map=model.tempo_map,
+                usual_repeats=model.most_repeats,
             )
             self.__dict__["_decoder_"] = model, config, decoder
         return decoder

@@ -23,8 +23,9 @@ from pianolstm._model.durations import initial_bias
 from pianolstm._model.files import Arrays, Header, fill_leaves, named_leaves, with_nan, without_nan
 from pianolstm._model.networks import NetworkConfig, Params, Tree
 from pianolstm._model.pitch_lstm import ALL_PITCHES, Range
-from pianolstm._model.recall import Recalled, shares
+from pianolstm._model.recall import Recalled, most_in_a_row, shares
 from pianolstm.checks import plain_params
+from pianolstm.constraints import UNLIMITED
 from pianolstm.exceptions import ModelFileError
 from pianolstm.rolls import Grid
 from pianolstm.tempo import TempoMap
@@ -88,6 +89,8 @@ class Model:
         Cost of chords outside the vocabulary.
     longest_hold : int
         Most frames that a chord lasts in the training pieces before another follows.
+    most_repeats : int
+        Most times in a row that a passage comes in them, see `pianolstm._model.recall`.
     fs, grid
         Grid of the rolls.
     microseconds : int or None
@@ -112,6 +115,7 @@ class Model:
     tokenizer: ChordTokenizer
     bernoulli: PitchBernoulli
     longest_hold: int
+    most_repeats: int
     fs: float
     grid: Grid
     microseconds: int | None
@@ -159,6 +163,7 @@ class Model:
             tokenizer=tokenizer,
             bernoulli=PitchBernoulli.fit(corpus),
             longest_hold=corpus.longest_hold(),
+            most_repeats=most_in_a_row(corpus),
             fs=train.fs,
             grid=train.grid,
             microseconds=statistics.median_low(tempi) if tempi else None,
@@ -251,6 +256,7 @@ class Model:
         return replace(
             self,
             longest_hold=max(self.longest_hold, corpus.longest_hold()),
+            most_repeats=max(self.most_repeats, most_in_a_row(corpus)),
         )
 
     def after(self, state: TrainState, history: History, best_epoch: float) -> Model:
@@ -299,6 +305,7 @@ class Model:
             "epoch": self.epoch,
             "pitch_again": self.bernoulli.again,
             "longest_hold": self.longest_hold,
+            "most_repeats": self.most_repeats,
         }
         arrays = {f"params.{k}": np.asarray(v) for k, v in named_leaves(self.params).items()}
         arrays["vocabulary"] = self.tokenizer.vocabulary_
@@ -348,6 +355,8 @@ class Model:
                 tokenizer=tokenizer,
                 bernoulli=PitchBernoulli(arrays["pitch_sounding"], header["pitch_again"]),
                 longest_hold=header["longest_hold"],
+                # Files from before that was counted.
+                most_repeats=header.get("most_repeats", UNLIMITED),
                 fs=header["fs"],
                 grid=header["grid"],
                 microseconds=header["microseconds_per_quarter"],

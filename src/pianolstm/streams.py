@@ -31,12 +31,12 @@ from pianolstm.writing import (
     tempo_after,
 )
 
-STATE_VERSION = "8"
+STATE_VERSION = "9"
 
 AHEAD = 8
 """Frames that a stream writes at once at the most, while nobody changes its settings."""
 
-LIMITS = ("max_hold", "max_silence", "may_rest", "max_notes", "span", "hand")
+LIMITS = ("max_hold", "max_silence", "may_rest", "max_notes", "span", "hand", "max_repeats")
 """Numbers of `Limits`, as a state holds them."""
 
 

@@ -31,6 +31,7 @@ from pianolstm._jax.programs import hold
 from pianolstm._model.durations import N_CLASSES
 from pianolstm._model.networks import NetworkConfig, Params
 from pianolstm._model.note_decoder import N_FIRST
+from pianolstm._model.recall import LONGEST_PASSAGE
 from pianolstm.chords import N_PITCHES, as_words, find, held_on, pack
 from pianolstm.constraints import Limits
 from pianolstm.exceptions import InvalidInputError
@@ -120,6 +121,8 @@ class Decoder:
         Frames after which a chord is held no longer, if any other is allowed.
     fs, grid, tempo_map
         Of what is written.
+    usual_repeats : int
+        Times in a row that a passage comes, if no constraint says otherwise.
     """
 
     def __init__(
@@ -132,10 +135,11 @@ class Decoder:
         fs: float,
         grid: Grid,
         tempo_map: TempoMap | None,
+        usual_repeats: int = UNLIMITED,
     ) -> None:
         # Without dropout nothing depends on its rate: models that differ in it share a program.
         self.config = config = replace(config, dropout=0.0)
-        self.params, self.usual_hold = params, usual_hold
+        self.params, self.usual_hold, self.usual_repeats = params, usual_hold, usual_repeats
         self._size = hold(config.size)
         self.fs, self.tempo_map = fs, tempo_map
         self.grid: Grid = grid
@@ -183,7 +187,7 @@ class Decoder:
     @cached_property
     def digest(self) -> str:
         """Tells one model from another."""
-        settings = repr((self.config, self.usual_hold)).encode()
+        settings = repr((self.config, self.usual_hold, self.usual_repeats)).encode()
         digest = hashlib.sha256(settings + self.chords.tobytes())
         for leaf in jax.tree.leaves(self.params):
             digest.update(np.asarray(leaf).tobytes())
@@ -209,6 +213,8 @@ class Decoder:
         allowed = np.zeros(self.config.n_rows, bool)
         allowed[: len(self.chords)] = limits.allowed
         most = self.config.n_rows or N_FIRST
+        is_usual = limits.max_repeats == UNLIMITED
+        repeats = self.usual_repeats if is_usual else limits.max_repeats
         return (
             request.key,
             np.float32(sampling.temperature),
@@ -219,6 +225,7 @@ class Decoder:
             np.int32(min(limits.max_hold, UNLIMITED)),
             np.int32(min(limits.max_silence, UNLIMITED)),
             np.int32(min(self.usual_hold, UNLIMITED)),
+            np.int32(min(repeats, UNLIMITED // LONGEST_PASSAGE - 1)),
             np.bool_(sampling.may_end),
             np.float32(limits.allowed.sum()),
             np.bool_(sampling.is_proposed),

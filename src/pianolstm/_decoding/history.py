@@ -10,7 +10,7 @@ from jax import Array
 
 from pianolstm._model.networks import NetworkConfig
 from pianolstm._model.planes import begins_chord
-from pianolstm._model.recall import LENGTHS, MEMORY, MOST_AGREEING
+from pianolstm._model.recall import LENGTHS, LONGEST_PASSAGE, MEMORY, MOST_AGREEING
 
 Data: TypeAlias = Any
 """An array: of NumPy outside of compiled functions, of JAX in them."""
@@ -21,13 +21,13 @@ class Memory(NamedTuple):
 
     signatures: Data  # uint32 (lanes, MEMORY): tell steps apart, 0 none
     agree: Data
-    """int32 (lanes, MEMORY): how many steps up to each agree with as many up to the last, at most
-    `MOST_AGREEING`. (At the last one's place: up to the one that it replaced.)"""
+    """int32 (lanes, MEMORY): how many steps up to each agree with as many up to the last, of other
+    pieces too. (At the last one's place: up to the one that it replaced.)"""
     steps: Data  # uint32 (lanes, MEMORY, 11): bits, rows that write and hold on, durations
     newest: Data  # int32 (lanes,): place of the last step
     past: Data  # uint32 (lanes, 8): the last chord
     age: Data  # int32 (lanes,): for how many frames it has been held, with the clock of frames
-    piece: Data  # int32 (lanes,): how many pieces have ended
+    length: Data  # int32 (lanes,): steps of the piece so far
 
 
 def empty_memory() -> Memory:
@@ -41,6 +41,18 @@ def empty_memory() -> Memory:
         np.zeros(1, np.int32),
         np.zeros(1, np.int32),
     )
+
+
+N_BARRED = 4
+"""Chords that one step may bar: of passages of other lengths. More never came in what was tried."""
+
+
+class Barred(NamedTuple):
+    """Chords that would complete a passage too often in a row."""
+
+    is_one: Array  # bool (lanes, N_BARRED)
+    bits: Array  # uint32 (lanes, N_BARRED, 8)
+    ids: Array  # int32 (lanes, N_BARRED): the rows that write them
 
 
 class Step(NamedTuple):
@@ -60,25 +72,26 @@ def remember(config: NetworkConfig, memory: Memory, step: Step) -> Memory:
     past = jnp.where(step.begins[:, None], 0, memory.past)
     age = jnp.where(step.begins, 0, memory.age)
     age = jnp.where(begins_chord(past, step.bits), 0, age + 1)
-    piece = memory.piece + (step.begins & step.is_one).astype(jnp.int32)
-    # Steps of other pieces have other numbers: nothing has to be cleared.
-    factors = np.uint32(0x9E3779B1), np.uint32(0x85EBCA6B)
-    sign = step.number.astype(jnp.uint32) + piece.astype(jnp.uint32) * factors[1]
+    length = jnp.where(step.begins, 0, memory.length) + 1
+    sign = step.number.astype(jnp.uint32)
     if config.clock == "frames":
         # Else each held chord would agree with itself; chords that begin agree whatever their time.
-        sign += age.astype(jnp.uint32) * factors[0]
+        sign += age.astype(jnp.uint32) * np.uint32(0x9E3779B1)
     sign = (sign * 2) | 1
     n = memory.agree.shape[1]
-    lanes, is_one = jnp.arange(len(sign)), step.is_one[:, None]
-    place = (memory.newest + 1) % n
+    lanes, place = jnp.arange(len(sign)), (memory.newest + 1) % n
+    # A piece that begins as another ended holds on what sounds: what is heard is one step.
+    goes_on = step.begins & (memory.signatures[lanes, memory.newest] == sign)
+    is_new = step.is_one & ~goes_on
+    is_one = is_new[:, None]
     is_same = memory.signatures == sign[:, None]
     if config.clock == "changes":
         is_same &= jnp.arange(n)[None] != place[:, None]  # it will have no duration
-    agree = jnp.minimum(jnp.roll(memory.agree, 1, axis=1), MOST_AGREEING - 1) + 1
+    agree = jnp.roll(memory.agree, 1, axis=1) + 1
     agree = jnp.where(is_one, jnp.where(is_same, agree, 0), memory.agree)
     # Rings are written to where they are, of lanes without a step with what is there.
     old = memory.signatures[lanes, place]
-    signatures = memory.signatures.at[lanes, place].set(jnp.where(step.is_one, sign, old))
+    signatures = memory.signatures.at[lanes, place].set(jnp.where(is_new, sign, old))
     before = memory.steps[lanes, memory.newest]
     lasted = before.at[:, 10].set(step.lasted.astype(jnp.uint32))
     steps = memory.steps.at[lanes, memory.newest].set(jnp.where(is_one, lasted, before))
@@ -89,10 +102,10 @@ def remember(config: NetworkConfig, memory: Memory, step: Step) -> Memory:
         signatures,
         agree,
         steps,
-        jnp.where(step.is_one, place, memory.newest),
-        jnp.where(is_one, step.bits, memory.past),
+        jnp.where(is_new, place, memory.newest),
+        jnp.where(step.is_one[:, None], step.bits, memory.past),
         jnp.where(step.is_one, age, memory.age),
-        piece,
+        jnp.where(step.is_one, length, memory.length),
     )
 
 
@@ -117,13 +130,15 @@ def nothing_recalled() -> Recalled:
 def recalled(memory: Memory) -> Recalled:
     """What is recalled for the next chord."""
     n = memory.agree.shape[1]
-    longest = jnp.max(memory.agree, axis=1, keepdims=True)
-    lengths = jnp.array((1, *LENGTHS), memory.agree.dtype)
-    classes = jnp.sum(longest >= lengths[None, 1:], axis=1)
     # Places by how late they are; that of the last step stands for the one that it replaced.
     late = jnp.arange(n, dtype=jnp.int32)[None] - memory.newest[:, None]
     late = jnp.where(late < 0, late + n, late)
-    agrees = memory.agree >= lengths[classes][:, None]
+    # Of other pieces nothing is recalled.
+    agree = jnp.minimum(memory.agree, memory.length[:, None] - n + late)
+    longest = jnp.max(agree, axis=1, keepdims=True)
+    lengths = jnp.array((1, *LENGTHS), agree.dtype)
+    classes = jnp.sum(longest >= lengths[None, 1:], axis=1)
+    agrees = agree >= lengths[classes][:, None]
     latest = jnp.max(jnp.where(agrees, late, 0), axis=1)
     place, lanes = (memory.newest + 1 + latest) % n, jnp.arange(len(latest))
     steps = memory.steps[lanes, place]
@@ -132,5 +147,45 @@ def recalled(memory: Memory) -> Recalled:
     duration = memory.steps[lanes, last, 10].astype(jnp.int32)
     # As many steps as it is back agree: the passage between came twice.
     lag = n - latest
-    in_a_row = 1 + memory.agree[lanes, last] // lag
+    in_a_row = 1 + jnp.minimum(agree[lanes, last], MOST_AGREEING) // lag
     return Recalled(classes, steps[:, :8], ids, hold, duration, in_a_row, lag)
+
+
+def barred(
+    memory: Memory,
+    max_repeats: Array,  # int32 (lanes,)
+) -> Barred:
+    """The chords with which a passage would come more than `max_repeats` times in a row.
+
+    A passage is of two steps or more, up to `LONGEST_PASSAGE`, not all the same. It is complete for
+    the n-th time when n - 1 times as many steps as it has agree with those that lie it back.
+    """
+    n, lags = memory.agree.shape[1], jnp.arange(1, LONGEST_PASSAGE + 1, dtype=jnp.int32)
+    place = (memory.newest[:, None] - lags[None]) % n
+    agree, signs, same = (
+        jnp.take_along_axis(a, at, axis=1)
+        for a, at in (
+            (memory.agree, place),
+            (memory.signatures, (place + 1) % n),
+            (memory.signatures, memory.newest[:, None]),
+        )
+    )
+    # Its last step apart, a passage is constant where that many agree with the step before.
+    is_constant = (agree[:, :1] >= lags[None] - 2) & (signs == same)
+    is_one = (agree + 1 >= max_repeats[:, None] * lags[None]) & (lags[None] > 1) & ~is_constant
+    number = jnp.cumsum(is_one, axis=1)
+    which = jnp.arange(1, N_BARRED + 1)[None]
+    # The first place with each number; the last one where there is none.
+    at = jnp.sum(number[:, None] < which[..., None], axis=2)
+    at = (jnp.take_along_axis(place, jnp.minimum(at, len(lags) - 1), axis=1) + 1) % n
+    steps = jnp.take_along_axis(memory.steps, at[..., None], axis=1)
+    return Barred(number[:, -1:] >= which, steps[..., :8], steps[..., 8].astype(jnp.int32))
+
+
+def is_barred(
+    those: Barred,
+    bits: Array,  # uint32 (lanes, 8)
+) -> Array:  # bool (lanes,)
+    """Whether chords are among those that are barred."""
+    is_same = jnp.all(those.bits == bits[:, None], axis=2)
+    return jnp.any(those.is_one & is_same, axis=1)

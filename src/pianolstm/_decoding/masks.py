@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from pianolstm._decoding.chords import held_on
+from pianolstm._decoding.history import Barred, is_barred
 from pianolstm._decoding.notes import requirements_of
 from pianolstm._decoding.random_numbers import row_at
 from pianolstm._decoding.state import Context, ForcedFrames, Vocabulary
@@ -38,7 +39,7 @@ class RowMasks(NamedTuple):
 
 def constrain(config: NetworkConfig, context: Context) -> Masks:
     """What constraints leave for the frame."""
-    _, vocabulary, sampling, forced, state = context
+    _, vocabulary, sampling, forced, _, state = context
     is_asked = jnp.any((forced.required | forced.forbidden) > 0, axis=1)
     is_restricted = sampling.is_restricted | is_asked
     is_rest = ~jnp.any(state.past[:, :4] > 0, axis=1)
@@ -48,12 +49,13 @@ def constrain(config: NetworkConfig, context: Context) -> Masks:
     # Another piece strikes nothing again, so none begins where that is asked.
     may_end = sampling.may_end & ~jnp.any((forced.required[:, 4:] & state.past[:, :4]) > 0, axis=1)
     is_usual, rows = state.age < sampling.usual_hold, None
+    is_restricted |= jnp.any(context.barred.is_one, axis=1)
     if vocabulary is None:
         keeps_held, keeps_recalled = _satisfied(context, is_restricted)
         can_begin = sampling.may_rest | jnp.any(requirements_of(sampling, forced).allowed, axis=1)
         may_end &= can_begin
     else:
-        allowed, n_allowed = _fitting(context, vocabulary)
+        allowed, n_allowed = _not_barred(context.barred, *_fitting(context, vocabulary))
         keeps_held = row_at(allowed, jnp.maximum(state.hold, 0))
         is_held = ((state.hold >= 0) & keeps_held).astype(n_allowed.dtype)
         is_other = n_allowed > is_held
@@ -66,10 +68,11 @@ def constrain(config: NetworkConfig, context: Context) -> Masks:
             n_rows, ids = allowed.shape[1], state.recalled.ids
             keeps_recalled = (ids < n_rows) & row_at(allowed, jnp.minimum(ids, n_rows - 1))
     may_hold = (state.hold >= 0) & keeps_held & (state.age < longest)
-    may_go_on = may_hold & is_usual
+    may_go_on = may_hold & is_usual & ~is_barred(context.barred, held_on(state.past))
     may_recall = keeps_recalled
     if state.recalled is not None:
         may_recall &= may_go_on | ~holds_on(context, state.recalled.bits)
+        may_recall &= ~is_barred(context.barred, state.recalled.bits)
     return Masks(may_hold, may_go_on, may_end, may_recall, is_restricted, rows)
 
 
@@ -86,7 +89,7 @@ def _fitting(
     context: Context, vocabulary: Vocabulary
 ) -> tuple[Array, Array]:  # bool (lanes, n_rows), (lanes,)
     """Chords that have all that the frame requires, and nothing of what it forbids; how many."""
-    _, _, sampling, forced, state = context
+    _, _, sampling, forced, _, state = context
 
     def fitting() -> tuple[Array, Array]:
         fits = sampling.allowed & _fitting_rows(vocabulary, forced, state.past)
@@ -94,6 +97,23 @@ def _fitting(
 
     is_asked = jnp.any(forced.required > 0) | jnp.any(forced.forbidden > 0)
     return lax.cond(is_asked, fitting, lambda: (sampling.allowed, sampling.n_allowed))
+
+
+def _not_barred(
+    barred: Barred,
+    allowed: Array,  # bool (lanes, n_rows)
+    n_allowed: Array,  # (lanes,)
+) -> tuple[Array, Array]:  # bool (lanes, n_rows), (lanes,)
+    """Without the chords that would be said too often in a row, where there are others."""
+
+    def less() -> tuple[Array, Array]:
+        is_row = barred.ids[..., None] == jnp.arange(allowed.shape[1])[None, None]
+        left = allowed & ~jnp.any(is_row & barred.is_one[..., None], axis=1)
+        n_left = jnp.sum(left, axis=1, dtype=jnp.float32)
+        is_any = n_left > 0
+        return jnp.where(is_any[:, None], left, allowed), jnp.where(is_any, n_left, n_allowed)
+
+    return lax.cond(jnp.any(barred.is_one), less, lambda: (allowed, n_allowed))
 
 
 def _fitting_rows(
@@ -116,7 +136,7 @@ def _satisfied(
     is_restricted: Array,  # bool (lanes,)
 ) -> tuple[Array, Array]:  # bool (lanes,), bool (lanes,)
     """Whether what sounds, held on, and what is recalled keep what is asked."""
-    _, _, sampling, forced, state = context
+    _, _, sampling, forced, _, state = context
     on = held_on(state.past)
     bits = on if state.recalled is None else state.recalled.bits
 

@@ -87,11 +87,13 @@ class Asked(NamedTuple):
 
     before: Array  # bool (lanes, 128): what sounded in the frame before
     requirements: Requirements
-    is_barred: Array  # bool (lanes,): whether it is impossible that nothing changes
+    must_change: Array  # bool (lanes,): whether it is impossible that nothing does
     may_stay: Array  # bool (lanes,): whether it is allowed
     may_end: Array  # bool (lanes,): whether the piece may end in its place
     is_given: Array  # bool (lanes,): where the chord is given
     planes: Array  # bool (lanes, 256): that chord
+    is_barred: Array  # bool (lanes, n): which of the next there are
+    barred: Array  # bool (lanes, n, 256): chords that it must not be
 
 
 class _Given(NamedTuple):
@@ -149,7 +151,7 @@ def _first(
     (features, heard), weights, before = hidden, given.weights, given.before
     asked, laid = given.asked, weights["weights"]
     first = first_logits(given.pitches, weights, hidden, before)
-    is_possible = jnp.ones_like(first.logits, bool).at[:, STAY].set(~asked.is_barred)
+    is_possible = jnp.ones_like(first.logits, bool).at[:, STAY].set(~asked.must_change)
     ok, may_cease, may_strike = _may_change(given)
     u_note, u_again = u(jnp.arange(N_NUMBERS)).T
     planes = asked.planes.reshape(-1, 2, N_PITCHES)
@@ -273,7 +275,7 @@ def _note(given: _Given, u: Uniform, so_far: Spelling) -> Spelling:
     passed = jnp.pad(jnp.cumsum(is_off, axis=1), ((0, 0), (1, 0)))
     logits = passed + _with_end(jax.nn.log_sigmoid(on), 0)
     u_note, u_again = u(so_far.n * N_NUMBERS + jnp.arange(N_NUMBERS)).T
-    may_come = above, above & _allowed(given.requirements, so_far)
+    may_come = above, above & _allowed(given.asked, so_far)
     planes = given.asked.planes
     left = planes[:, :N_PITCHES] & above[:, :-1]
     lowest = jnp.min(jnp.where(left, symbols[None, :-1], N_PITCHES), axis=1)
@@ -402,8 +404,9 @@ def _strike(
     return is_struck, log_again, jnp.where(is_asked, jax.nn.log_sigmoid(signed * sharpness), 0)
 
 
-def _allowed(requirements: Requirements, so_far: Spelling) -> Array:
+def _allowed(asked: Asked, so_far: Spelling) -> Array:
     """Pitches that may come next, and the end: bool, (lanes, 129)."""
+    requirements = asked.requirements
     symbols = jnp.arange(N_PITCHES + 1)[None]
     to_come = requirements.required & (symbols[:, :-1] > so_far.last[:, None])
     lowest = jnp.min(jnp.where(to_come, symbols[:, :-1], N_PITCHES), axis=1)
@@ -411,7 +414,9 @@ def _allowed(requirements: Requirements, so_far: Spelling) -> Array:
     n = jnp.sum(so_far.planes[:, :N_PITCHES], axis=1)
     room = requirements.max_notes - n - jnp.sum(to_come, axis=1)
     pitches = requirements.allowed & (requirements.required | (room > 0)[:, None])
-    may_end = (n > 0) | requirements.may_rest
+    is_same = jnp.all(asked.barred == so_far.planes[:, None], axis=2)
+    is_barred = jnp.any(is_same & asked.is_barred, axis=1)
+    may_end = ((n > 0) | requirements.may_rest) & ~is_barred
     ok = _with_end(pitches, False) | ((symbols == N_PITCHES) & may_end[:, None])
     return ok & (symbols <= lowest[:, None])
 

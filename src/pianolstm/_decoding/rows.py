@@ -39,7 +39,7 @@ def rows_of(
     has_ended: Array,  # bool (lanes,): where another piece begins
 ) -> Rows:
     """Logits and probabilities of all rows."""
-    weights, _, sampling, _, state = context
+    weights, _, sampling, _, _, state = context
     n_rows = config.n_rows
     assert masks.rows is not None
     rows = jnp.arange(n_rows, dtype=jnp.int32)[None]
@@ -79,7 +79,7 @@ def propose_row(
 
     `first` is the number of its first random number, uint32 ().
     """
-    _, vocabulary, sampling, _, state = context
+    _, vocabulary, sampling, _, _, state = context
     assert vocabulary is not None
     n_rows, number = config.n_rows, jnp.arange(config.n_rows, dtype=jnp.int32)[None]
     u = uniform(sampling.key, state.position, first[None])[:, 0]

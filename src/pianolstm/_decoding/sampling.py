@@ -22,7 +22,7 @@ import numpy as np
 from jax import Array, lax
 
 from pianolstm._decoding.chords import chord_number, held_on, where
-from pianolstm._decoding.history import Step, recalled, remember
+from pianolstm._decoding.history import Step, barred, recalled, remember
 from pianolstm._decoding.masks import Masks, constrain, holds_on
 from pianolstm._decoding.notes import first_logits
 from pianolstm._decoding.proposals import Draw, Given, Proposal
@@ -92,7 +92,9 @@ def write_block(
         state, written = loop
         forced = jax.tree.map(lambda a: a[i], frames)
         # Without the memory, since what a branch reads would be copied before it is written to.
-        context = Context(weights, vocabulary, sampling, forced, state._replace(memory=None))
+        assert state.memory is not None
+        often = barred(state.memory, sampling.max_repeats)
+        context = Context(weights, vocabulary, sampling, forced, often, state._replace(memory=None))
 
         def draw_none() -> Sample:
             zeros, words = jnp.zeros(n_lanes), jnp.zeros((n_lanes, 8), jnp.uint32)
@@ -139,10 +141,12 @@ def _advance(config: NetworkConfig, weights: StepWeights, state: State, chord: S
         return state._replace(carry=carry, stepped=stepped)
 
     new = lax.cond(jnp.any(is_step), stepped, lambda: state) if is_timed else stepped()
-    if state.memory is not None:
-        # Not in a branch, which would copy the memory.
-        memory = remember(config, state.memory, begun)
-        new = new._replace(memory=memory, recalled=recalled(memory))
+    assert state.memory is not None
+    # Not in a branch, which would copy the memory.
+    memory = remember(config, state.memory, begun)
+    new = new._replace(memory=memory)
+    if config.recall:
+        new = new._replace(recalled=recalled(memory))
 
     def added(a: Array, value: Array) -> Array:
         is_begun = begins & jnp.any(bits[:, :4] > 0, axis=1)
@@ -200,7 +204,7 @@ def sample(
     again until what it draws may come. Where it draws the end of the piece, the lane draws again,
     from the beginning of another.
     """
-    _, _, sampling, _, state = context
+    _, _, sampling, _, _, state = context
     n_lanes = len(sampling.key)
     masks = constrain(config, context)
     time = hazard_of(context.weights, sampling, state) if config.clock == "changes" else None
@@ -227,7 +231,7 @@ def _timed(config: NetworkConfig, stage: _Stage, start: _Attempts) -> _Attempts:
 
     Where a row is to be drawn and not all may be, that is for `_begin` to say.
     """
-    _, _, sampling, forced, state = stage.context
+    _, _, sampling, forced, _, state = stage.context
     assert stage.time is not None
     is_given = begins_chord(state.past, forced.bits) | (state.lasted == 0)
     u = uniform(sampling.key, state.position, jnp.full(1, TIMES, jnp.uint32))[:, 0]
@@ -309,7 +313,7 @@ def _begin(config: NetworkConfig, stage: _Stage, attempts: _Attempts, rows: Rows
     of going on. Where chords are rows their share is computed; where they are spelled, this is
     drawn again with each that was not taken.
     """
-    _, _, sampling, forced, state = stage.context
+    _, _, sampling, forced, _, state = stage.context
     masks, time = stage.masks, stage.time
     assert time is not None
     is_drawn = masks.is_restricted & ~forced.is_forced & ~attempts.has_ended
@@ -346,7 +350,7 @@ def _row_share(config: NetworkConfig, stage: _Stage, rows: Rows) -> Array:  # (l
 
 def _outcome(config: NetworkConfig, stage: _Stage, attempts: _Attempts) -> Sample:
     """The chords that the draws have come to."""
-    _, _, sampling, _, state = stage.context
+    _, _, sampling, _, _, state = stage.context
     held = jnp.maximum(state.hold, 0), held_on(state.past), state.hold
     chord = where(attempts.goes_on, held, (attempts.ids, attempts.bits, attempts.hold))
     if stage.masks.rows is not None:
@@ -387,7 +391,7 @@ def _choose_recalled(
     is_open: Array,  # bool (lanes,): where a chord is to be drawn
 ) -> _RecallChoice:
     """What is recalled, and whether it is allowed and drawn."""
-    _, _, sampling, _, state = context
+    _, _, sampling, _, _, state = context
     assert state.recalled is not None
     _, bits, ids, hold, _, in_a_row, _ = state.recalled
     never = jnp.full(len(ids), NEVER)
@@ -403,7 +407,7 @@ def _choose_recalled(
 
 def _gate(config: NetworkConfig, context: Context) -> Array:  # (lanes,)
     """Logit of that what is recalled is taken."""
-    weights, _, _, _, state = context
+    weights, _, _, _, _, state = context
     assert state.recalled is not None
     match, log_p = match_of(state.recalled), jnp.zeros(len(state.hold))
     no = jnp.zeros(len(state.hold), bool)

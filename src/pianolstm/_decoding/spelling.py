@@ -53,7 +53,7 @@ def propose_chord(
 
     A chord begun of late is taken as much less often as its logit would be lowered, were it a row.
     """
-    weights, _, sampling, _, state = context
+    weights, _, sampling, _, _, state = context
     _, begin = weights["begin"]
     is_new = draw.has_ended
     heard = where(is_new, begin.heard, state.stepped.heard)
@@ -86,7 +86,7 @@ def propose_chord(
 
 def _asked(config: NetworkConfig, context: Context, masks: Masks, draw: Draw) -> Asked:
     """What the next chord of each lane has to be."""
-    _, _, sampling, forced, state = context
+    _, _, sampling, forced, _, state = context
     is_new, given = draw.has_ended, draw.given
     fitting = requirements_of(sampling, forced)
     fewest = jnp.maximum(jnp.sum(fitting.required, axis=1), jnp.where(fitting.may_rest, 0, 1))
@@ -96,6 +96,9 @@ def _asked(config: NetworkConfig, context: Context, masks: Masks, draw: Draw) ->
     # Another piece that begins as this one ended holds it on, all the same.
     may_stay = (state.hold < 0) | masks.may_go_on | (is_new & ~is_rest)
     is_timed = config.clock == "changes"
+    barred = context.barred
+    # Rather than nothing at all, what is barred.
+    is_kept = ~(is_last & ~masks.may_hold)
     return Asked(
         # Another piece has nothing before it.
         (unpack_words(state.past[:, :4]) > 0) & ~is_new[:, None],
@@ -105,6 +108,8 @@ def _asked(config: NetworkConfig, context: Context, masks: Masks, draw: Draw) ->
         masks.may_end & ~is_new,
         given.is_given,
         unpack_words(given.bits) > 0,
+        barred.is_one & is_kept[:, None],
+        unpack_words(barred.bits) > 0,
     )
 
 
@@ -118,7 +123,7 @@ def _is_taken(
     u: Array,  # (lanes,)
 ) -> Array:  # bool (lanes,)
     """Which of the chords that were drawn are taken."""
-    _, _, sampling, _, state = context
+    _, _, sampling, _, _, state = context
     fitting, before = asked
     bits = packed(out.planes)
     holds = holds_on(context, bits)

@@ -15,7 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pianolstm._decoding.history import Data, Memory, Recalled, empty_memory, nothing_recalled
+from pianolstm._decoding.history import (
+    Barred,
+    Data,
+    Memory,
+    Recalled,
+    empty_memory,
+    nothing_recalled,
+)
 from pianolstm._decoding.stepping import Carry, Stepped, StepWeights, chord_features, timed
 from pianolstm._model.gates import Match
 from pianolstm._model.networks import NetworkConfig
@@ -54,6 +61,7 @@ class SamplingParameters(NamedTuple):
     max_hold: Data  # int32 (lanes,): frames that a chord may last
     max_silence: Data  # int32 (lanes,): and a rest
     usual_hold: Data  # int32 (lanes,): after which it is held no longer, if another is allowed
+    max_repeats: Data  # int32 (lanes,): times in a row that a passage may come
     may_end: Data  # bool (lanes,): whether a piece may end, and another begin
     n_allowed: Data  # (lanes,): how many chords may be drawn
     is_proposed: Data  # bool (lanes,): spelled chords are taken as they come, by likelihoods for it
@@ -94,7 +102,7 @@ class State(NamedTuple):
     since: Data  # int32 (lanes,): frames since the piece began
     begun: Data  # int32 (lanes, N_BEGUN): chords last begun, see `chord_number`
     begun_at: Data  # int32 (lanes, N_BEGUN): and when
-    memory: Memory | None  # what was heard, where anything is recalled
+    memory: Memory | None  # what was heard; None where it is not looked at
     recalled: Recalled | None  # what is recalled for the next chord
 
 
@@ -105,6 +113,7 @@ class Context(NamedTuple):
     vocabulary: Vocabulary | None  # None where chords are spelled
     sampling: SamplingParameters
     forced: ForcedFrames  # of this frame; where it is given, nothing is drawn
+    barred: Barred  # what would be said too often in a row
     state: State
 
 
@@ -141,10 +150,9 @@ def initial_state(
     zero, none = np.zeros(1, np.int32), np.full(1, -1, np.int32)
     begun = np.full((1, N_BEGUN), -1, np.int32)
     past = np.zeros((1, 8), np.uint32)
-    memory = empty_memory() if config.recall else None
     recalled = nothing_recalled() if config.recall else None
     counts = zero, past, none, zero, zero, zero, begun, begun
-    return State(carry, stepped, *counts, memory, recalled)
+    return State(carry, stepped, *counts, empty_memory(), recalled)
 
 
 def timing_of(
@@ -163,7 +171,7 @@ def hidden_of(
     has_ended: Array,  # bool (lanes,): where another piece begins
 ) -> Array:  # (lanes, units)
     """What predicts the next chord of each lane, before the last layers."""
-    weights, _, _, _, state = context
+    weights, _, _, _, _, state = context
     _, first = weights["begin"]
     hidden = jnp.where(has_ended[:, None], first.hidden, state.stepped.hidden)
     return timed(config, weights, hidden, timing_of(config, state, has_ended))

@@ -30,6 +30,9 @@ HALVES |= {12: (8, 4), 16: (8, 8), 24: (16, 8), 32: (16, 16)}
 MEMORY = 4096
 """Steps that are remembered."""
 
+LONGEST_PASSAGE = 128
+"""Steps of a passage whose repeats are counted and limited."""
+
 MOST_AGREEING = 512
 """Steps that agree which are counted: passages that come again at once may be as long."""
 
@@ -106,13 +109,11 @@ def find_sources(
     """What is recalled along a piece."""
     n = len(tokens)
     classes, sources = np.zeros((2, n), np.int64)
-    # Of chords that begin the timing is no part: performances never repeat it.
-    is_held = corpus.clock == "frames"
-    held = ages(corpus.chords[tokens]) if is_held else np.zeros(n, np.int64)
-    frames = np.stack([tokens, held], axis=1)
+    # The last place of the ring has no duration yet.
+    farthest = MEMORY - (corpus.clock == "changes")
     # Contexts that end with each frame, numbered so that like ones have the same number; -1 where
     # the piece is too young.
-    contexts = {1: _numbered(frames)}
+    contexts = {1: _steps(corpus, tokens)}
     for number, length in enumerate(LENGTHS, 1):
         if length > 1:
             first, second = HALVES[length]
@@ -125,7 +126,7 @@ def find_sources(
         lag = np.zeros(n, np.int64)
         lag[order[1:]] = np.where(same, np.diff(order), 0)
         # What follows is recalled in the next frame.
-        at = np.flatnonzero((lag[:-1] > 0) & (lag[:-1] <= MEMORY - (not is_held))) + 1
+        at = np.flatnonzero((lag[:-1] > 0) & (lag[:-1] <= farthest)) + 1
         classes[at], sources[at] = number, at - lag[at - 1]
     return Sources(classes, sources, _times_in_a_row(contexts[1], classes, sources))
 
@@ -152,6 +153,32 @@ def _times_in_a_row(
             break
     times[at] = 1 + length // lag
     return times
+
+
+def most_in_a_row(corpus: Corpus) -> int:
+    """Most times in a row that any piece says a passage; of two steps or more, not all the same."""
+    most = 1
+    for tokens in corpus.tokens:
+        steps, n = _steps(corpus, tokens), len(tokens)
+        changed = np.cumsum(np.append(False, steps[1:] != steps[:-1])[:n])
+        for lag in range(2, min(LONGEST_PASSAGE, n - 1) + 1):
+            breaks = np.flatnonzero(np.r_[True, steps[lag:] != steps[:-lag], True])
+            length, last = np.diff(breaks) - 1, breaks[1:] + lag - 2
+            is_more = length >= most * lag
+            is_more[is_more] = changed[last[is_more]] > changed[last[is_more] - lag + 1]
+            most = max(most, 1 + int(np.max(length[is_more], initial=0)) // lag)
+    return most
+
+
+def _steps(
+    corpus: Corpus,
+    tokens: np.ndarray,  # int32 (n,): ids of a piece's chords
+) -> np.ndarray:  # int64 (n,)
+    """Numbers of steps, the same for like ones."""
+    # Of chords that begin the timing is no part: performances never repeat it.
+    is_held = corpus.clock == "frames"
+    held = ages(corpus.chords[tokens]) if is_held else np.zeros(len(tokens), np.int64)
+    return _numbered(np.stack([tokens, held], axis=1))
 
 
 def _numbered(
