@@ -39,10 +39,11 @@ from pianolstm._learning.training import (
     train_step,
     with_moments,
 )
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.inputs import spelled
 from pianolstm._model.losses import Output, Targets, softmax_loss
 from pianolstm._model.lstm import LSTMLayer
-from pianolstm._model.networks import NetworkConfig, flatten, initialise
+from pianolstm._model.networks import flatten, initialise
 from pianolstm._model.note_decoder import NEVER
 from pianolstm._model.pitch_lstm import Range
 from pianolstm.model import TrainState

@@ -22,9 +22,10 @@ from pianolstm._decoding.stepping import LANES
 from pianolstm._jax.keys import key_of
 from pianolstm._learning import training
 from pianolstm._model import durations
+from pianolstm._model.config import ARCHITECTURES, NetworkConfig
 from pianolstm._model.inputs import Reader
 from pianolstm._model.likelihood import evaluate
-from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
+from pianolstm._model.networks import bind, initialise
 from pianolstm._model.planes import NEVER
 from pianolstm._model.recall import LENGTHS, Recalled
 from pianolstm.chords import as_chords, as_words, held_on

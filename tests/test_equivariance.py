@@ -11,7 +11,7 @@ import test_clock
 import tiny_networks
 from pianolstm._decoding.batches import Decoder, Request, SamplingSettings, write_all
 from pianolstm._jax.keys import key_of
-from pianolstm._model.networks import ARCHITECTURES
+from pianolstm._model.config import ARCHITECTURES
 from pianolstm._model.pitch_lstm import Range
 from pianolstm.chords import as_chords, transpose_chords
 from pianolstm.constraints import limits_of

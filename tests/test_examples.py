@@ -12,7 +12,7 @@ import pretty_midi
 import pytest
 
 import pianolstm as pl
-from pianolstm._model.networks import ARCHITECTURES
+from pianolstm._model.config import ARCHITECTURES
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -9,11 +9,12 @@ import pytest
 
 from pianolstm._jax.host import SETTINGS
 from pianolstm._learning import training
-from pianolstm._model import networks
+from pianolstm._model import bodies, networks
+from pianolstm._model.config import ARCHITECTURES, NetworkConfig
 from pianolstm._model.gates import Match, RecalledBatch
 from pianolstm._model.inputs import ENDS, LAST, SKIPPED
 from pianolstm._model.likelihood import evaluate
-from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
+from pianolstm._model.networks import bind, initialise
 from pianolstm.vocabulary import Corpus, PitchBernoulli, padded_vocabulary
 from pianolstm.windows import PAD, START
 
@@ -168,9 +169,9 @@ def test_hybrid_pools_and_steps_as_written():
     cell = network.body.recurrent.layers[0].cell
     for t in range(TIME):
         total = bias.copy()
-        for k in range(networks.CONV_FRAMES):
+        for k in range(bodies.CONV_FRAMES):
             if t - k >= 0:
-                total = total + x[:, t - k] @ kernel[networks.CONV_FRAMES - 1 - k]
+                total = total + x[:, t - k] @ kernel[bodies.CONV_FRAMES - 1 - k]
         local.append(np.maximum(total, 0))
         pooled = np.maximum(local[t], local[t - 1] if t else 0)
         zeros = (jnp.zeros((BATCH, 7)), jnp.zeros((BATCH, 7)))
@@ -219,9 +220,9 @@ def test_a_chord_is_the_sum_of_its_pitches_and_its_own_vector():
 
 
 def test_dropout_has_one_mask_for_all_frames():
-    wide, narrow = networks.dropout_masks(row_keys(0, 3), 0.25, [4000, 30])
+    wide, narrow = bodies.dropout_masks(row_keys(0, 3), 0.25, [4000, 30])
     assert (wide.shape, narrow.shape) == ((3, 1, 4000), (3, 1, 30))
-    dropped = np.asarray(networks.drop(jnp.ones((3, 50, 4000)), 0.25, wide))
+    dropped = np.asarray(bodies.drop(jnp.ones((3, 50, 4000)), 0.25, wide))
     assert np.array_equal(dropped, np.broadcast_to(dropped[:, :1], dropped.shape))
     assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
     assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.02)
@@ -229,7 +230,7 @@ def test_dropout_has_one_mask_for_all_frames():
     assert np.abs(np.corrcoef(rows) - np.eye(3)).max() < 0.06  # each row has its own
     assert abs(np.corrcoef(rows[0, :30], np.asarray(narrow[0, 0], float))[0, 1]) < 0.6
     x = jnp.ones((3, 50, 7))
-    np.testing.assert_array_equal(networks.drop(x, 0.25, None), x)
+    np.testing.assert_array_equal(bodies.drop(x, 0.25, None), x)
 
 
 @pytest.mark.parametrize(

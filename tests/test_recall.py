@@ -19,8 +19,8 @@ from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSetting
 from pianolstm._decoding.state import match_of, repeat_lanes
 from pianolstm._decoding.stepping import LANES
 from pianolstm._model import recall
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.gates import Gate, Match, gate_logit, log_mixed
-from pianolstm._model.networks import NetworkConfig
 from pianolstm._model.planes import NEVER
 from pianolstm._model.recall import LENGTHS, Recalled, find_sources, shares
 from pianolstm.chords import ages, as_chords, as_words

@@ -14,7 +14,7 @@ from pianolstm import constraints
 from pianolstm._decoding import history
 from pianolstm._decoding.state import repeat_lanes
 from pianolstm._decoding.stepping import LANES
-from pianolstm._model.networks import NetworkConfig
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.recall import most_in_a_row
 from pianolstm.chords import as_words
 from pianolstm.constraints import limits_of

@@ -20,7 +20,8 @@ from pianolstm._decoding.history import barred, empty_memory
 from pianolstm._decoding.state import repeat_lanes
 from pianolstm._decoding.stepping import FEW, LANES, Stepped, rounds_alike
 from pianolstm._jax.keys import fold, key_of, seed_key
-from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
+from pianolstm._model.config import ARCHITECTURES, NetworkConfig
+from pianolstm._model.networks import bind, initialise
 from pianolstm._model.note_decoder import NEVER
 from pianolstm.chords import find, held_on
 from pianolstm.constraints import Limits

@@ -22,8 +22,9 @@ from pianolstm._decoding.notes import (
 )
 from pianolstm._decoding.stepping import LANES, chord_features
 from pianolstm._model import note_decoder as spelling
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.inputs import LAST, SKIPPED, spelled
-from pianolstm._model.networks import NetworkConfig, bind
+from pianolstm._model.networks import bind
 from pianolstm._model.note_decoder import NEVER, NoteDecoder
 from pianolstm._model.pitch_lstm import Range
 from pianolstm._model.planes import unpack_words

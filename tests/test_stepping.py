@@ -7,7 +7,8 @@ import pytest
 
 from pianolstm._decoding.state import repeat_lanes
 from pianolstm._decoding.stepping import LANES, step, step_weights
-from pianolstm._model.networks import ARCHITECTURES, NetworkConfig, bind, initialise
+from pianolstm._model.config import ARCHITECTURES, NetworkConfig
+from pianolstm._model.networks import bind, initialise
 from pianolstm._model.pitch_lstm import Range
 from pianolstm.windows import START
 

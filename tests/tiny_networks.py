@@ -17,8 +17,9 @@ from pianolstm._decoding.history import barred
 from pianolstm._decoding.sampling import sample
 from pianolstm._decoding.state import Context
 from pianolstm._decoding.stepping import LANES
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.likelihood import evaluate
-from pianolstm._model.networks import NetworkConfig, initialise
+from pianolstm._model.networks import initialise
 from pianolstm._model.note_decoder import NEVER
 from pianolstm.constraints import limits_of
 from pianolstm.tokens import TokenCorpus

@@ -36,6 +36,7 @@ from pianolstm._learning.training import (
     with_moments,
 )
 from pianolstm._model import networks
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.files import read_model, write_model
 from pianolstm._model.likelihood import evaluate, probabilities
 from pianolstm.callbacks import Callback, ProgressBar
@@ -1050,14 +1051,14 @@ class SequenceGenerator(BaseEstimator):
         """Semitones that a network hears above and below its pieces: those of half an octave."""
         return max(TRANSPOSITION, self._augment())
 
-    def _config(self) -> networks.NetworkConfig:
+    def _config(self) -> NetworkConfig:
         """The network that the parameters ask for, without its vocabulary."""
         given = self._given()
-        names = networks.NetworkConfig.__dataclass_fields__.keys() - {"n_rows", "beat", "pitches"}
+        names = NetworkConfig.__dataclass_fields__.keys() - {"n_rows", "beat", "pitches"}
         settings: Any = {name: getattr(given, name) for name in names}
-        return networks.NetworkConfig(n_rows=0, **settings)
+        return NetworkConfig(n_rows=0, **settings)
 
-    def _config_of(self, model: Model) -> networks.NetworkConfig:
+    def _config_of(self, model: Model) -> NetworkConfig:
         """A model's network, with the settings that may change after it was fitted."""
         if self.recall and not model.config.recall:
             raise InvalidInputError(
@@ -1163,7 +1164,7 @@ class Task:
     checkpoint: Checkpoint | None
 
 
-def _shape(config: networks.NetworkConfig) -> dict[str, Any]:
+def _shape(config: NetworkConfig) -> dict[str, Any]:
     """Settings that the network is made by: those that stay as long as it is not made anew."""
     names = ["arch", "units", "embedding", "spell", "clock"]
     if not config.is_causal:

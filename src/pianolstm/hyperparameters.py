@@ -13,7 +13,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from pianolstm._learning.training import OPTIMIZERS
-from pianolstm._model import networks
+from pianolstm._model.config import ARCHITECTURES
 from pianolstm.callbacks import Callback
 from pianolstm.checks import check_bool, check_number, plain_params
 from pianolstm.exceptions import InvalidInputError
@@ -33,9 +33,9 @@ _factories: dict[bytes, OptimizerFactory] = {}
 def check_hyperparameters(estimator: SequenceGenerator) -> None:
     """Raise `InvalidInputError` where one is out of range or doesn't go with another."""
     given = SimpleNamespace(**plain_params(estimator))
-    if given.arch not in networks.ARCHITECTURES:
+    if given.arch not in ARCHITECTURES:
         raise InvalidInputError(
-            f"arch must be one of {', '.join(networks.ARCHITECTURES)}; got {estimator.arch!r}."
+            f"arch must be one of {', '.join(ARCHITECTURES)}; got {estimator.arch!r}."
         )
     if given.clock not in CLOCKS:
         raise InvalidInputError(

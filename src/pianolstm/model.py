@@ -19,9 +19,10 @@ from jax import Array
 
 from pianolstm._jax.programs import Size, hold
 from pianolstm._model import networks
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.durations import initial_bias
 from pianolstm._model.files import Arrays, Header, fill_leaves, named_leaves, with_nan, without_nan
-from pianolstm._model.networks import NetworkConfig, Params, Tree
+from pianolstm._model.networks import Params, Tree
 from pianolstm._model.pitch_lstm import ALL_PITCHES, Range
 from pianolstm._model.recall import Recalled, most_in_a_row, shares
 from pianolstm.checks import plain_params

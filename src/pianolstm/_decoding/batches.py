@@ -28,8 +28,9 @@ from pianolstm._decoding.state import (
 from pianolstm._decoding.stepping import FEW, LANES, Stepped, rounds_alike, step_weights
 from pianolstm._jax.host import guest
 from pianolstm._jax.programs import hold
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.durations import N_CLASSES
-from pianolstm._model.networks import NetworkConfig, Params
+from pianolstm._model.networks import Params
 from pianolstm._model.note_decoder import N_FIRST
 from pianolstm._model.recall import LONGEST_PASSAGE
 from pianolstm.chords import N_PITCHES, as_words, find, held_on, pack

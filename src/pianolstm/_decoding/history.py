@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pianolstm._model.networks import NetworkConfig
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.planes import begins_chord
 from pianolstm._model.recall import LENGTHS, LONGEST_PASSAGE, MEMORY, MOST_AGREEING
 

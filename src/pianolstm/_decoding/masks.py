@@ -13,7 +13,7 @@ from pianolstm._decoding.history import Barred, is_barred
 from pianolstm._decoding.notes import requirements_of
 from pianolstm._decoding.random_numbers import row_at
 from pianolstm._decoding.state import Context, ForcedFrames, Vocabulary
-from pianolstm._model.networks import NetworkConfig
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.planes import unpack_words
 from pianolstm.constraints import has_and_lacks, satisfies
 from pianolstm.rolls import N_PITCHES

@@ -19,8 +19,8 @@ from pianolstm._decoding.state import (
     features_of,
     is_recent,
 )
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.lstm import affine
-from pianolstm._model.networks import NetworkConfig
 from pianolstm.vocabulary import END, OTHER
 
 

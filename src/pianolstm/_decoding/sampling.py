@@ -47,8 +47,8 @@ from pianolstm._decoding.state import (
 from pianolstm._decoding.stepping import StepWeights, chord_features, step
 from pianolstm._decoding.timing import Hazard, hazard_of
 from pianolstm._jax.programs import LARGE_PROGRAM, program
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.gates import gate_logit, log_mixed
-from pianolstm._model.networks import NetworkConfig
 from pianolstm._model.note_decoder import STAY, log_first_of
 from pianolstm._model.planes import NEVER, begins_chord, unpack_words
 from pianolstm.vocabulary import END

@@ -19,7 +19,7 @@ from pianolstm._decoding.notes import (
 from pianolstm._decoding.proposals import Draw, Proposal
 from pianolstm._decoding.random_numbers import uniform
 from pianolstm._decoding.state import Context, features_of, times_begun
-from pianolstm._model.networks import NetworkConfig
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.planes import unpack_words
 from pianolstm.constraints import Requirements, satisfies
 from pianolstm.rolls import N_PITCHES

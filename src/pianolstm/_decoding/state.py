@@ -24,8 +24,8 @@ from pianolstm._decoding.history import (
     nothing_recalled,
 )
 from pianolstm._decoding.stepping import Carry, Stepped, StepWeights, chord_features, timed
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.gates import Match
-from pianolstm._model.networks import NetworkConfig
 from pianolstm._model.recall import N_LAGS, N_TIMES
 from pianolstm.vocabulary import metrical_position
 

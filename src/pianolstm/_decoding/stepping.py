@@ -22,14 +22,10 @@ from jax import Array, lax
 from pianolstm._decoding.history import Data
 from pianolstm._jax.programs import program
 from pianolstm._model import pitch_lstm
+from pianolstm._model.bodies import HybridBody, RecurrentBody
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.lstm import affine
-from pianolstm._model.networks import (
-    HybridBody,
-    NetworkConfig,
-    Params,
-    RecurrentBody,
-    bind,
-)
+from pianolstm._model.networks import Params, bind
 from pianolstm._model.note_decoder import N_FIRST, NoteDecoder, NoteWeights
 from pianolstm._model.pitch_lstm import Reading
 from pianolstm._model.planes import age_class, begins_chord, unpack_words

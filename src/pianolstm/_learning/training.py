@@ -28,20 +28,13 @@ from pianolstm._learning.devices import (
     shared_out,
 )
 from pianolstm._model import networks
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.durations import log_duration
 from pianolstm._model.gates import RecalledBatch, log_mixed
 from pianolstm._model.inputs import SKIPPED, Reader
 from pianolstm._model.likelihood import evaluate
 from pianolstm._model.losses import TargetRows, softmax_loss
-from pianolstm._model.networks import (
-    NetworkConfig,
-    Params,
-    Tree,
-    bind,
-    duration_gate_of,
-    gate_of,
-    log_spelled,
-)
+from pianolstm._model.networks import Params, Tree, bind, duration_gate_of, gate_of, log_spelled
 from pianolstm._model.planes import NEVER
 from pianolstm._model.recall import Recalled
 from pianolstm.exceptions import PianoLSTMError

@@ -13,19 +13,12 @@ import numpy as np
 from jax import Array
 
 from pianolstm._jax.programs import program
+from pianolstm._model.config import NetworkConfig
 from pianolstm._model.durations import STARTS
 from pianolstm._model.gates import RecalledBatch
 from pianolstm._model.inputs import LAST, SKIPPED, Reader, spelled
 from pianolstm._model.losses import Output, log_likelihoods, logits_of
-from pianolstm._model.networks import (
-    Carry,
-    NetworkConfig,
-    Params,
-    bind,
-    duration_gate_of,
-    gate_of,
-    log_spelled,
-)
+from pianolstm._model.networks import Carry, Params, bind, duration_gate_of, gate_of, log_spelled
 from pianolstm._model.note_decoder import Spelled
 from pianolstm._model.planes import unpack_words
 from pianolstm._model.recall import Recalled
