@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pianolstm.rolls import PianoRoll
     from pianolstm.scoring.distribution import NoteDistributionScorer
     from pianolstm.scoring.ngrams import NgramBaseline
+    from pianolstm.scoring.novelty import Borrowing, NoveltyReport, NoveltyScorer, Passage
     from pianolstm.scoring.repetition import Repetition, repetition
     from pianolstm.store import TokenStore
     from pianolstm.streams import Stream
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "Borrowing": "scoring.novelty",
     "ChordSequence": "tokens",
     "ChordTokenizer": "tokens",
     "DataLossWarning": "exceptions",
@@ -45,6 +47,9 @@ _MODULE_OF = {
     "NgramBaseline": "scoring.ngrams",
     "NoteDistributionScorer": "scoring.distribution",
     "Notes": "midi",
+    "NoveltyReport": "scoring.novelty",
+    "NoveltyScorer": "scoring.novelty",
+    "Passage": "scoring.novelty",
     "PianoLSTMError": "exceptions",
     "PianoRoll": "rolls",
     "PianoRollEncoder": "encoder",
@@ -64,6 +69,7 @@ _MODULE_OF = {
 _MODULES = ("callbacks", "constraints", "datasets", "exceptions", "plotting")
 
 __all__ = [
+    "Borrowing",
     "ChordSequence",
     "ChordTokenizer",
     "DataLossWarning",
@@ -73,6 +79,9 @@ __all__ = [
     "NgramBaseline",
     "NoteDistributionScorer",
     "Notes",
+    "NoveltyReport",
+    "NoveltyScorer",
+    "Passage",
     "PianoLSTMError",
     "PianoRoll",
     "PianoRollEncoder",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pianolstm.rolls import PianoRoll
 
-__all__ = ["plot_histograms", "plot_history", "plot_roll", "plot_surprise"]
+__all__ = ["plot_histograms", "plot_history", "plot_passages", "plot_roll", "plot_surprise"]
 
 NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
 
@@ -132,6 +132,54 @@ def plot_surprise(roll: PianoRoll, surprise: np.ndarray, *, ax: Axes | None = No
     return ax
 
 
+def plot_passages(
+    rolls: Sequence[PianoRoll],
+    times: Sequence[tuple[float, float]],
+    titles: Sequence[str],
+    *,
+    axes: Sequence[Axes] | None = None,
+) -> Sequence[Axes]:
+    """Draw passages of rolls one above another, with what stands around them.
+
+    Parameters
+    ----------
+    rolls : sequence of PianoRoll
+    times : sequence of (float, float)
+        When the first and the last chord of each passage are struck: in seconds, or quarter notes
+        where the grid is of beats. As much again is drawn before and after, in grey.
+    titles : sequence of str
+    axes : sequence of matplotlib.axes.Axes, default=None
+        Where to draw, one a roll; None makes a new figure.
+
+    Returns
+    -------
+    sequence of matplotlib.axes.Axes
+    """
+    if axes is None:
+        axes = _figure(figsize=(10, 2.6 * len(rolls)), rows=len(rolls))
+    for ax, roll, (first, last), title in zip(axes, rolls, times, titles, strict=True):
+        notes, margin = roll.notes, (last - first) / 2
+        start, end = notes["start"] / roll.fs, notes["end"] / roll.fs
+        shown = (end > first - margin) & (start < last + margin)
+        # Frames are counted exactly; half of one is what dividing by fs can't blur.
+        half = 0.5 / roll.fs
+        inside = shown & (start > first - half) & (start < last + half) & ~notes["tied"]
+        for chosen, colour in ((inside, "#1f4e79"), (shown & ~inside, "#9aa5b1"), (shown, "none")):
+            plot_roll(
+                start[chosen],
+                end[chosen],
+                notes["pitch"][chosen],
+                notes["velocity"][chosen],
+                seconds=roll.n_frames / roll.fs,
+                ax=ax,
+                colour=colour,
+            )
+        ax.set_xlim(max(first - margin, 0), min(last + margin, roll.n_frames / roll.fs))
+        ax.set_title(title, fontsize="medium", loc="left")
+        ax.set_xlabel("time (s)" if roll.grid == "seconds" else "time (quarter notes)")
+    return axes
+
+
 def plot_histograms(
     shares: Mapping[str, np.ndarray],
     labels: Sequence[str],
@@ -224,12 +272,15 @@ def notebook_png(plot: Callable[[Axes], Any]) -> bytes | None:
 
 
 def _axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
-    if ax is not None:
-        return ax
+    return ax if ax is not None else _figure(figsize)[0]
+
+
+def _figure(figsize: tuple[float, float], rows: int = 1) -> list[Axes]:
+    """The axes of a new figure, one below another."""
     try:
         import matplotlib.pyplot as plt
     except ImportError:
         raise PianoLSTMError(
             'Pictures need matplotlib; install it with: pip install "pianolstm[plot]".'
         ) from None
-    return plt.subplots(figsize=figsize, layout="constrained")[1]
+    return list(plt.subplots(rows, figsize=figsize, layout="constrained", squeeze=False)[1][:, 0])
