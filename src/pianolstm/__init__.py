@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from pianolstm.generator import SequenceGenerator
     from pianolstm.midi import Notes, describe_midi, read_notes, split_midi
     from pianolstm.rolls import PianoRoll
+    from pianolstm.scoring.borrowing import Borrowing, NoveltyReport, Passage
     from pianolstm.scoring.distribution import NoteDistributionScorer
     from pianolstm.scoring.ngrams import NgramBaseline
-    from pianolstm.scoring.novelty import Borrowing, NoveltyReport, NoveltyScorer, Passage
+    from pianolstm.scoring.novelty import NoveltyScorer
     from pianolstm.scoring.repetition import Repetition, repetition
     from pianolstm.store import TokenStore
     from pianolstm.streams import Stream
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "Borrowing": "scoring.novelty",
+    "Borrowing": "scoring.borrowing",
     "ChordSequence": "tokens",
     "ChordTokenizer": "tokens",
     "DataLossWarning": "exceptions",
@@ -47,9 +48,9 @@ _MODULE_OF = {
     "NgramBaseline": "scoring.ngrams",
     "NoteDistributionScorer": "scoring.distribution",
     "Notes": "midi",
-    "NoveltyReport": "scoring.novelty",
+    "NoveltyReport": "scoring.borrowing",
     "NoveltyScorer": "scoring.novelty",
-    "Passage": "scoring.novelty",
+    "Passage": "scoring.borrowing",
     "PianoLSTMError": "exceptions",
     "PianoRoll": "rolls",
     "PianoRollEncoder": "encoder",

@@ -146,7 +146,7 @@ def plot_passages(
     rolls : sequence of PianoRoll
     times : sequence of (float, float)
         When the first and the last chord of each passage are struck: in seconds, or quarter notes
-        where the grid is of beats. As much again is drawn before and after, in grey.
+        where the grid is of beats. Half as much again is drawn before and after, in grey.
     titles : sequence of str
     axes : sequence of matplotlib.axes.Axes, default=None
         Where to draw, one a roll; None makes a new figure.

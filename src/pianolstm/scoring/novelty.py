@@ -2,9 +2,9 @@
 
 Conventions
 -----------
-Music is taken as the chords that it strikes, one after another, whatever sounds on from before. From
-each to the next is a *chord change*. A passage is as long as it has *different* chord changes: a
-trill has two however long it lasts, and a bar that comes over and over those of one bar. So what
+Music is taken as the chords that it strikes, one after another, whatever sounds on from before.
+From each to the next is a *chord change*. A passage is as long as it has *different* chord changes:
+a trill has two however long it lasts, and a bar that comes over and over those of one bar. So what
 music has in common with much other music, by its nature, hardly counts.
 
 Composers borrow, too. How much is much is told by excerpts of the training pieces, as long as the
@@ -14,7 +14,6 @@ music in question, each compared with all pieces but its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,127 +23,19 @@ from sklearn.utils.validation import check_is_fitted
 from pianolstm import plotting
 from pianolstm.checks import RandomState, as_seed, check_number
 from pianolstm.exceptions import InvalidInputError
-from pianolstm.rolls import Grid, PianoRoll, as_rolls
+from pianolstm.rolls import Grid, as_rolls
+from pianolstm.scoring.borrowing import PASSAGES, Borrowing, NoveltyReport, Passage
 from pianolstm.scoring.excerpts import Excerpts, draw, value
 from pianolstm.scoring.passages import Index, Line, Matches, lines, n_different, ngrams
-from pianolstm.scoring.tables import table
-from pianolstm.tokens import ChordSequence, Pieces, TokenCorpus, as_corpus, decode
+from pianolstm.tokens import ChordSequence, Pieces, as_corpus, decode
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PASSAGES = ("exact", "transposed", "any_speed", "melody")
 CHORD_PASSAGES = PASSAGES[:3]
 
 CALIBRATION_CHORDS = 200_000
 """Chords of the training pieces that are compared with the others, at the most."""
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A passage of a piece that a training piece has, too; `print` tells it in a line.
-
-    Times are those at which its first and its last chord are struck: seconds, or quarter notes
-    where the grid is of beats.
-
-    Attributes
-    ----------
-    n_changes : int
-        Different chord changes; in a melody, different steps from note to note.
-    n_chords : int
-        Chords, or notes of a melody, repetitions and all.
-    start, end : float
-        Where it stands in the piece.
-    piece : int
-        Number of the training piece, as `fit` was given them.
-    piece_start, piece_end : float
-        Where it stands in the training piece.
-    semitones : int
-        How much higher than in the training piece it is.
-    speed : float
-        How many times as fast as in the training piece it is.
-    grid : {"seconds", "beats"}
-        What times are measured by.
-    """
-
-    n_changes: int
-    n_chords: int
-    start: float
-    end: float
-    piece: int
-    piece_start: float
-    piece_end: float
-    semitones: int
-    speed: float
-    grid: Grid
-
-    def __str__(self) -> str:
-        unit = "s" if self.grid == "seconds" else "quarter notes"
-        return (
-            f"{self.n_changes} different changes ({self.n_chords} chords), "
-            f"{self.start:.2f}-{self.end:.2f} {unit}: piece {self.piece} at "
-            f"{self.piece_start:.2f}-{self.piece_end:.2f} {unit}, {self.semitones:+d} semitones, "
-            f"{self.speed:.2f} times as fast"
-        )
-
-
-@dataclass(frozen=True)
-class Borrowing:
-    """What a piece has in common with the training pieces; `print` shows it.
-
-    Attributes
-    ----------
-    exact : Passage or None
-        The longest passage that stands in a training piece at the same pitches, with the same
-        durations from onset to onset; None where there is none.
-    transposed : Passage or None
-        The longest with the same durations, at any pitch.
-    any_speed : Passage or None
-        The longest at any pitch and at one speed throughout, from half to twice as fast, as far as
-        frames tell: each duration may be rounded up or down.
-    melody : Passage or None
-        The longest, at any pitch and speed, of the melody alone: at each onset the highest note,
-        unless a higher one sounds.
-    ngrams : float
-        Share of the runs of n chord changes that stand in a training piece, at any pitch and
-        whatever their durations.
-    typicality : dict of str to float
-        For each of these, the share of real excerpts that have at least as much in common with
-        other pieces. Near 0, hardly any real music borrows so much.
-    """
-
-    exact: Passage | None
-    transposed: Passage | None
-    any_speed: Passage | None
-    melody: Passage | None
-    ngrams: float
-    typicality: dict[str, float]
-
-    def __str__(self) -> str:
-        rows = [(name, getattr(self, name) or "none") for name in PASSAGES]
-        rows.append(("ngrams", f"{self.ngrams:.3f}"))
-        return "\n".join(
-            f"{name:<11}{self.typicality[name]:.3f} of real excerpts borrow as much; {what}"
-            for name, what in rows
-        )
-
-
-@dataclass(frozen=True)
-class NoveltyReport:
-    """What sets of rolls have in common with the training pieces; `print` shows the table.
-
-    Attributes
-    ----------
-    rows : tuple of dict
-        One a set, the most novel first: ``rank``, ``name``, ``pieces``, ``seconds``, ``score``;
-        ``exact``, ``transposed``, ``any_speed``, ``melody``: different changes of the longest
-        passage of any piece; ``ngrams``, the mean of the pieces' shares.
-    """
-
-    rows: tuple[dict[str, Any], ...]
-
-    def __str__(self) -> str:
-        return table(self.rows)
 
 
 class NoveltyScorer(BaseEstimator):
@@ -235,16 +126,16 @@ class NoveltyScorer(BaseEstimator):
         seed = as_seed(self.random_state)
         corpus = as_corpus(X)
         chords, melodies = lines(corpus)
-        index = Index(chords)
-        if len(np.unique(index.groups[[len(line) > 0 for line in chords]])) < 2:
+        index, sizes = Index(chords), np.array([len(line) for line in chords])
+        if len(np.unique(index.groups[sizes > 0])) < 2:
             raise InvalidInputError(
                 "Expected at least two pieces with notes that are no copies of one another; got "
                 f"{len(chords)} that are. What real pieces have in common can't be told from one."
             )
         melody = Index(melodies, index.groups)
-        pieces = np.random.default_rng(seed).permutation(len(chords))
-        size = np.cumsum([len(chords[i]) for i in pieces])
-        pieces = pieces[: max(1, int(np.searchsorted(size, CALIBRATION_CHORDS, "right")))]
+        pieces = np.random.default_rng(seed).permutation(np.flatnonzero(sizes))
+        enough = int(np.searchsorted(np.cumsum(sizes[pieces]), CALIBRATION_CHORDS))
+        pieces = pieces[: enough + 1].tolist()
         excerpts = Excerpts.of(chords, index, pieces, CHORD_PASSAGES)
         excerpts["melody"] = Excerpts.of(melodies, melody, pieces, ["any_speed"])["any_speed"]
         shared = index.shared(int(self.n))
@@ -254,7 +145,8 @@ class NoveltyScorer(BaseEstimator):
         self._ngrams = np.unique(ngrams(index.changes, int(self.n))[index.within(int(self.n))])
         self._n, self._seed, self._corpus = int(self.n), seed, corpus
         self._index, self._melody, self._excerpts = index, melody, excerpts
-        self.fs_, self.grid_ = corpus.fs, corpus.grid
+        self.fs_ = corpus.fs
+        self.grid_: Grid = corpus.grid
         self.copies_ = index.groups
         return self
 
@@ -407,12 +299,7 @@ class NoveltyScorer(BaseEstimator):
         best = np.lexsort((starts, -length[starts], -n))[0]
         start, size = int(starts[best]), int(length[starts[best]])
         others = matches.other[(matches.place == start) & (matches.lengths[kind] == size)]
-        stretch = (line.time[start + size] - line.time[start]) / (
-            index.time[others + size] - index.time[others]
-        )
-        semitones = line.pitch[start] - index.pitch[others]
-        nearest = np.lexsort((others, np.abs(semitones), np.abs(np.log(stretch))))[0]
-        other = int(others[nearest])
+        other, stretch = self._nearest(index, line, others, start, size)
         return Passage(
             n_changes=int(n[best]),
             n_chords=size + 1,
@@ -421,10 +308,26 @@ class NoveltyScorer(BaseEstimator):
             piece=int(index.piece[other]),
             piece_start=float(index.time[other] / self.fs_),
             piece_end=float(index.time[other + size] / self.fs_),
-            semitones=int(semitones[nearest]),
-            speed=float(1 / stretch[nearest]),
+            semitones=int(line.pitch[start] - index.pitch[other]),
+            speed=1 / stretch,
             grid=self.grid_,
         )
+
+    @staticmethod
+    def _nearest(
+        index: Index, line: Line, others: np.ndarray, start: int, size: int
+    ) -> tuple[int, float]:
+        """Of the places in the index that have a passage the likest, and how much it is stretched.
+
+        The rhythm counts first, then speed, then key; then the first place.
+        """
+        durations = np.diff(line.time[start : start + size + 1])
+        theirs = np.diff(index.time[others[:, None] + np.arange(size + 1)])  # (n_places, size)
+        stretch = durations.sum() / theirs.sum(axis=1)
+        misfit = np.abs(durations - stretch[:, None] * theirs).sum(axis=1).round(6)
+        semitones = np.abs(line.pitch[start] - index.pitch[others])
+        best = np.lexsort((others, semitones, np.abs(np.log(stretch)), misfit))[0]
+        return int(others[best]), float(stretch[best])
 
     def _real(self, kind: str, n: int) -> np.ndarray:  # int64 (n_excerpts,)
         """Different changes of the longest passages of real excerpts of n chords."""

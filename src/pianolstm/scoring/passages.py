@@ -2,10 +2,10 @@
 
 Conventions
 -----------
-A `Line` is a piece as the chords that it strikes, one after another, whatever sounds on from before;
-or as its melody, which is one note at a time. From each chord to the next is a *chord change*: two
-changes are equal where one is the other transposed, whatever their durations. A passage of m changes
-is m + 1 chords.
+A `Line` is a piece as the chords that it strikes, one after another, whatever sounds on from
+before; or as its melody, which is one note at a time. From each chord to the next is a *chord
+change*: two are equal where one is the other transposed, whatever their durations. A passage of m
+changes is m + 1 chords.
 
 Times and durations are in frames, from onset to onset.
 """
@@ -200,13 +200,12 @@ class Index:
         self.changes = _mix(~np.arange(len(self.piece)).astype(np.uint64))
         inside = self.piece[1:] == self.piece[:-1]
         self.changes[:-1][inside] = np.concatenate([line.changes for line in lines])
-        for self.seed_length in SEED_LENGTHS:
-            seeds = ngrams(self.changes, self.seed_length)
-            order = np.argsort(seeds, kind="stable")
-            self._seeds, self._order = seeds[order], order
-            runs = np.diff(np.flatnonzero(np.append(True, self._seeds[1:] != self._seeds[:-1])))
-            if np.square(runs).sum() <= MAX_PLACES * len(seeds):
-                break
+        self.seed_length = next(
+            (n for n in SEED_LENGTHS if self._mean_places(n) <= MAX_PLACES), SEED_LENGTHS[-1]
+        )
+        seeds = ngrams(self.changes, self.seed_length)
+        self._order = np.argsort(seeds, kind="stable")
+        self._seeds = seeds[self._order]
         self.groups = self._groups() if groups is None else groups
 
     def within(self, n: int) -> np.ndarray:  # bool (max(0, n_chords - n + 1),)
@@ -225,6 +224,11 @@ class Index:
         np.maximum.at(highest, gram, group)
         shared[np.flatnonzero(within)] = (lowest < highest)[gram]
         return shared
+
+    def _mean_places(self, n: int) -> float:
+        """At how many places a run of n changes stands, in the mean over the corpus."""
+        _, counts = np.unique(ngrams(self.changes, n), return_counts=True)
+        return float(np.square(counts).sum() / max(1, counts.sum()))
 
     def _groups(self) -> np.ndarray:
         within = self.within(self.seed_length)
@@ -268,9 +272,9 @@ class Index:
     def _equal_changes(
         self, line: Line, but: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # int64 (n,) each
-        """Changes that stand in runs of equal ones: in the line, in the index, and how many are left.
+        """Changes that stand in runs of equal ones of at least `seed_length`, run after run.
 
-        Runs follow one another, of at least `seed_length` changes each.
+        Where each is in the line and in the index, and how many of its run are left.
         """
         seeds = ngrams(line.changes, self.seed_length)
         first = np.searchsorted(self._seeds, seeds, "left")
