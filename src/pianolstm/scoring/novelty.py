@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CHORD_PASSAGES = PASSAGES[:3]
 
-CALIBRATION_CHORDS = 200_000
+CALIBRATION_CHORDS = 150_000
 """Chords of the training pieces that are compared with the others, at the most."""
 
 
@@ -142,7 +142,7 @@ class NoveltyScorer(BaseEstimator):
         self._n_shared = [
             np.cumsum(np.append(0, shared[index.offsets[i] : index.offsets[i + 1]])) for i in pieces
         ]
-        self._ngrams = np.unique(ngrams(index.changes, int(self.n))[index.within(int(self.n))])
+        self._ngrams = np.sort(ngrams(index.changes, int(self.n))[index.within(int(self.n))])
         self._n, self._seed, self._corpus = int(self.n), seed, corpus
         self._index, self._melody, self._excerpts = index, melody, excerpts
         self.fs_ = corpus.fs
@@ -282,7 +282,10 @@ class NoveltyScorer(BaseEstimator):
             real = self._real(kind, len(melody if kind == "melody" else chords))
             typicality[kind] = float(np.mean(real >= (passage.n_changes if passage else 0)))
         grams = ngrams(chords.changes, self._n)
-        share = float(np.isin(grams, self._ngrams).mean()) if len(grams) else 0.0
+        places = np.searchsorted(self._ngrams, grams, "right") > np.searchsorted(
+            self._ngrams, grams
+        )
+        share = float(places.mean()) if len(grams) else 0.0
         typicality["ngrams"] = float(np.mean(self._real_shares(len(chords)) >= share))
         return Borrowing(**found, ngrams=share, typicality=typicality)
 

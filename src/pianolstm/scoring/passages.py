@@ -272,7 +272,7 @@ class Index:
     def _equal_changes(
         self, line: Line, but: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # int64 (n,) each
-        """Changes that stand in runs of equal ones of at least `seed_length`, run after run.
+        """Changes that stand in runs of equal ones of at least `seed_length`, the longest first.
 
         Where each is in the line and in the index, and how many of its run are left.
         """
@@ -291,6 +291,8 @@ class Index:
         begins = np.append(True, (np.diff(place) != 1) | (np.diff(other) != 1))[: len(place)]
         heads = np.flatnonzero(begins)
         length = np.diff(heads, append=len(place)) + self.seed_length - 1
+        longest_first = np.argsort(-length, kind="stable")
+        heads, length = heads[longest_first], length[longest_first]
         left = np.repeat(length, length) - _ranges(np.zeros_like(length), length)
         return _ranges(place[heads], length), _ranges(other[heads], length), left
 
@@ -312,26 +314,25 @@ def _longest_overlap(low: np.ndarray, high: np.ndarray, left: np.ndarray) -> np.
     """How many intervals, from each on, have a point in common; within the `left` of its run.
 
     Spans of twice the length are made of two; the longest is put together from the largest span
-    down to the smallest.
+    down to the smallest. With the longest runs first, few places are looked at for large spans.
     """
-    spans = [(low, high)]
-    while 2 ** len(spans) <= left.max(initial=0):
+    spans, size = [(low, high)], 1
+    while 2 * size <= left.max(initial=0):
         low, high = spans[-1]
-        half = 2 ** (len(spans) - 1)
-        spans.append(
-            (
-                np.maximum(low, np.append(low[half:], np.full(half, np.inf))),
-                np.minimum(high, np.append(high[half:], np.full(half, -np.inf))),
-            )
-        )
+        n = int(np.flatnonzero(left >= 2 * size)[-1]) + 1
+        both = slice(0, n), slice(size, n + size)
+        spans.append((np.maximum(*(low[i] for i in both)), np.minimum(*(high[i] for i in both))))
+        size *= 2
     length = np.zeros(len(left), np.int64)
-    low, high = np.full(len(left), -np.inf), np.full(len(left), np.inf)
-    for level in range(len(spans) - 1, -1, -1):
-        fits = length + 2**level <= left
-        at = np.where(fits, np.arange(len(left)) + length, 0)
-        with_low = np.maximum(low, spans[level][0][at])
-        with_high = np.minimum(high, spans[level][1][at])
-        fits &= with_low <= with_high
-        low, high = np.where(fits, with_low, low), np.where(fits, with_high, high)
-        length += np.where(fits, 2**level, 0)
+    lowest, highest = np.full(len(left), -np.inf), np.full(len(left), np.inf)
+    for low, high in reversed(spans):
+        n = len(low)
+        at = np.flatnonzero(length[:n] + size <= left[:n])
+        with_low = np.maximum(lowest[at], low[at + length[at]])
+        with_high = np.minimum(highest[at], high[at + length[at]])
+        fits = with_low <= with_high
+        at = at[fits]
+        lowest[at], highest[at] = with_low[fits], with_high[fits]
+        length[at] += size
+        size //= 2
     return length
