@@ -163,11 +163,11 @@ def cost(rolls: list[pl.PianoRoll], data: str) -> list[str]:
     minutes = [roll[: 60 * FS] for roll in rolls if len(roll) >= 60 * FS]
     scorer.passages(minutes)
     query = (time.perf_counter() - fitted) / len(minutes)
-    return [
+    line = (
         f"the study's pieces, {len(index[0].piece):,} chords: index {indexed - start:.2f} s, fit "
-        f"{fitted - indexed:.2f} s, a minute of music {1000 * query:.0f} ms",
-        million(data),
-    ]
+        f"{fitted - indexed:.2f} s, a minute of music {1000 * query:.0f} ms"
+    )
+    return [line, million(data)]
 
 
 def million(data: str) -> str:

@@ -476,13 +476,19 @@ def test_a_picture_shows_both_passages():
             (below, (0.2, 6.8), (2.0, 5.6), 0),
         ):
             assert ax.get_xlim() == pytest.approx(limits)
-            bars = ax.collections[0].get_paths()
+            around, passage = ax.collections
+            assert len(around.get_paths()) > len(passage.get_paths())
+            bars = passage.get_paths()
             lefts = [path.vertices[:, 0].min() for path in bars]
             assert (min(lefts), max(lefts)) == (pytest.approx(start), pytest.approx(end))
             middles = [path.vertices[:4, 1].mean() for path in bars]
             assert sorted(np.rint(middles).tolist()) == sorted(np.concatenate(higher(THEME, shift)))
         assert (above.get_title("left"), below.get_title("left")) == ("written", "piece 1")
         assert below.get_xlabel() == "time (s)"
+        # Of a melody the highest notes alone are in colour.
+        above, _ = scorer.plot(X, "melody")
+        middles = [path.vertices[:4, 1].mean() for path in above.collections[1].get_paths()]
+        assert np.rint(middles).tolist() == [max(chord) for chord in higher(THEME, 2)]
         assert scorer.plot(X, axes=[above, below]) == [above, below]
     finally:
         plt.close("all")

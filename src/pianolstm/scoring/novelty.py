@@ -267,6 +267,7 @@ class NoveltyScorer(BaseEstimator):
             [roll, piece],
             [(passage.start, passage.end), (passage.piece_start, passage.piece_end)],
             ["written", f"piece {passage.piece}"],
+            melody=kind == "melody",
             axes=axes,
         )
 
