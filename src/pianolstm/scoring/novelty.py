@@ -87,9 +87,10 @@ class NoveltyScorer(BaseEstimator):
     >>> import pianolstm as pl
     >>> rolls = pl.datasets.load_chorales("train")
     >>> scorer = pl.NoveltyScorer().fit(rolls)
-    >>> copy = rolls[7][20:52].transpose(3)
+    >>> copy = rolls[7][:64].transpose(3)
     >>> (found,) = scorer.passages([copy])
-    >>> print(found.transposed)
+    >>> found.transposed.piece, found.transposed.n_changes, found.transposed.semitones
+    (7, 20, 3)
     >>> found.typicality["transposed"]
     0.0
     >>> scorer.score(pl.datasets.load_chorales("validation")) > 0.4
@@ -143,8 +144,8 @@ class NoveltyScorer(BaseEstimator):
             np.cumsum(np.append(0, shared[index.offsets[i] : index.offsets[i + 1]])) for i in pieces
         ]
         self._ngrams = np.sort(ngrams(index.changes, int(self.n))[index.within(int(self.n))])
-        self._n, self._seed, self._corpus = int(self.n), seed, corpus
-        self._index, self._melody, self._excerpts = index, melody, excerpts
+        self._n, self._n_excerpts, self._seed = int(self.n), int(self.n_excerpts), seed
+        self._corpus, self._index, self._melody, self._excerpts = corpus, index, melody, excerpts
         self.fs_ = corpus.fs
         self.grid_: Grid = corpus.grid
         self.copies_ = index.groups
@@ -351,5 +352,5 @@ class NoveltyScorer(BaseEstimator):
 
     def _draw(self, sizes: np.ndarray, n: int) -> tuple[list[int], list[int], int]:
         rng = np.random.default_rng([self._seed, n])
-        pieces, starts, n = draw(sizes, max(n, 1), int(self.n_excerpts), rng)
+        pieces, starts, n = draw(sizes, max(n, 1), self._n_excerpts, rng)
         return pieces.tolist(), starts.tolist(), n
