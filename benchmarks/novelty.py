@@ -3,11 +3,11 @@
 Planted copies: passages of training pieces, unique in them whatever the key and of as many chord
 changes, no two alike, are cut out, transposed by 5, played at another speed, and joined to half a
 minute of random chords on either side. (Rows with a star: changes may be alike, so that trills and
-bars that are repeated are among the passages.) A copy is found if the longest passage at any pitch and
-speed is of the right piece, within the copy, in its place, with its transposition and its speed, as
-far as frames tell. What sounds on at the cut is struck again there, so that the first chord is
-often not that of the piece. Passages of the pieces of the study at 20 frames a second, and of the
-chorales that come with the library on the grid of beats.
+bars that are repeated are among the passages.) A copy is found if the longest passage at any pitch
+and speed is of the right piece, within the copy, in its place, with its transposition and its
+speed, as far as frames tell. What sounds on at the cut is struck again there, so that the first
+chord is often not that of the piece. Passages of the pieces of the study at 20 frames a second, and
+of the chorales that come with the library on the grid of beats.
 
 False alarms: ten minutes of the pieces held out of each of ten parts of the study's, a hundred in
 all; for each measure the share of minutes that borrow so much that only 1, 5, 10 or 20% of the real
