@@ -72,7 +72,9 @@ class NoveltyScorer(BaseEstimator):
     -----
     A passage has at least four different changes; where music is so uniform that a run of four
     stands in very many places, a few more. Where music is faster than in a training piece, chords
-    one frame apart may come to stand in one frame, and a passage ends there.
+    one frame apart may come to stand in one frame, and a passage ends there. What sounds on from
+    before a piece counts as struck at its first frame. A piece that is longer than any training
+    piece is compared with the longest.
 
     The corpus is indexed by its runs of four chord changes; where they agree, passages are put
     together along the diagonals of the dot plot (Church and Helfman 1993) of the two pieces.
@@ -184,7 +186,7 @@ class NoveltyScorer(BaseEstimator):
         -------
         float
             Between 0 and 1. Higher is more novel: copies are near 0, real music that was held out
-            is a little over 0.5, and what has nothing in common with the training pieces at 1.
+            is at about 0.6, and what has nothing in common with the training pieces at 1.
         """
         return float(np.mean([found.typicality["any_speed"] for found in self.passages(X)]))
 
@@ -284,10 +286,8 @@ class NoveltyScorer(BaseEstimator):
             real = self._real(kind, len(melody if kind == "melody" else chords))
             typicality[kind] = float(np.mean(real >= (passage.n_changes if passage else 0)))
         grams = ngrams(chords.changes, self._n)
-        places = np.searchsorted(self._ngrams, grams, "right") > np.searchsorted(
-            self._ngrams, grams
-        )
-        share = float(places.mean()) if len(grams) else 0.0
+        first, last = (np.searchsorted(self._ngrams, grams, side) for side in ("left", "right"))
+        share = float(np.mean(last > first)) if len(grams) else 0.0
         typicality["ngrams"] = float(np.mean(self._real_shares(len(chords)) >= share))
         return Borrowing(**found, ngrams=share, typicality=typicality)
 
