@@ -183,7 +183,8 @@ dataset = pl.WindowDataset(sequences, window_size=4)
 list(dataset.batches(2, random_state=0)), dataset.to_numpy(one_hot=9), dataset.split(0.5)
 scorer = pl.NoteDistributionScorer().fit(rolls)
 scorer.score(rolls), str(scorer.report({'all': rolls}))
-pl.datasets.load_chorales('test')
+chorales = pl.datasets.load_chorales('test')
+str(pl.NoveltyScorer().fit(chorales[1:]).passages(chorales[:1])[0])
 pl.callbacks, pl.exceptions, pl.plotting
 """
 

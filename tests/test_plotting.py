@@ -174,8 +174,9 @@ def test_notebook_png_is_what_plot_draws():
         ROLL.plot,
         lambda: plotting.plot_histograms({"a": np.ones(1)}, ["C"]),
         lambda: plotting.plot_history({"epoch": [0], "loss": [1.0], "val_loss": [2.0]}),
+        lambda: plotting.plot_passages([ROLL], [(0, 1)], ["a"]),
     ],
-    ids=["roll", "histograms", "history"],
+    ids=["roll", "histograms", "history", "passages"],
 )
 def test_without_matplotlib_a_message_says_what_to_install(no_matplotlib, draw):
     with pytest.raises(pl.PianoLSTMError, match=r'pip install "pianolstm\[plot\]"'):

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from pianolstm.generator import SequenceGenerator
     from pianolstm.midi import Notes, describe_midi, read_notes, split_midi
     from pianolstm.rolls import PianoRoll
+    from pianolstm.scoring.borrowing import Borrowing, NoveltyReport, Passage
     from pianolstm.scoring.distribution import NoteDistributionScorer
     from pianolstm.scoring.ngrams import NgramBaseline
+    from pianolstm.scoring.novelty import NoveltyScorer
     from pianolstm.scoring.repetition import Repetition, repetition
     from pianolstm.store import TokenStore
     from pianolstm.streams import Stream
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "Borrowing": "scoring.borrowing",
     "ChordSequence": "tokens",
     "ChordTokenizer": "tokens",
     "DataLossWarning": "exceptions",
@@ -45,6 +48,9 @@ _MODULE_OF = {
     "NgramBaseline": "scoring.ngrams",
     "NoteDistributionScorer": "scoring.distribution",
     "Notes": "midi",
+    "NoveltyReport": "scoring.borrowing",
+    "NoveltyScorer": "scoring.novelty",
+    "Passage": "scoring.borrowing",
     "PianoLSTMError": "exceptions",
     "PianoRoll": "rolls",
     "PianoRollEncoder": "encoder",
@@ -64,6 +70,7 @@ _MODULE_OF = {
 _MODULES = ("callbacks", "constraints", "datasets", "exceptions", "plotting")
 
 __all__ = [
+    "Borrowing",
     "ChordSequence",
     "ChordTokenizer",
     "DataLossWarning",
@@ -73,6 +80,9 @@ __all__ = [
     "NgramBaseline",
     "NoteDistributionScorer",
     "Notes",
+    "NoveltyReport",
+    "NoveltyScorer",
+    "Passage",
     "PianoLSTMError",
     "PianoRoll",
     "PianoRollEncoder",

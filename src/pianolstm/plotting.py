@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pianolstm.rolls import PianoRoll
 
-__all__ = ["plot_histograms", "plot_history", "plot_roll", "plot_surprise"]
+__all__ = ["plot_histograms", "plot_history", "plot_passages", "plot_roll", "plot_surprise"]
 
 NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
 
@@ -57,19 +57,8 @@ def plot_roll(
     matplotlib.axes.Axes
     """
     ax = _axes(ax, figsize=(10, 4))
-    from matplotlib.collections import PolyCollection
-    from matplotlib.colors import to_rgba
-
     start, end, pitch = (np.asarray(a, dtype=float) for a in (start, end, pitch))
-    top, bottom = pitch + 0.45, pitch - 0.45
-    corners = np.stack(
-        [np.stack([start, start, end, end], 1), np.stack([bottom, top, top, bottom], 1)], axis=2
-    )
-    colours = np.tile(to_rgba(colour), (len(pitch), 1))
-    colours[:, 3] = 0.45 + 0.55 * np.asarray(velocity, dtype=float) / 127
-    ax.add_collection(
-        PolyCollection(list(corners), facecolors=colours, edgecolors="white", linewidths=0.3)
-    )
+    _add_bars(ax, start, end, pitch, np.asarray(velocity, dtype=float), colour)
     ax.set_xlim(0, max(seconds, 1e-3))
     low, high = (pitch.min(), pitch.max()) if len(pitch) else (60, 72)
     low, high = low - 2, high + 2
@@ -94,6 +83,29 @@ def plot_roll(
     ax.set_xlabel("time (s)")
     ax.set_ylabel("pitch")
     return ax
+
+
+def _add_bars(
+    ax: Axes,
+    start: np.ndarray,
+    end: np.ndarray,
+    pitch: np.ndarray,
+    velocity: np.ndarray,
+    colour: str,
+) -> None:
+    """Add notes as bars, darker where louder."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
+    top, bottom = pitch + 0.45, pitch - 0.45
+    corners = np.stack(
+        [np.stack([start, start, end, end], 1), np.stack([bottom, top, top, bottom], 1)], axis=2
+    )
+    colours = np.tile(to_rgba(colour), (len(pitch), 1))
+    colours[:, 3] = 0.45 + 0.55 * velocity / 127
+    ax.add_collection(
+        PolyCollection(list(corners), facecolors=colours, edgecolors="white", linewidths=0.3)
+    )
 
 
 def plot_surprise(roll: PianoRoll, surprise: np.ndarray, *, ax: Axes | None = None) -> Axes:
@@ -130,6 +142,61 @@ def plot_surprise(roll: PianoRoll, surprise: np.ndarray, *, ax: Axes | None = No
     )
     ax.figure.colorbar(mesh, ax=ax, label="surprise", pad=0.01)
     return ax
+
+
+def plot_passages(
+    rolls: Sequence[PianoRoll],
+    times: Sequence[tuple[float, float]],
+    titles: Sequence[str],
+    *,
+    melody: bool = False,
+    axes: Sequence[Axes] | None = None,
+) -> Sequence[Axes]:
+    """Draw passages of rolls one above another, with what stands around them in grey.
+
+    Parameters
+    ----------
+    rolls : sequence of PianoRoll
+    times : sequence of (float, float)
+        When the first and the last chord of each passage are struck: in seconds, or quarter notes
+        where the grid is of beats. Half as much again is drawn before and after.
+    titles : sequence of str
+    melody : bool, default=False
+        Whether a passage is its melody alone: notes that begin while no higher one sounds.
+    axes : sequence of matplotlib.axes.Axes, default=None
+        Where to draw, one a roll; None makes a new figure.
+
+    Returns
+    -------
+    sequence of matplotlib.axes.Axes
+    """
+    if axes is None:
+        axes = _figure(figsize=(10, 2.6 * len(rolls)), rows=len(rolls))
+    for ax, roll, (first, last), title in zip(axes, rolls, times, titles, strict=True):
+        notes, margin = roll.notes, (last - first) / 2
+        low, high = (round(t * roll.fs) for t in (first - margin, last + margin))
+        notes = notes[(notes["end"] > low) & (notes["start"] < high)]
+        # Times are frames divided by fs, so that rounding gives the frames back.
+        low, high = round(first * roll.fs), round(last * roll.fs)
+        inside = (notes["start"] >= low) & (notes["start"] <= high) & ~notes["tied"]
+        if melody:
+            inside &= _is_highest(notes)
+        columns = [notes["start"] / roll.fs, notes["end"] / roll.fs]
+        columns += [notes[name].astype(float) for name in ("pitch", "velocity")]
+        length = roll.n_frames / roll.fs
+        plot_roll(*columns, seconds=length, ax=ax, colour="#9aa5b1")
+        _add_bars(ax, *(column[inside] for column in columns), colour="#1f4e79")
+        ax.set_xlim(max(first - margin, 0), min(last + margin, length))
+        ax.set_title(title, fontsize="medium", loc="left")
+        ax.set_xlabel("time (s)" if roll.grid == "seconds" else "time (quarter notes)")
+    return axes
+
+
+def _is_highest(notes: np.ndarray) -> np.ndarray:
+    """Whether no note sounds higher when each begins."""
+    sounds = (notes["start"] <= notes["start"][:, None]) & (notes["end"] > notes["start"][:, None])
+    higher = sounds & (notes["pitch"] > notes["pitch"][:, None])
+    return higher.sum(axis=1) == 0
 
 
 def plot_histograms(
@@ -224,12 +291,15 @@ def notebook_png(plot: Callable[[Axes], Any]) -> bytes | None:
 
 
 def _axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
-    if ax is not None:
-        return ax
+    return ax if ax is not None else _figure(figsize)[0]
+
+
+def _figure(figsize: tuple[float, float], rows: int = 1) -> list[Axes]:
+    """The axes of a new figure, one below another."""
     try:
         import matplotlib.pyplot as plt
     except ImportError:
         raise PianoLSTMError(
             'Pictures need matplotlib; install it with: pip install "pianolstm[plot]".'
         ) from None
-    return plt.subplots(figsize=figsize, layout="constrained")[1]
+    return list(plt.subplots(rows, figsize=figsize, layout="constrained", squeeze=False)[1][:, 0])

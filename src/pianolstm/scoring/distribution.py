@@ -27,6 +27,7 @@ from pianolstm import plotting
 from pianolstm.chords import chord_pitches
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import N_PITCHES, as_rolls
+from pianolstm.scoring.tables import table
 from pianolstm.tokens import ChordTokenizer
 
 if TYPE_CHECKING:
@@ -52,17 +53,7 @@ class DistributionReport:
     rows: tuple[dict[str, Any], ...]
 
     def __str__(self) -> str:
-        columns = list(self.rows[0])
-        cells = [columns] + [[_cell(row[c]) for c in columns] for row in self.rows]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-        lines = []
-        for line in cells:
-            padded = [
-                cell.ljust(width) if columns[i] == "name" else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ]
-            lines.append("  ".join(padded).rstrip())
-        return "\n".join(lines)
+        return table(self.rows)
 
 
 class NoteDistributionScorer(BaseEstimator):
@@ -349,7 +340,3 @@ def _aligned(corpus: dict[Any, float], counts: dict[Any, float]) -> tuple[np.nda
     bins = sorted(corpus.keys() | counts.keys())
     p, q = (np.array([c.get(b, 0) for b in bins], np.float64) for c in (corpus, counts))
     return p / p.sum(), q / q.sum()
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
