@@ -17,8 +17,8 @@ PACKAGE = Path(pianolstm.__file__).parent
 # A module imports only from those before it; those of one line are beside each other.
 ORDER = [
     {"exceptions"},
-    {"plotting", "checks"},
-    {"smf", "tempo", "chords"},
+    {"plotting", "checks", "files"},
+    {"smf", "tempo", "chords", "audio"},
     {"repair"},
     {"midi"},
     {"rolls"},

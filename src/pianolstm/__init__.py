@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pianolstm import callbacks, constraints, datasets, exceptions, plotting
+    from pianolstm import audio, callbacks, constraints, datasets, exceptions, plotting
     from pianolstm.chords import chord_pitches
     from pianolstm.encoder import PianoRollEncoder
     from pianolstm.exceptions import (
@@ -61,7 +61,7 @@ _MODULE_OF = {
     "repetition": "scoring.repetition",
     "split_midi": "midi",
 }
-_MODULES = ("callbacks", "constraints", "datasets", "exceptions", "plotting")
+_MODULES = ("audio", "callbacks", "constraints", "datasets", "exceptions", "plotting")
 
 __all__ = [
     "ChordSequence",
@@ -84,6 +84,7 @@ __all__ = [
     "TokenStore",
     "WindowDataset",
     "__version__",
+    "audio",
     "callbacks",
     "chord_pitches",
     "constraints",
