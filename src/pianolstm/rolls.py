@@ -594,10 +594,8 @@ class PianoRoll:
         player, png = audio.notebook_player(self), self._repr_png_()
         if player is None or png is None:
             return player  # a notebook that gets None shows the picture alone
-        data = base64.b64encode(png).decode()
-        return (
-            f'<img alt="{html.escape(repr(self))}" src="data:image/png;base64,{data}"><br>{player}'
-        )
+        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        return f'<img alt="{html.escape(repr(self))}" src="{source}"><br>{player}'
 
 
 _ENCODE = "PianoRollEncoder(fs=..., grid=...).transform("
