@@ -56,7 +56,7 @@ def test_pitch_is_that_of_equal_temperament(pitch, frequency):
     roll = pl.PianoRoll.from_notes([10], [30], [pitch], n_frames=40)
     sound = render(roll)
     found = pitch_of(sound, 0.6, 1.5, frequency / 1.5, frequency * 1.5)
-    assert abs(cents(found, frequency)) < 5
+    assert abs(cents(found, frequency)) < 7  # the SoundFont's own A3 is 5.5 cents flat
     # The octave below, where a wrong sampling rate or octave would put it, is far weaker.
     part = np.abs(np.fft.rfft(sound[round(0.6 * RATE) : round(1.5 * RATE)].mean(axis=1), 2**18))
     at = [round(f * 2**18 / RATE) for f in (frequency, frequency / 2)]
@@ -93,7 +93,7 @@ def test_a_louder_velocity_is_louder_and_nothing_clips():
     assert np.abs(sound).max() == pytest.approx(audio.PEAK, abs=1e-6)
     # Sixty keys at once, as loud as can be, would be more than the synthesiser's sixteen bits hold.
     cluster = pl.PianoRoll.from_notes([0] * 60, [20] * 60, range(30, 90), 127)
-    played = audio._played(cluster.to_midi(), audio._read_soundfont(None))
+    played = audio._played(cluster.to_midi(), 4.0, audio._read_soundfont(None))
     assert -32768 < played.min() < -1000 and 1000 < played.max() < 32767
     assert np.abs(render(cluster)).max() == pytest.approx(audio.PEAK, abs=1e-6)
 
@@ -149,7 +149,7 @@ def test_a_soundfont_of_ones_own(tmp_path):
     path.write_bytes(audio._read_soundfont(None))
     assert np.array_equal(render(A4, soundfont=path), render(A4))
     path.write_bytes(b"RIFF, but cut short")
-    with pytest.raises(pl.InvalidInputError, match="can't read the SoundFont: .*an .sf2 file"):
+    with pytest.raises(pl.InvalidInputError, match=r"can't read the SoundFont: .*an \.sf2 file"):
         render(A4, soundfont=path)
     with pytest.raises(pl.InvalidInputError, match=r"none\.sf2 can't be read: No such file"):
         render(A4, soundfont=tmp_path / "none.sf2")
@@ -222,7 +222,7 @@ def test_a_file_that_can_not_be_written_leaves_the_old_one(tmp_path, monkeypatch
 
 @needs_piano
 def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(pl.InvalidInputError, match="there is no folder .*nowhere; make it first"):
+    with pytest.raises(pl.InvalidInputError, match=r"there is no folder .*nowhere; make it first"):
         pl.audio.write_wav(tmp_path / "nowhere" / "a.wav", A4, sampling_rate=RATE)
 
 
