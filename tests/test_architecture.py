@@ -22,7 +22,7 @@ ORDER = [
     {"repair"},
     {"midi"},
     {"rolls"},
-    {"encoder"},
+    {"encoder", "listening"},
     {"tokens"},
     {"store"},
     {"windows"},

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
         StoreError,
     )
     from pianolstm.generator import SequenceGenerator
+    from pianolstm.listening import ListeningResults, listening_test, read_listening_test
     from pianolstm.midi import Notes, describe_midi, read_notes, split_midi
     from pianolstm.rolls import PianoRoll
     from pianolstm.scoring.distribution import NoteDistributionScorer
     from pianolstm.scoring.ngrams import NgramBaseline
+    from pianolstm.scoring.rank_correlation import RankCorrelation, rank_correlation
     from pianolstm.scoring.repetition import Repetition, repetition
     from pianolstm.store import TokenStore
     from pianolstm.streams import Stream
@@ -40,6 +42,7 @@ _MODULE_OF = {
     "ChordTokenizer": "tokens",
     "DataLossWarning": "exceptions",
     "InvalidInputError": "exceptions",
+    "ListeningResults": "listening",
     "MidiError": "exceptions",
     "ModelFileError": "exceptions",
     "NgramBaseline": "scoring.ngrams",
@@ -48,6 +51,7 @@ _MODULE_OF = {
     "PianoLSTMError": "exceptions",
     "PianoRoll": "rolls",
     "PianoRollEncoder": "encoder",
+    "RankCorrelation": "scoring.rank_correlation",
     "Repetition": "scoring.repetition",
     "SequenceGenerator": "generator",
     "StoreError": "exceptions",
@@ -57,6 +61,9 @@ _MODULE_OF = {
     "WindowDataset": "windows",
     "chord_pitches": "chords",
     "describe_midi": "midi",
+    "listening_test": "listening",
+    "rank_correlation": "scoring.rank_correlation",
+    "read_listening_test": "listening",
     "read_notes": "midi",
     "repetition": "scoring.repetition",
     "split_midi": "midi",
@@ -68,6 +75,7 @@ __all__ = [
     "ChordTokenizer",
     "DataLossWarning",
     "InvalidInputError",
+    "ListeningResults",
     "MidiError",
     "ModelFileError",
     "NgramBaseline",
@@ -76,6 +84,7 @@ __all__ = [
     "PianoLSTMError",
     "PianoRoll",
     "PianoRollEncoder",
+    "RankCorrelation",
     "Repetition",
     "SequenceGenerator",
     "StoreError",
@@ -91,7 +100,10 @@ __all__ = [
     "datasets",
     "describe_midi",
     "exceptions",
+    "listening_test",
     "plotting",
+    "rank_correlation",
+    "read_listening_test",
     "read_notes",
     "repetition",
     "split_midi",
