@@ -184,7 +184,8 @@ list(dataset.batches(2, random_state=0)), dataset.to_numpy(one_hot=9), dataset.s
 scorer = pl.NoteDistributionScorer().fit(rolls)
 scorer.score(rolls), str(scorer.report({'all': rolls}))
 pl.datasets.load_chorales('test')
-pl.callbacks, pl.exceptions, pl.plotting
+pl.rank_correlation([1, 2, 3], [1, 3, 2]), pl.listening_test
+pl.audio, pl.callbacks, pl.exceptions, pl.plotting
 """
 
 

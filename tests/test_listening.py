@@ -280,9 +280,15 @@ def test_what_is_no_test_is_told(folder, tmp_path):
 # --------------------------------------------------------------------------------- in a browser
 
 
-@pytest.fixture
-def browser(tmp_path):
-    """A headless Chromium that saves files into the folder downloads."""
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    """Where the browser saves files."""
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(downloads, tmp_path_factory):
+    """A headless Chromium of the size of a phone."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
     binary = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
     service = shutil.which("chromedriver")
@@ -296,13 +302,12 @@ def browser(tmp_path):
         *("headless", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
         *("disable-background-networking", "disable-component-update", "disable-dev-shm-usage"),
         *(["no-sandbox"] if is_root else []),
-        f"user-data-dir={tmp_path / 'browser'}",
+        f"user-data-dir={tmp_path_factory.mktemp('browser')}",
     ]:
         options.add_argument(f"--{argument}")
-    downloads = {"download.default_directory": str(tmp_path / "downloads")}
-    options.add_experimental_option("prefs", downloads)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(service))
-    driver.set_window_size(390, 844)  # a phone
+    driver.set_window_size(390, 844)
     driver.implicitly_wait(5)
     yield driver
     driver.quit()
@@ -337,7 +342,7 @@ def be_listener(browser, page, listener):
 
 
 @needs_piano
-def test_what_listeners_click_is_what_is_read(tmp_path, browser):
+def test_what_listeners_click_is_what_is_read(tmp_path, browser, downloads):
     samples = {"real": [r[:16] for r in CHORALES[:2]], "lstm": [r[:16] for r in CHORALES[2:4]]}
     page = pl.listening_test(samples, tmp_path / "test", title="By ear", random_state=0)
     key = key_of(tmp_path / "test")["samples"]
@@ -377,7 +382,7 @@ def test_what_listeners_click_is_what_is_read(tmp_path, browser):
     assert order_of(browser) == [first, second, third, fourth]
     click(browser, f"#pool [data-id='{first}']")
     click(browser, "#save")
-    saved = tmp_path / "downloads" / "result-00c0ffee00000000.json"
+    saved = downloads / "result-00c0ffee00000000.json"
     wait_for(saved.is_file)
     wait_for(lambda: "Thank you" in browser.find_element("id", "status").text)
     shutil.copy(saved, tmp_path / "test")
@@ -399,11 +404,11 @@ def test_what_listeners_click_is_what_is_read(tmp_path, browser):
 
 
 @needs_piano
-def test_the_keyboard_alone_will_do(tmp_path, browser):
+def test_the_keyboard_alone_will_do(tmp_path, browser, downloads):
     from selenium.webdriver.common.keys import Keys
 
     page = pl.listening_test(SAMPLES, tmp_path / "test", random_state=0)
-    be_listener(browser, page, "00c0ffee00000000")
+    be_listener(browser, page, "0123456700000000")
     first, second, third = order_of(browser)
 
     def focus():
@@ -431,7 +436,7 @@ def test_the_keyboard_alone_will_do(tmp_path, browser):
     assert focus().get_attribute("aria-label") == "Play or pause Excerpt C"
     tab_to("#save")
     press(Keys.ENTER)
-    saved = tmp_path / "downloads" / "result-00c0ffee00000000.json"
+    saved = downloads / "result-0123456700000000.json"
     result = json.loads(wait_for(lambda: saved.is_file() and saved.read_text()))
     assert result["ranks"] == {third: 1, first: 2, second: 3}
     assert result["human"] == dict.fromkeys((first, second, third), False)
