@@ -399,6 +399,12 @@ def test_what_listeners_click_is_what_is_read(tmp_path, browser, downloads):
     assert order_of(browser) != [first, second, third, fourth]
     assert set(order_of(browser)) == set(key)
     assert browser.find_element("id", "status").text == "Still to give: 4 answers and 4 ranks."
+
+    # Or the same listener from the start.
+    click(browser, f"#pool [data-id='{first}']")
+    click(browser, "#again")
+    browser.switch_to.alert.accept()
+    wait_for(lambda: len(browser.find_elements("css selector", "#pool button")) == 4)
     complaints = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert complaints == []
 

@@ -152,12 +152,14 @@ def write_sound(path: str | PathLike[str], sound: np.ndarray, sampling_rate: int
 
 def wav_bytes(sound: np.ndarray, sampling_rate: int) -> bytes:
     """A WAV file of 16 bits a sample from float samples of shape (n_samples, n_channels)."""
+    scaled = sound * np.float32(32767)
+    np.rint(scaled, out=scaled)
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(sound.shape[1])
         file.setsampwidth(2)
         file.setframerate(sampling_rate)
-        file.writeframes(np.rint(sound * 32767).astype("<i2").tobytes())
+        file.writeframes(scaled.astype("<i2").tobytes())
     return buffer.getvalue()
 
 
@@ -193,10 +195,11 @@ def _render(music: Music, sampling_rate: int, soundfont: str | PathLike[str] | N
         )
         sound = _sine_waves(midi, sampling_rate)
     sound = sound[:n_samples]
-    sound = np.pad(sound, ((0, n_samples - len(sound)), (0, 0)))
+    if len(sound) < n_samples:
+        sound = np.pad(sound, ((0, n_samples - len(sound)), (0, 0)))
     n_fade = round(FADE * sampling_rate)
     sound[-n_fade:] *= np.linspace(1, 0, n_fade, dtype=np.float32)[:, None]
-    peak = np.abs(sound).max()
+    peak = max(sound.max(), -sound.min())
     if peak > 0:
         sound *= np.float32(PEAK) / peak
     return sound
@@ -280,8 +283,11 @@ def _resampled(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
     from scipy.signal import resample_poly
 
     common = math.gcd(sampling_rate, SYNTHESISER_RATE)
-    sound = samples.astype(np.float32) / np.float32(32768)
-    return resample_poly(sound, sampling_rate // common, SYNTHESISER_RATE // common, axis=0)
+    up, down = sampling_rate // common, SYNTHESISER_RATE // common
+    sound = np.empty((math.ceil(len(samples) * up / down), 2), np.float32)
+    for channel in range(2):  # one by one: long pieces take less memory
+        sound[:, channel] = resample_poly(samples[:, channel] / np.float32(32768), up, down)
+    return sound
 
 
 def _sine_waves(midi: pretty_midi.PrettyMIDI, sampling_rate: int) -> np.ndarray:
