@@ -258,6 +258,9 @@ def test_of_a_long_roll_a_notebook_plays_the_beginning():
         assert file.getnframes() == 33 * 22_050
     assert html.endswith("the first 30 of 1200 seconds")
     assert len(html) < 2.5e6
+    # A frame longer than that is left out.
+    with embedded(pl.PianoRoll.from_notes([0], [2], [60], fs=0.01)._repr_html_()) as file:
+        assert file.getnframes() == 3 * 22_050
 
 
 def test_without_a_synthesiser_a_notebook_shows_the_picture_alone(no_synthesiser):

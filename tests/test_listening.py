@@ -269,6 +269,8 @@ def test_what_is_no_test_is_told(folder, tmp_path):
     (folder / "other.json").write_text('{"format": "something else"}')
     with pytest.raises(pl.InvalidInputError, match=r"other.json: expected answers that a listener"):
         pl.read_listening_test(folder)
+    with pytest.raises(pl.InvalidInputError, match=r"key.json: expected answers that a listener"):
+        pl.read_listening_test(folder, [folder / "key.json"])
     (folder / "other.json").write_text("no JSON")
     with pytest.raises(pl.InvalidInputError, match=r"other.json: expected answers"):
         pl.read_listening_test(folder)

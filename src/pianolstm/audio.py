@@ -169,8 +169,8 @@ def notebook_player(roll: PianoRoll) -> str | None:
         return None
     caption, seconds = "", roll.seconds
     if seconds > PLAYER_SECONDS:
-        begins = roll.frames_to_seconds(np.arange(len(roll)))
-        roll = roll[: int(np.searchsorted(begins, PLAYER_SECONDS))]
+        ends = roll.frames_to_seconds(np.arange(1, len(roll) + 1))
+        roll = roll[: int(np.searchsorted(ends, PLAYER_SECONDS, side="right"))]
         caption = f"<br>the first {PLAYER_SECONDS} of {seconds:.0f} seconds"
     sound = _render(roll, PLAYER_RATE, None).mean(axis=1, keepdims=True)
     data = base64.b64encode(wav_bytes(sound, PLAYER_RATE)).decode()

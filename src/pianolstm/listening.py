@@ -210,7 +210,8 @@ def read_listening_test(
     ``pl.read_listening_test("test")`` after listeners' files were put into the folder ``test``.
     """
     folder = Path(folder)
-    key = _read_json(folder / KEY, f"the key of a listening test; {folder} should hold one")
+    what = f"the key of a listening test, which {folder} should hold"
+    key = _read_json(folder / KEY, "samples", what)
     if results is None:
         paths = sorted(path for path in folder.glob("*.json") if path.name != KEY)
     elif isinstance(results, (str, PathLike)):
@@ -318,8 +319,8 @@ def _page(title: str, data: dict[str, Any]) -> str:
     return template.replace("{{data}}", text).replace("{{title}}", html.escape(title))
 
 
-def _read_json(path: Path, what: str) -> dict[str, Any]:
-    """An object of this format from a file."""
+def _read_json(path: Path, field: str, what: str) -> dict[str, Any]:
+    """An object of this format, with such a field, from a file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -328,7 +329,7 @@ def _read_json(path: Path, what: str) -> dict[str, Any]:
         ) from None
     except ValueError:
         found = None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.get("format") != FORMAT or field not in found:
         raise InvalidInputError(f"{path}: expected {what}; got something else.")
     if found.get("version") != FORMAT_VERSION:
         raise InvalidInputError(
@@ -339,7 +340,7 @@ def _read_json(path: Path, what: str) -> dict[str, Any]:
 
 def _read_answer(path: Path, key: dict[str, Any]) -> dict[str, Any]:
     """One listener's answers to the test of the key."""
-    answer = _read_json(path, "answers that a listener saved")
+    answer = _read_json(path, "ranks", "answers that a listener saved")
     if answer.get("test") != key["test"]:
         raise InvalidInputError(
             f"{path} answers another listening test ({answer.get('test')}, expected "
