@@ -45,8 +45,8 @@ def listening_test(
 
     The page needs no server and no network. It names no excerpt: files have names of chance, each
     listener gets an order of their own, and which excerpt is whose stands in ``key.json`` beside
-    the folder ``page``. **Give listeners the folder page alone.** Each saves a file of answers
-    there; put those files into `folder`, and `read_listening_test` reads them.
+    the folder ``page``. **Give listeners the folder page alone.** It saves the answers of each as
+    a file; put these files into `folder`, and `read_listening_test` reads them.
 
     All excerpts are made equally loud on average. What else would tell them apart is for you to
     settle: cut them to one length, and give them one velocity if some were written without.
@@ -132,6 +132,17 @@ class ListeningResults:
         1 is the most like real music.
     judged_human : ndarray of bool, shape (n_listeners, n_samples)
         Taken for the work of a human.
+
+    Examples
+    --------
+    >>> import numpy as np, pianolstm as pl
+    >>> ranks = np.array([[3, 1, 2], [2, 1, 3]])
+    >>> human = np.array([[False, True, True], [True, True, False]])
+    >>> print(pl.ListeningResults(("lstm", "real", "real"), ("Ann", "Ben"), ranks, human))
+    name  excerpts  mean rank  judged human
+    real         2       1.75  3 of 4 (75%)
+    lstm         1       2.50  1 of 2 (50%)
+    2 listeners, Kendall's W 0.75
     """
 
     names: tuple[str, ...]
@@ -204,10 +215,6 @@ def read_listening_test(
     InvalidInputError
         If the folder holds no test, there is no file of answers, or one is of another test,
         incomplete or broken.
-
-    Examples
-    --------
-    ``pl.read_listening_test("test")`` after listeners' files were put into the folder ``test``.
     """
     folder = Path(folder)
     what = f"the key of a listening test, which {folder} should hold"
