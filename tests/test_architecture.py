@@ -17,12 +17,12 @@ PACKAGE = Path(pianolstm.__file__).parent
 # A module imports only from those before it; those of one line are beside each other.
 ORDER = [
     {"exceptions"},
-    {"plotting", "checks"},
-    {"smf", "tempo", "chords"},
+    {"plotting", "checks", "files"},
+    {"smf", "tempo", "chords", "audio"},
     {"repair"},
     {"midi"},
     {"rolls"},
-    {"encoder"},
+    {"encoder", "listening"},
     {"tokens"},
     {"store"},
     {"windows"},
@@ -185,7 +185,8 @@ scorer = pl.NoteDistributionScorer().fit(rolls)
 scorer.score(rolls), str(scorer.report({'all': rolls}))
 chorales = pl.datasets.load_chorales('test')
 str(pl.NoveltyScorer().fit(chorales[1:]).passages(chorales[:1])[0])
-pl.callbacks, pl.exceptions, pl.plotting
+pl.rank_correlation([1, 2, 3], [1, 3, 2]), pl.listening_test
+pl.audio, pl.callbacks, pl.exceptions, pl.plotting
 """
 
 

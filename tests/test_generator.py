@@ -678,7 +678,7 @@ class TestFiles:
         def full(*_):
             raise OSError("no space left on device")
 
-        monkeypatch.setattr("pianolstm._model.files.os.fsync", full)
+        monkeypatch.setattr("pianolstm.files.os.fsync", full)
         with pytest.raises(OSError, match="no space"):
             fitted.save(path)
         assert path.read_bytes() == before

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pianolstm import callbacks, constraints, datasets, exceptions, plotting
+    from pianolstm import audio, callbacks, constraints, datasets, exceptions, plotting
     from pianolstm.chords import chord_pitches
     from pianolstm.encoder import PianoRollEncoder
     from pianolstm.exceptions import (
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
         StoreError,
     )
     from pianolstm.generator import SequenceGenerator
+    from pianolstm.listening import ListeningResults, listening_test, read_listening_test
     from pianolstm.midi import Notes, describe_midi, read_notes, split_midi
     from pianolstm.rolls import PianoRoll
     from pianolstm.scoring.borrowing import Borrowing, NoveltyReport, Passage
     from pianolstm.scoring.distribution import NoteDistributionScorer
     from pianolstm.scoring.ngrams import NgramBaseline
     from pianolstm.scoring.novelty import NoveltyScorer
+    from pianolstm.scoring.rank_correlation import RankCorrelation, rank_correlation
     from pianolstm.scoring.repetition import Repetition, repetition
     from pianolstm.store import TokenStore
     from pianolstm.streams import Stream
@@ -43,6 +45,7 @@ _MODULE_OF = {
     "ChordTokenizer": "tokens",
     "DataLossWarning": "exceptions",
     "InvalidInputError": "exceptions",
+    "ListeningResults": "listening",
     "MidiError": "exceptions",
     "ModelFileError": "exceptions",
     "NgramBaseline": "scoring.ngrams",
@@ -54,6 +57,7 @@ _MODULE_OF = {
     "PianoLSTMError": "exceptions",
     "PianoRoll": "rolls",
     "PianoRollEncoder": "encoder",
+    "RankCorrelation": "scoring.rank_correlation",
     "Repetition": "scoring.repetition",
     "SequenceGenerator": "generator",
     "StoreError": "exceptions",
@@ -63,11 +67,14 @@ _MODULE_OF = {
     "WindowDataset": "windows",
     "chord_pitches": "chords",
     "describe_midi": "midi",
+    "listening_test": "listening",
+    "rank_correlation": "scoring.rank_correlation",
+    "read_listening_test": "listening",
     "read_notes": "midi",
     "repetition": "scoring.repetition",
     "split_midi": "midi",
 }
-_MODULES = ("callbacks", "constraints", "datasets", "exceptions", "plotting")
+_MODULES = ("audio", "callbacks", "constraints", "datasets", "exceptions", "plotting")
 
 __all__ = [
     "Borrowing",
@@ -75,6 +82,7 @@ __all__ = [
     "ChordTokenizer",
     "DataLossWarning",
     "InvalidInputError",
+    "ListeningResults",
     "MidiError",
     "ModelFileError",
     "NgramBaseline",
@@ -86,6 +94,7 @@ __all__ = [
     "PianoLSTMError",
     "PianoRoll",
     "PianoRollEncoder",
+    "RankCorrelation",
     "Repetition",
     "SequenceGenerator",
     "StoreError",
@@ -94,13 +103,17 @@ __all__ = [
     "TokenStore",
     "WindowDataset",
     "__version__",
+    "audio",
     "callbacks",
     "chord_pitches",
     "constraints",
     "datasets",
     "describe_midi",
     "exceptions",
+    "listening_test",
     "plotting",
+    "rank_correlation",
+    "read_listening_test",
     "read_notes",
     "repetition",
     "split_midi",

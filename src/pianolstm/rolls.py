@@ -9,6 +9,8 @@ tempo map of the piece on the roll).
 
 from __future__ import annotations
 
+import base64
+import html
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from pianolstm import midi, plotting
+from pianolstm import audio, midi, plotting
 from pianolstm.checks import plain
 from pianolstm.exceptions import DataLossWarning, InvalidInputError
 from pianolstm.tempo import (
@@ -587,6 +589,13 @@ class PianoRoll:
 
     def _repr_png_(self) -> bytes | None:
         return plotting.notebook_png(self.plot)
+
+    def _repr_html_(self) -> str | None:
+        player, png = audio.notebook_player(self), self._repr_png_()
+        if player is None or png is None:
+            return player  # a notebook that gets None shows the picture alone
+        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        return f'<img alt="{html.escape(repr(self))}" src="{source}"><br>{player}'
 
 
 _ENCODE = "PianoRollEncoder(fs=..., grid=...).transform("

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +12,7 @@ import numpy as np
 
 from pianolstm._model.networks import Leaf, Params
 from pianolstm.exceptions import ModelFileError
+from pianolstm.files import write_atomically
 
 FORMAT = "pianolstm-model"
 FORMAT_VERSION = 1
@@ -41,24 +40,11 @@ def write_model(path: str | PathLike[str], arrays: Arrays, header: Header) -> No
         {k: np.ascontiguousarray(v).reshape(np.shape(v)) for k, v in arrays.items()}, metadata
     )
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        write_atomically(target, data)
     except FileNotFoundError:
         raise ModelFileError(
             f"{target}: there is no folder {target.parent}; make it first."
         ) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only the owner reads; a model is an ordinary file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def read_model(path: str | PathLike[str]) -> tuple[Arrays, Header]:
