@@ -59,6 +59,7 @@ def main() -> None:
     prime = rolls[model.held_out_[0]][: round(5 * args.fs)]
     music = model.generate(round(args.seconds * args.fs), prime=prime, random_state=0)
     music.to_midi().write(str(args.out))
+    pl.audio.write_wav(args.out.with_suffix(".wav"), pl.PianoRoll.concatenate([prime, music]))
     model.save(args.out.with_suffix(".safetensors"))
     print(f"wrote {args.out}: {music}")
 

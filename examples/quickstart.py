@@ -2,8 +2,8 @@
 
     python examples/quickstart.py
 
-Takes about three minutes on two cores. Writes quickstart.mid and quickstart.png; the last line of
-the output is one JSON object.
+Takes about three minutes on two cores. Writes quickstart.wav to listen to, quickstart.mid and
+quickstart.png; the last line of the output is one JSON object.
 """
 
 import argparse
@@ -43,17 +43,19 @@ def main() -> None:
     music = model.generate(NEW_FRAMES, prime=prime, random_state=0)
     midi = args.out / "quickstart.mid"
     music.to_midi().write(str(midi))
+    whole = pl.PianoRoll.concatenate([prime, music])
+    sound = args.out / "quickstart.wav"
+    pl.audio.write_wav(sound, whole)
 
     figure, (roll_axes, curve_axes) = plt.subplots(
         1, 2, figsize=(12, 4), width_ratios=(3, 1), layout="constrained"
     )
-    whole = pl.PianoRoll.concatenate([prime, music])
     whole.plot(roll_axes, prime_seconds=prime.seconds)
     pl.plotting.plot_history(model.history_, ax=curve_axes)
     picture = args.out / "quickstart.png"
     figure.savefig(picture, dpi=120)
     print(f"wrote {midi}: {music}")
-    print(f"wrote {picture}")
+    print(f"wrote {sound}, with the prime, and {picture}")
 
     print("\nDistance of note distributions to the training chorales (lower is nearer):")
     excerpts = [roll[:NEW_FRAMES] for roll in held_out if len(roll) >= NEW_FRAMES]

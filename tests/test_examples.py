@@ -52,6 +52,7 @@ def test_quickstart(tmp_path):
     assert sum(len(i.notes) for i in midi.instruments) == result["notes"] > 0
     assert midi.get_end_time() == pytest.approx(48, abs=0.1)
     assert (tmp_path / "quickstart.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "quickstart.wav").read_bytes()[:4] == b"RIFF"
     assert "generated" in out and "nats per frame" in out
 
 
