@@ -307,31 +307,36 @@ def plot_structure(structure: Structure, *, axes: Sequence[Axes] | None = None) 
     """
     if axes is None:
         axes = _figure(figsize=(7, 11), rows=4, height_ratios=(1.3, 0.8, 5, 0.8))
-    roll, fs = structure.roll, structure.roll.fs
-    notes, length = roll.notes, len(roll) / fs
-    unit, full_unit = ("s", "second") if roll.grid == "seconds" else ("quarter notes", "quarter")
+    top, fullness, matrix, returns = axes
+    notes, fs, lags = structure.roll.notes, structure.roll.fs, structure.lags
+    length = len(structure.roll) / fs
+    in_beats = structure.roll.grid == "beats"
+    unit, one = ("quarter notes", "quarter note") if in_beats else ("s", "second")
     what = structure.compare.replace("_", " ")
+
     columns = [notes["start"] / fs, notes["end"] / fs, notes["pitch"], notes["velocity"]]
-    plot_roll(*columns, seconds=length, ax=axes[0]).set_xlabel("")
-    axes[0].collections[0].set(edgecolor="face", linewidth=0.6)  # white edges would hide short bars
-    middle = structure.times + structure.window / 2
-    label = f"notes struck a {full_unit}"
-    axes[1].plot(middle, structure.density, label=label, color=COLOURS[0], lw=1.2)
-    axes[1].plot(middle, structure.polyphony, label="notes that sound", color=COLOURS[1], lw=1.2)
-    axes[1].set(xlim=axes[0].get_xlim(), ylim=(0, None))
-    _add_matrix(axes[2], structure.similarity, middle[0], structure.hop)
-    axes[2].set(xlim=axes[0].get_xlim(), ylim=axes[0].get_xlim())
-    axes[2].set(xlabel=f"time ({unit})", ylabel=f"time ({unit})")
-    axes[2].set_title(f"similarity: {what}", fontsize="medium", loc="left")
+    plot_roll(*columns, seconds=length, ax=top).set_xlabel("")
+    top.collections[0].set(edgecolor="face", linewidth=0.6)  # white edges would hide short bars
+
+    times = structure.times + structure.window / 2
+    label = f"notes struck a {one}"
+    fullness.plot(times, structure.density, label=label, color=COLOURS[0], lw=1.2)
+    fullness.plot(times, structure.polyphony, label="notes that sound", color=COLOURS[1], lw=1.2)
+    fullness.set(xlim=top.get_xlim(), ylim=(0, None))
+
+    _add_matrix(matrix, structure.similarity, times[0], structure.hop)
+    matrix.set(xlim=top.get_xlim(), ylim=top.get_xlim())
+    matrix.set(xlabel=f"time ({unit})", ylabel=f"time ({unit})")
+    matrix.set_title(f"similarity: {what}", fontsize="medium", loc="left")
+
     label = f"alike before: {what}"
-    axes[3].stairs(structure.alike, structure.lags, label=label, color="#8fa7bc", fill=True)
-    axes[3].stairs(
-        structure.exact, structure.lags, label="chord for chord", color=COLOURS[1], lw=1.2
-    )
-    axes[3].set_xscale("log", base=2)
-    axes[3].set_xticks(structure.lags[::2], [f"{lag:.3g}" for lag in structure.lags[::2]])
-    axes[3].set(xlabel=f"lag ({unit})", ylabel="share", ylim=(0, 1))
-    for ax in (axes[1], axes[3]):
+    returns.stairs(structure.alike, lags, label=label, color="#8fa7bc", fill=True)
+    returns.stairs(structure.exact, lags, label="chord for chord", color=COLOURS[1], lw=1.2)
+    returns.set_xscale("log", base=2)
+    returns.set_xticks(lags[::2], [f"{lag:.3g}" for lag in lags[::2]])
+    returns.set(xlabel=f"lag ({unit})", ylabel="share", ylim=(0, 1))
+
+    for ax in (fullness, returns):
         ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return axes
 
