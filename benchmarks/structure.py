@@ -2,9 +2,10 @@
 
 Sixty-four minutes from the pieces of the study, evenly spaced; the first eight or four seconds of
 each again and again; its chords in an order of chance, or four seconds of it at a time. With
-`--model`, what that model writes after the ten seconds before each minute. The table holds means,
-and how often a minute of each kind has a higher number than a real one (the area under the ROC
-curve: 0.5 where they can't be told apart).
+`--model`, what that model writes after the ten seconds before each minute. Then whole pieces, and
+their chords in an order of chance. The tables hold means, and in brackets how often a piece of that
+kind has a higher number than a real one (the area under the ROC curve: 0.5 where they can't be told
+apart).
 """
 
 from itertools import pairwise
@@ -38,15 +39,19 @@ def shuffled(roll: pl.PianoRoll, edges: np.ndarray, rng: np.random.Generator) ->
     return pl.PianoRoll.concatenate([parts[i] for i in rng.permutation(len(parts))])
 
 
+def chords_shuffled(roll: pl.PianoRoll, rng: np.random.Generator) -> pl.PianoRoll:
+    """What lies between onsets in an order of chance."""
+    return shuffled(roll, np.unique([0, len(roll), *roll.notes["start"].tolist()]), rng)
+
+
 def kinds(real: list[pl.PianoRoll]) -> dict[str, list[pl.PianoRoll]]:
     """Real music, and what is made of it."""
     rng = np.random.default_rng(0)
-    changes = [np.unique(np.concatenate([[0, MUSIC], roll.notes["start"]])) for roll in real]
     return {
         "real": real,
         "loop of 8 s": [loop(roll, 8 * FS) for roll in real],
         "loop of 4 s": [loop(roll, 4 * FS) for roll in real],
-        "chords shuffled": [shuffled(r, at, rng) for r, at in zip(real, changes, strict=True)],
+        "chords shuffled": [chords_shuffled(roll, rng) for roll in real],
         "4 s shuffled": [shuffled(r, np.arange(0, MUSIC + 1, 4 * FS), rng) for r in real],
     }
 
@@ -62,6 +67,25 @@ def measured(rolls: list[pl.PianoRoll]) -> np.ndarray:
     return np.array(rows)
 
 
+def table(music: dict[str, list[pl.PianoRoll]]) -> list[str]:
+    """Means of each kind; how often one has the higher number than one of the first kind."""
+    found = {name: measured(rolls) for name, rolls in music.items()}
+    first = next(iter(found.values()))
+    lines = [
+        f"{'':>16}" + "".join(f"{name:>28}" for name in ("harmony", "any key", "rhythm")),
+        f"{'':>16}" + f"{'returning':>14}{'locality':>14}" * 3 + "  notes/s  sounding  rest",
+    ]
+    for name, numbers in found.items():
+        means = numbers.mean(axis=0)
+        is_it = np.repeat([0, 1], [len(first), len(numbers)])
+        both = np.concatenate([first, numbers])
+        areas = [roc_auc_score(is_it, column) for column in both[:, :6].T]
+        cells = [f"{mean:.3f} ({area:.2f})" for mean, area in zip(means[:6], areas, strict=True)]
+        row = "".join(f"{cell:>14}" for cell in cells)
+        lines.append(f"{name:>16}{row}{means[6]:>9.2f}{means[7]:>10.2f}{means[8]:>6.2f}")
+    return lines
+
+
 def main() -> None:
     args = arguments(__doc__.splitlines()[0], model="")
     rolls = pl.PianoRollEncoder(fs=FS).fit_transform(pieces(args))
@@ -71,26 +95,12 @@ def main() -> None:
         model = pl.SequenceGenerator.load(Path(args.model))
         primes = [roll[:PRIME] for roll in chosen]
         music["written"] = model.generate(MUSIC, n_pieces=N_PIECES, prime=primes, random_state=0)
-    music["whole pieces"] = rolls
-    found = {name: measured(rolls) for name, rolls in music.items()}
-    names = ("harmony", "any key", "rhythm")
-    head = f"{'':>16}" + f"{'returning':>12}{'locality':>10}" * 3
-    lines = [
-        f"{'':>16}" + "".join(f"{name:>22}" for name in names),
-        head + f"{'notes/s':>9}{'sounding':>10}{'rest':>6}",
-    ]
-    for name, numbers in found.items():
-        mean = numbers.mean(axis=0)
-        cells = "".join(f"{a:>12.3f}{b:>10.3f}" for a, b in mean[:6].reshape(3, 2))
-        lines.append(f"{name:>16}{cells}{mean[6]:>9.2f}{mean[7]:>10.2f}{mean[8]:>6.2f}")
-    lines += ["", "how often a minute has the higher number, beside a real one", head]
-    for name in list(found)[1:-1]:
-        both = np.concatenate([found["real"], found[name]])
-        is_it = np.repeat([0, 1], [len(found["real"]), len(found[name])])
-        areas = np.array([roc_auc_score(is_it, column) for column in both[:, :6].T])
-        cells = "".join(f"{a:>12.2f}{b:>10.2f}" for a, b in areas.reshape(3, 2))
-        lines.append(f"{name:>16}{cells}")
-    publish(args, "structure", "\n".join(lines))
+    rng = np.random.default_rng(0)
+    whole = {
+        "whole pieces": rolls,
+        "chords shuffled": [chords_shuffled(roll, rng) for roll in rolls],
+    }
+    publish(args, "structure", "\n".join([*table(music), "", *table(whole)]))
 
 
 if __name__ == "__main__":

@@ -205,6 +205,14 @@ def test_a_theme_that_comes_back():
     assert found.returning == pytest.approx(10 / 31)
 
 
+def test_windows_that_share_music_do_not_count_as_coming_back():
+    found = pl.structure(tune([60] * 12))  # nine windows, all alike
+    np.testing.assert_allclose(found.similarity, np.ones((9, 9)), atol=1e-6)
+    # Lags from 4, 5.7, 8 and 11.3 on.
+    np.testing.assert_allclose(found.alike, np.array([5, 3, 1, 0]) / 9)
+    assert found.returning == pytest.approx(1 / 9)  # with a window between
+
+
 def test_locality_by_hand():
     # Twelve frames of C and twelve of G: 21 windows.
     found = pl.structure(tune([60] * 12 + [67] * 12))
