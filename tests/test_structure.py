@@ -273,6 +273,7 @@ def test_times_are_in_quarter_notes_on_the_grid_of_beats():
     found = pl.structure(pl.PianoRoll(notes, 56, 4, "beats", tempo), window=2)
     assert (found.window, found.hop, found.times[-1]) == (2, 0.5, 12)
     assert found.density[0] == 1 and found.longest_rest == 2
+    assert "25 windows of 2 quarter notes by harmony" in repr(found)
     axes = found.plot()
     assert axes[0].get_xlim() == axes[1].get_xlim() == axes[2].get_ylim() == (0, 14)
     assert axes[0].collections[0].get_paths()[-1].vertices[:, 0].max() == 12

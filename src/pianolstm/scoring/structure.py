@@ -40,7 +40,7 @@ ALIKE = 0.9
 """Similarity from which windows count as alike."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Structure:
     """A piece over time; from `structure`.
 
@@ -77,8 +77,8 @@ class Structure:
         Share of windows that are like one before, with a window or more between. Near 1 in a loop.
     locality : float
         How much more alike two windows in a row are than two with a window or more between, on
-        average. Near 0 where the order of what comes is left to chance, and in a loop; NaN in a
-        piece of less than about three windows.
+        average. Near 0 where the order of what comes is left to chance, near or below 0 in a loop;
+        NaN in a piece shorter than three windows.
     """
 
     roll: PianoRoll
@@ -96,6 +96,13 @@ class Structure:
     exact: np.ndarray
     returning: float
     locality: float
+
+    def __repr__(self) -> str:
+        unit = "s" if self.roll.grid == "seconds" else "quarter notes"
+        return (
+            f"<Structure {len(self.times)} windows of {self.window:g} {unit} by {self.compare}, "
+            f"returning {self.returning:.2f}, locality {self.locality:.2f}>"
+        )
 
     def plot(self, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
         """Draw the piece, how full it is, its self-similarity, and what comes back when.
@@ -160,8 +167,8 @@ def structure(roll: Any, *, window: float = 4.0, compare: Comparison = "harmony"
     >>> pitches = theme + other + theme
     >>> roll = pl.PianoRoll.from_notes(range(24), range(1, 25), pitches, fs=1)
     >>> found = pl.structure(roll)
-    >>> found.similarity.shape
-    (21, 21)
+    >>> found
+    <Structure 21 windows of 4 s by harmony, returning 0.24, locality -0.04>
     >>> found.similarity[0, [4, 8, 16]].round(2).tolist()
     [0.0, 0.0, 1.0]
     >>> found.lags.round(1).tolist()
