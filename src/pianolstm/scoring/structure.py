@@ -69,12 +69,14 @@ class Structure:
         `window`.
     alike : ndarray of float64, shape (n_bins,)
         Share of windows that are like one that began so long before, by a similarity of at least
-        0.9. At a lag of t it is 1 - t / length at most, since nothing comes before the beginning.
+        0.9. At a lag of t it is about 1 - t / length at most, since nothing comes before the
+        beginning.
     exact : ndarray of float64, shape (n_bins,)
         Share of the time in passages of eight chords or more that come again chord for chord, and
         began so long before. Chords are those of `repetition`, whatever their durations.
     returning : float
-        Share of windows that are like one before, with a window or more between. Near 1 in a loop.
+        Share of windows that are like one before, with a window or more between. In a loop all are, but those of its
+        first round and those within two windows of the beginning.
     locality : float
         How much more alike two windows in a row are than two with a window or more between, on
         average. Near 0 where the order of what comes is left to chance, near or below 0 in a loop;
