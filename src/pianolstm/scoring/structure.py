@@ -75,8 +75,8 @@ class Structure:
         Share of the time in passages of eight chords or more that come again chord for chord, and
         began so long before. Chords are those of `repetition`, whatever their durations.
     returning : float
-        Share of windows that are like one before, with a window or more between. In a loop all are, but those of its
-        first round and those within two windows of the beginning.
+        Share of windows that are like one before, with a window or more between. In a loop that is
+        all of them, but for its first round and the first two windows.
     locality : float
         How much more alike two windows in a row are than two with a window or more between, on
         average. Near 0 where the order of what comes is left to chance, near or below 0 in a loop;
