@@ -39,6 +39,7 @@ def test_what_comes_back_by_hand():
     assert found.gap == pytest.approx(0.9)  # seconds
     assert pl.repetition([piece], min_length=5).returns == 0
     assert found.twice == 0 and found.most == 1
+    assert pl.repetition([roll("abcdabcd")], min_length=4).returns == 0  # that is at once
     # Of two pieces, all together; nothing comes from one to the other.
     both = pl.repetition([piece, roll("abcd")], min_length=4)
     assert both.returns == pytest.approx(7 / 25)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pianolstm.scoring.novelty import NoveltyScorer
     from pianolstm.scoring.rank_correlation import RankCorrelation, rank_correlation
     from pianolstm.scoring.repetition import Repetition, repetition
+    from pianolstm.scoring.structure import Structure, structure
     from pianolstm.store import TokenStore
     from pianolstm.streams import Stream
     from pianolstm.tempo import TempoMap
@@ -62,6 +63,7 @@ _MODULE_OF = {
     "SequenceGenerator": "generator",
     "StoreError": "exceptions",
     "Stream": "streams",
+    "Structure": "scoring.structure",
     "TempoMap": "tempo",
     "TokenStore": "store",
     "WindowDataset": "windows",
@@ -73,6 +75,7 @@ _MODULE_OF = {
     "read_notes": "midi",
     "repetition": "scoring.repetition",
     "split_midi": "midi",
+    "structure": "scoring.structure",
 }
 _MODULES = ("audio", "callbacks", "constraints", "datasets", "exceptions", "plotting")
 
@@ -99,6 +102,7 @@ __all__ = [
     "SequenceGenerator",
     "StoreError",
     "Stream",
+    "Structure",
     "TempoMap",
     "TokenStore",
     "WindowDataset",
@@ -117,6 +121,7 @@ __all__ = [
     "read_notes",
     "repetition",
     "split_midi",
+    "structure",
 ]
 
 

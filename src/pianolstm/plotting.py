@@ -18,8 +18,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from pianolstm.rolls import PianoRoll
+    from pianolstm.scoring.structure import Structure
 
-__all__ = ["plot_histograms", "plot_history", "plot_passages", "plot_roll", "plot_surprise"]
+__all__ = [
+    "plot_histograms",
+    "plot_history",
+    "plot_passages",
+    "plot_roll",
+    "plot_structure",
+    "plot_surprise",
+]
+
+COLOURS = ("#1f4e79", "#c0392b")
+"""Of what is drawn side by side."""
 
 NOTE_NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
 
@@ -277,6 +288,59 @@ def plot_history(history: Mapping[str, Sequence[float]], *, ax: Axes | None = No
     return ax
 
 
+def plot_structure(structure: Structure, *, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draw a piece over how full it is, its self-similarity matrix, and what comes back when.
+
+    In the matrix a block is a stretch of one kind, a line beside the diagonal something that comes
+    again: as far above the diagonal as it comes later.
+
+    Parameters
+    ----------
+    structure : Structure
+        From `pianolstm.structure`.
+    axes : sequence of four matplotlib.axes.Axes, default=None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    sequence of four matplotlib.axes.Axes
+    """
+    if axes is None:
+        axes = _figure(figsize=(7, 11), rows=4, height_ratios=(1.3, 0.8, 5, 0.8))
+    top, fullness, matrix, returns = axes
+    notes, fs, lags = structure.roll.notes, structure.roll.fs, structure.lags
+    length = len(structure.roll) / fs
+    in_beats = structure.roll.grid == "beats"
+    unit, one = ("quarter notes", "quarter note") if in_beats else ("s", "second")
+    what = structure.compare.replace("_", " ")
+
+    columns = [notes["start"] / fs, notes["end"] / fs, notes["pitch"], notes["velocity"]]
+    plot_roll(*columns, seconds=length, ax=top).set_xlabel("")
+    top.collections[0].set(edgecolor="face", linewidth=0.6)  # white edges would hide short bars
+
+    times = structure.times + structure.window / 2
+    label = f"notes struck a {one}"
+    fullness.plot(times, structure.density, label=label, color=COLOURS[0], lw=1.2)
+    fullness.plot(times, structure.polyphony, label="notes that sound", color=COLOURS[1], lw=1.2)
+    fullness.set(xlim=top.get_xlim(), ylim=(0, None))
+
+    _add_matrix(matrix, structure.similarity, times[0], structure.hop)
+    matrix.set(xlim=top.get_xlim(), ylim=top.get_xlim())
+    matrix.set(xlabel=f"time ({unit})", ylabel=f"time ({unit})")
+    matrix.set_title(f"similarity: {what}", fontsize="medium", loc="left")
+
+    label = f"alike before: {what}"
+    returns.stairs(structure.alike, lags, label=label, color="#8fa7bc", fill=True)
+    returns.stairs(structure.exact, lags, label="chord for chord", color=COLOURS[1], lw=1.2)
+    returns.set_xscale("log", base=2)
+    returns.set_xticks(lags[::2], [f"{lag:.3g}" for lag in lags[::2]])
+    returns.set(xlabel=f"lag ({unit})", ylabel="share", ylim=(0, 1))
+
+    for ax in (fullness, returns):
+        ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    return axes
+
+
 def notebook_png(plot: Callable[[Axes], Any]) -> bytes | None:
     """The picture that `plot` draws, as PNG; None where matplotlib is not installed."""
     try:
@@ -290,11 +354,28 @@ def notebook_png(plot: Callable[[Axes], Any]) -> bytes | None:
     return buffer.getvalue()
 
 
+def _add_matrix(ax: Axes, matrix: np.ndarray, first: float, step: float) -> None:
+    """Add a matrix over time both ways, with what its colours mean beside it."""
+    low, high = first - step / 2, first + (len(matrix) - 0.5) * step
+    image = ax.imshow(
+        matrix,
+        cmap="magma",
+        vmin=0,
+        vmax=1,
+        origin="lower",
+        extent=(low, high, low, high),
+        aspect="auto",
+    )
+    ax.figure.colorbar(image, cax=ax.inset_axes((1.02, 0, 0.025, 1)))
+
+
 def _axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
     return ax if ax is not None else _figure(figsize)[0]
 
 
-def _figure(figsize: tuple[float, float], rows: int = 1) -> list[Axes]:
+def _figure(
+    figsize: tuple[float, float], rows: int = 1, height_ratios: Sequence[float] | None = None
+) -> list[Axes]:
     """The axes of a new figure, one below another."""
     try:
         import matplotlib.pyplot as plt
@@ -302,4 +383,7 @@ def _figure(figsize: tuple[float, float], rows: int = 1) -> list[Axes]:
         raise PianoLSTMError(
             'Pictures need matplotlib; install it with: pip install "pianolstm[plot]".'
         ) from None
-    return list(plt.subplots(rows, figsize=figsize, layout="constrained", squeeze=False)[1][:, 0])
+    _, axes = plt.subplots(
+        rows, figsize=figsize, layout="constrained", squeeze=False, height_ratios=height_ratios
+    )
+    return list(axes[:, 0])
