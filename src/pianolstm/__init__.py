@@ -25,8 +25,15 @@ if TYPE_CHECKING:
     from pianolstm.midi import Notes, describe_midi, read_notes, split_midi
     from pianolstm.rolls import PianoRoll
     from pianolstm.scoring.distribution import NoteDistributionScorer
+    from pianolstm.scoring.measures import (
+        MeasureComparison,
+        Measures,
+        compare_measures,
+        measures,
+    )
     from pianolstm.scoring.ngrams import NgramBaseline
     from pianolstm.scoring.repetition import Repetition, repetition
+    from pianolstm.scoring.two_sample import TwoSampleTest, two_sample_test
     from pianolstm.store import TokenStore
     from pianolstm.streams import Stream
     from pianolstm.tempo import TempoMap
@@ -40,6 +47,8 @@ _MODULE_OF = {
     "ChordTokenizer": "tokens",
     "DataLossWarning": "exceptions",
     "InvalidInputError": "exceptions",
+    "MeasureComparison": "scoring.measures",
+    "Measures": "scoring.measures",
     "MidiError": "exceptions",
     "ModelFileError": "exceptions",
     "NgramBaseline": "scoring.ngrams",
@@ -54,12 +63,16 @@ _MODULE_OF = {
     "Stream": "streams",
     "TempoMap": "tempo",
     "TokenStore": "store",
+    "TwoSampleTest": "scoring.two_sample",
     "WindowDataset": "windows",
     "chord_pitches": "chords",
+    "compare_measures": "scoring.measures",
     "describe_midi": "midi",
+    "measures": "scoring.measures",
     "read_notes": "midi",
     "repetition": "scoring.repetition",
     "split_midi": "midi",
+    "two_sample_test": "scoring.two_sample",
 }
 _MODULES = ("callbacks", "constraints", "datasets", "exceptions", "plotting")
 
@@ -68,6 +81,8 @@ __all__ = [
     "ChordTokenizer",
     "DataLossWarning",
     "InvalidInputError",
+    "MeasureComparison",
+    "Measures",
     "MidiError",
     "ModelFileError",
     "NgramBaseline",
@@ -82,18 +97,22 @@ __all__ = [
     "Stream",
     "TempoMap",
     "TokenStore",
+    "TwoSampleTest",
     "WindowDataset",
     "__version__",
     "callbacks",
     "chord_pitches",
+    "compare_measures",
     "constraints",
     "datasets",
     "describe_midi",
     "exceptions",
+    "measures",
     "plotting",
     "read_notes",
     "repetition",
     "split_midi",
+    "two_sample_test",
 ]
 
 

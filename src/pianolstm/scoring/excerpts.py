@@ -2,10 +2,10 @@
 
 Conventions
 -----------
-Time is in seconds, or in quarter notes on the grid of beats; pitch in semitones. Lengths of time
-are taken as logarithms to base 2, so that twice as long is as far as half as long. The melody is
-the highest, the bass the lowest of the notes struck at a time. What an excerpt has nothing to
-measure of is NaN: there is no interval between notes where there is one.
+Time is in seconds, or in quarter notes on the grid of beats; pitch in semitones. Means of lengths
+of time are geometric, and their deviations are of logarithms to base 2: twice as long is as far as
+half as long. The melody is the highest, the bass the lowest of the notes struck at a time. What an
+excerpt has nothing to measure of is NaN: one note alone makes no interval.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from pianolstm.scoring.features import NoteEvents, events, polyphony
 from pianolstm.scoring.repetition import repetition
 
 FEATURES = {
-    "notes per unit": "notes struck a second, or a quarter note",
-    "onsets per unit": "times at which notes are struck, a second or quarter note",
+    "note density": "notes struck a second, or a quarter note",
+    "onset density": "times at which notes are struck, a second or quarter note",
     "notes per onset": "notes struck at a time, their mean",
     "polyphony mean": "notes that sound at once, mean over the frames",
     "polyphony sd": "their standard deviation",
     "silence": "share of the time in which nothing sounds",
     "held": "share of the time more than 3 s (quarter notes) after the last note was struck",
-    "duration mean": "log2 of how long notes last, mean",
-    "duration sd": "its standard deviation",
-    "inter-onset mean": "log2 of the time from onset to onset, mean",
-    "inter-onset sd": "its standard deviation",
+    "duration mean": "how long notes last, geometric mean",
+    "duration sd": "standard deviation of its log2",
+    "inter-onset mean": "time from onset to onset, geometric mean",
+    "inter-onset sd": "standard deviation of its log2",
     "inter-onset entropy": "entropy in bits of the frames from onset to onset",
     "even rhythm": "share of the times from onset to onset that are as long as the one before",
     "off the beat": "share of notes struck between beats (on the grid of beats)",
@@ -96,7 +96,7 @@ def excerpt_features(roll: PianoRoll) -> np.ndarray:
     >>> from pianolstm.scoring.excerpts import FEATURES, excerpt_features
     >>> roll = pl.PianoRoll.from_notes([0, 0, 4, 8], [4, 16, 8, 16], [67, 60, 69, 76], fs=8)
     >>> found = dict(zip(FEATURES, excerpt_features(roll).tolist()))
-    >>> found["notes per unit"], found["melody interval"], found["melody steps"]
+    >>> found["note density"], found["melody interval"], found["melody steps"]
     (2.0, 4.5, 0.5)
     """
     notes = events(roll)
@@ -149,8 +149,8 @@ def _texture(roll: PianoRoll, notes: NoteEvents, onsets: _Onsets) -> dict[str, f
     gaps = np.diff(onsets.at, append=roll.n_frames) if len(onsets.at) else np.empty(0, np.int64)
     held = np.maximum(gaps - LONG_HOLD * roll.fs, 0).sum()
     return {
-        "notes per unit": len(notes.onset) / time,
-        "onsets per unit": len(onsets.at) / time,
+        "note density": len(notes.onset) / time,
+        "onset density": len(onsets.at) / time,
         "notes per onset": _mean(onsets.size),
         "polyphony mean": float(voices.mean()),
         "polyphony sd": float(voices.std()),
@@ -161,14 +161,14 @@ def _texture(roll: PianoRoll, notes: NoteEvents, onsets: _Onsets) -> dict[str, f
 
 def _durations(roll: PianoRoll, notes: NoteEvents) -> dict[str, float]:
     duration = np.log2(notes.duration / roll.fs)
-    return {"duration mean": _mean(duration), "duration sd": _sd(duration)}
+    return {"duration mean": 2 ** _mean(duration), "duration sd": _sd(duration)}
 
 
 def _rhythm(roll: PianoRoll, onsets: _Onsets) -> dict[str, float]:
     frames = np.diff(onsets.at)
     interval = np.log2(frames / roll.fs)
     return {
-        "inter-onset mean": _mean(interval),
+        "inter-onset mean": 2 ** _mean(interval),
         "inter-onset sd": _sd(interval),
         "inter-onset entropy": _entropy(np.bincount(frames)),
         "even rhythm": _mean(frames[1:] == frames[:-1]),
