@@ -96,7 +96,7 @@ class TwoSampleTest:
         sequence of two matplotlib.axes.Axes
         """
         alone = {
-            f"{row['feature']}: {row['written']:.3g}, real {row['real']:.3g}": row["auc"]
+            f"{row['feature']}: written {row['written']:.3g}, real {row['real']:.3g}": row["auc"]
             for row in self.features[:10]
         }
         return plotting.plot_two_sample(self.auc, self.null, alone, axes=axes)
@@ -179,9 +179,15 @@ def two_sample_test(
     sets = _checked(real, written, length, n_permutations)
     excerpts = _Excerpts.of(sets, length, groups)
     rng = np.random.default_rng(as_seed(random_state))
+    return _tested(excerpts, float(length), sets[0][0].grid, n_permutations, rng)
+
+
+def _tested(
+    excerpts: _Excerpts, length: float, grid: Grid, n_permutations: int, rng: np.random.Generator
+) -> TwoSampleTest:
     folds = _folds(excerpts, rng)
     labels = _deals(excerpts, folds, n_permutations, rng)
-    X, names = _usable(excerpts.features, _left_out(sets))
+    X, names = _usable(excerpts.features)
     fold_of = folds[excerpts.group]
     scores, importance = _told(X, labels, excerpts.weight, fold_of, rng)
     aucs = _auc(scores, labels, excerpts.weight, fold_of)
@@ -190,13 +196,13 @@ def two_sample_test(
     return TwoSampleTest(
         auc=float(aucs[0]),
         p_value=_p_value(aucs[0], aucs[1:]),
-        accuracy=_accuracy(scores[:, 0] > 0, is_written, excerpts.weight),
+        accuracy=_accuracy(scores[:, 0], is_written, excerpts.weight, fold_of),
         null=aucs[1:],
         features=_giveaways(excerpts, X, names, labels, importance),
         n_pieces=(len(np.unique(excerpts.piece)) - n_written[1], n_written[1]),
         n_excerpts=(len(is_written) - n_written[0], n_written[0]),
-        length=float(length),
-        grid=sets[0][0].grid,
+        length=length,
+        grid=grid,
     )
 
 
@@ -262,17 +268,22 @@ class _Excerpts(NamedTuple):
         n = max(round(length * rolls[0].fs), 1)
         cuts = [(i, a) for i, r in enumerate(rolls) for a in range(0, r.n_frames - n + 1, n)]
         if not cuts:
-            cuts = np.empty((0, 2), np.int64)
-        piece = np.array(cuts, np.int64)[:, 0]
+            raise InvalidInputError(
+                f"No piece is as long as an excerpt of {length:g}; the longest has "
+                f"{max(r.n_frames for r in rolls) / rolls[0].fs:g}. Set a shorter length."
+            )
+        piece = np.array([i for i, _ in cuts])
         label = (
             np.arange(len(rolls)) if groups is None else np.unique(groups, return_inverse=True)[1]
         )
         group = np.unique(label[piece], return_inverse=True)[1]
-        features = [excerpt_features(rolls[i][a : a + n]) for i, a in cuts]
+        features = np.array([excerpt_features(rolls[i][a : a + n]) for i, a in cuts])
+        if not all(_velocities_vary(part) for part in sets):
+            features[:, [name.startswith("velocity") for name in FEATURES]] = np.nan
         size = np.bincount(group)
         written = np.arange(len(rolls)) >= len(sets[0])
-        weight = len(group) / (len(size) * size[group]) if len(cuts) else np.empty(0)
-        return cls(np.array(features), piece, group, weight, written)
+        weight = len(group) / (len(size) * size[group])
+        return cls(features, piece, group, weight, written)
 
     def kinds(self) -> np.ndarray:  # int64 (n_groups,)
         """Whether each group is of real music, of written music, or of both."""
@@ -330,21 +341,17 @@ def _deals(
     return dealt.T[unit]
 
 
-def _left_out(sets: tuple[list[PianoRoll], list[PianoRoll]]) -> frozenset[str]:
-    """Velocities where one set has but one: they are then no part of its music."""
-    for rolls in sets:
-        velocities = np.concatenate([roll.notes["velocity"] for roll in rolls])
-        if len(np.unique(velocities)) <= 1:
-            return frozenset(name for name in FEATURES if name.startswith("velocity"))
-    return frozenset()
+def _velocities_vary(rolls: list[PianoRoll]) -> bool:
+    """Whether velocities are a part of the music; they are not where all are the same."""
+    return len(np.unique(np.concatenate([roll.notes["velocity"] for roll in rolls]))) > 1
 
 
-def _usable(features: np.ndarray, left_out: frozenset[str]) -> tuple[np.ndarray, list[str]]:
+def _usable(features: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """The features that vary, with the median in place of NaN, and their names."""
     columns, names = [], []
     for name, column in zip(FEATURES, features.T, strict=True):
         known = column[~np.isnan(column)]
-        if name not in left_out and len(known) and np.ptp(known) > 0:
+        if len(known) and np.ptp(known) > 0:
             columns.append(np.where(np.isnan(column), np.median(known), column))
             names.append(name)
     return np.stack(columns, axis=1) if columns else np.zeros((len(features), 0)), names
@@ -357,7 +364,7 @@ def _told(
     fold_of: np.ndarray,  # int64 (n_excerpts,)
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:  # float64 (n_excerpts, n_deals), (n_features,)
-    """Scores of excerpts by what was learned from other folds, above 0 where taken for written.
+    """Scores of excerpts by what was learned from other folds, high where likely written.
 
     With them the importance of each feature, for the true labels.
     """
@@ -383,11 +390,7 @@ def _learned(
     scaler = StandardScaler().fit(X, sample_weight=weight)
     targets = labels - np.average(labels, axis=0, weights=weight)
     ridge = KernelRidge(kernel="rbf").fit(scaler.transform(X), targets, sample_weight=weight)
-    fitted = ridge.predict(scaler.transform(X))
-    kinds = (np.where(labels, weight[:, None], 0), np.where(labels, 0, weight[:, None]))
-    # Halfway between the means of both kinds.
-    limit = sum((fitted * kind).sum(axis=0) / kind.sum(axis=0) for kind in kinds) / 2
-    return lambda others: ridge.predict(scaler.transform(others)) - limit
+    return lambda others: ridge.predict(scaler.transform(others))
 
 
 def _auc(
@@ -398,11 +401,18 @@ def _auc(
     return np.mean([weighted_auc(scores[f], labels[f], weight[f]) for f in folds], axis=0)
 
 
-def _accuracy(told: np.ndarray, is_written: np.ndarray, weight: np.ndarray) -> float:
-    right = (told == is_written) * weight
-    return float(
-        np.mean([right[kind].sum() / weight[kind].sum() for kind in (is_written, ~is_written)])
-    )
+def _accuracy(
+    scores: np.ndarray, is_written: np.ndarray, weight: np.ndarray, fold_of: np.ndarray
+) -> float:
+    """Share of excerpts taken for what they are, mean of both kinds."""
+    kinds = (is_written, ~is_written)
+    right = np.empty(len(scores), bool)
+    for fold in range(N_FOLDS):
+        told = fold_of == fold
+        # Halfway between both kinds in the other folds: those learned from are too far apart.
+        means = [np.average(scores[k & ~told], weights=weight[k & ~told]) for k in kinds]
+        right[told] = (scores[told] > np.mean(means)) == is_written[told]
+    return float(np.mean([np.average(right[k], weights=weight[k]) for k in kinds]))
 
 
 def _p_value(value: float, null: np.ndarray) -> float:
