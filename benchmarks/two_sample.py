@@ -14,12 +14,13 @@ from scipy.stats import kstest
 
 import pianolstm as pl
 from common import arguments, pieces, publish
-from pianolstm.scoring.two_sample import _Excerpts, _tested
+from pianolstm.scoring.excerpts import Excerpts
+from pianolstm.scoring.two_sample import _tested
 
 FS, LENGTH, N_DEALS, N_PERMUTATIONS = 20, 30, 100, 99
 
 
-def by_chance(excerpts: _Excerpts, n: int, rng: np.random.Generator) -> str:
+def by_chance(excerpts: Excerpts, n: int, rng: np.random.Generator) -> str:
     """Random halves of n pieces."""
     found = []
     for _ in range(N_DEALS):
@@ -30,7 +31,7 @@ def by_chance(excerpts: _Excerpts, n: int, rng: np.random.Generator) -> str:
         group = np.unique(excerpts.piece[rows], return_inverse=True)[1]
         size = np.bincount(group)
         weight = len(group) / (n * size[group])
-        part = _Excerpts(excerpts.features[rows], excerpts.piece[rows], group, weight, written)
+        part = Excerpts(excerpts.features[rows], excerpts.piece[rows], group, weight, written)
         found.append(_tested(part, LENGTH, "seconds", N_PERMUTATIONS, rng))
     aucs, p = np.array([test.auc for test in found]), [test.p_value for test in found]
     told = np.mean([test.features[0]["p_value"] <= 0.05 for test in found])
@@ -94,7 +95,7 @@ def against(name: str, test: pl.TwoSampleTest) -> str:
         f"{row['feature']} ({row['written']:.3g}, real {row['real']:.3g})"
         for row in test.features[:3]
     )
-    return f"{name:<28}{test.auc:>8.3f}{test.p_value:>22.2f}   {tells}"
+    return f"{name:<28}{test.auc:>8.3f}{test.p_value:>22.3f}   {tells}"
 
 
 def main() -> None:
@@ -107,7 +108,7 @@ def main() -> None:
     for corpus, rolls in corpora.items():
         rng = np.random.default_rng(0)
         began = time.perf_counter()
-        excerpts = _Excerpts.of((rolls[:1], rolls[1:]), LENGTH, None)
+        excerpts = Excerpts.of((rolls[:1], rolls[1:]), LENGTH, None)
         took = 1000 * (time.perf_counter() - began) / len(excerpts.piece)
         n = len(np.unique(excerpts.piece))
         lines += [

@@ -183,6 +183,7 @@ dataset = pl.WindowDataset(sequences, window_size=4)
 list(dataset.batches(2, random_state=0)), dataset.to_numpy(one_hot=9), dataset.split(0.5)
 scorer = pl.NoteDistributionScorer().fit(rolls)
 scorer.score(rolls), str(scorer.report({'all': rolls}))
+pl.measures(roll), pl.repetition(rolls), pl.compare_measures, pl.two_sample_test
 pl.datasets.load_chorales('test')
 pl.callbacks, pl.exceptions, pl.plotting
 """

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import gaussian_kde
@@ -97,12 +97,9 @@ def test_every_note_length_is_its_own_class():
 
 @given(rolls(), st.integers(-11, 11))
 def test_transposition_turns_pitch_classes_and_nothing_else(roll, semitones):
-    low, high = (
-        (roll.notes["pitch"].min(), roll.notes["pitch"].max()) if len(roll.notes) else (0, 0)
-    )
+    pitch = roll.notes["pitch"].astype(int)
     starts = np.unique(roll.notes["start"][~roll.notes["tied"]])
-    if len(starts) < 2 or not 0 <= low + semitones <= high + semitones <= 127:
-        return
+    assume(len(starts) > 1 and pitch.min() + semitones >= 0 and pitch.max() + semitones <= 127)
     was, now = pl.measures(roll), pl.measures(roll.transpose(semitones))
     for name in pl.Measures._fields:
         expected = getattr(was, name)
@@ -170,12 +167,14 @@ def test_real_music_overlaps_and_loops_do_not():
     )
     assert tuple(alike) == pl.Measures._fields
     assert all(row["overlap"] > 0.7 and row["divergence"] < 0.5 for row in alike.values())
-    for measure in ("pitch_count", "pitch_class_transitions", "note_length_transitions"):
-        assert unlike[measure]["overlap"] < alike[measure]["overlap"] - 0.2
+    for measure in ("pitch_count", "pitch_range", "pitch_class_transitions"):
+        assert unlike[measure]["overlap"] < 0.3
+        assert unlike[measure]["divergence"] > 1
 
 
 def test_the_table():
-    found = pl.compare_measures([MELODY, TIED, WIDE], [WIDE, TIED, MELODY])
+    other, third = MELODY.transpose(3), piece([(0, 1, 50), (3, 9, 61)], fs=4, grid="beats")
+    found = pl.compare_measures([MELODY, other, third], [third, MELODY, other])
     lines = str(found).splitlines()
     assert len(lines) == 10
     assert lines[0].split("  ")[0] == "measure"

@@ -10,10 +10,12 @@ excerpt has nothing to measure of is NaN: one note alone makes no interval.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import PianoRoll
 from pianolstm.scoring.features import NoteEvents, events, polyphony
 from pianolstm.scoring.repetition import repetition
@@ -71,6 +73,9 @@ MAJOR = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.
 MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
 """Profiles of C major and C minor (Krumhansl and Kessler 1982)."""
 
+REAL, WRITTEN, BOTH = 0, 1, 2
+"""Kinds of groups: of real music, of written music, of both."""
+
 
 def excerpt_features(roll: PianoRoll) -> np.ndarray:
     """What an excerpt is like, in numbers.
@@ -114,6 +119,55 @@ def excerpt_features(roll: PianoRoll) -> np.ndarray:
         **_velocity(onsets),
     }
     return np.array([found[name] for name in FEATURES], np.float64)
+
+
+class Excerpts(NamedTuple):
+    """All excerpts of real and of written pieces, the real ones first."""
+
+    features: np.ndarray  # float64 (n_excerpts, n_features), with NaN
+    piece: np.ndarray  # int64 (n_excerpts,)
+    group: np.ndarray  # int64 (n_excerpts,): 0, 1, …
+    weight: np.ndarray  # float64 (n_excerpts,): mean 1, of equal sum for all groups
+    written: np.ndarray  # bool (n_pieces,)
+
+    @classmethod
+    def of(
+        cls,
+        sets: tuple[list[PianoRoll], list[PianoRoll]],
+        length: float,
+        groups: Sequence[Any] | None,
+    ) -> Excerpts:
+        rolls = [*sets[0], *sets[1]]
+        if groups is not None and len(groups) != len(rolls):
+            raise InvalidInputError(
+                "groups must have one label for each real and then each written piece, "
+                f"{len(rolls)} in all; got {len(groups)}."
+            )
+        n = max(round(length * rolls[0].fs), 1)
+        cuts = [(i, a) for i, r in enumerate(rolls) for a in range(0, r.n_frames - n + 1, n)]
+        if not cuts:
+            raise InvalidInputError(
+                f"No piece is as long as an excerpt of {length:g}; the longest has "
+                f"{max(r.n_frames for r in rolls) / rolls[0].fs:g}. Set a shorter length."
+            )
+        piece = np.array([i for i, _ in cuts])
+        label = (
+            np.arange(len(rolls)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        )
+        group = np.unique(label[piece], return_inverse=True)[1]
+        features = np.array([excerpt_features(rolls[i][a : a + n]) for i, a in cuts])
+        if not all(_velocities_vary(part) for part in sets):
+            features[:, [name.startswith("velocity") for name in FEATURES]] = np.nan
+        size = np.bincount(group)
+        written = np.arange(len(rolls)) >= len(sets[0])
+        weight = len(group) / (len(size) * size[group])
+        return cls(features, piece, group, weight, written)
+
+    def kinds(self) -> np.ndarray:  # int64 (n_groups,)
+        """Whether each group is of real music, of written music, or of both."""
+        written = self.written[self.piece]
+        share = np.bincount(self.group, weights=written) / np.bincount(self.group)
+        return np.where(share == 0, REAL, np.where(share == 1, WRITTEN, BOTH))
 
 
 class _Onsets(NamedTuple):
@@ -294,3 +348,8 @@ def _entropy(counts: np.ndarray) -> float:
         return np.nan
     share = counts[counts > 0] / total
     return float(np.maximum(-(share * np.log2(share)).sum(), 0.0))
+
+
+def _velocities_vary(rolls: list[PianoRoll]) -> bool:
+    """Whether velocities are a part of the music; they are not where all are the same."""
+    return len(np.unique(np.concatenate([roll.notes["velocity"] for roll in rolls]))) > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -16,15 +16,13 @@ from pianolstm import plotting
 from pianolstm.checks import RandomState, as_seed, check_number
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import Grid, PianoRoll, as_rolls
-from pianolstm.scoring.excerpts import FEATURES, excerpt_features
+from pianolstm.scoring.excerpts import BOTH, FEATURES, REAL, WRITTEN, Excerpts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 N_FOLDS = 5
 """Folds of the cross-validation, and so the fewest pieces of a kind."""
-
-REAL, WRITTEN, BOTH = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -177,26 +175,28 @@ def two_sample_test(
     (True, True, 'pitch mean')
     """
     sets = _checked(real, written, length, n_permutations)
-    excerpts = _Excerpts.of(sets, length, groups)
+    excerpts = Excerpts.of(sets, length, groups)
     rng = np.random.default_rng(as_seed(random_state))
     return _tested(excerpts, float(length), sets[0][0].grid, n_permutations, rng)
 
 
 def _tested(
-    excerpts: _Excerpts, length: float, grid: Grid, n_permutations: int, rng: np.random.Generator
+    excerpts: Excerpts, length: float, grid: Grid, n_permutations: int, rng: np.random.Generator
 ) -> TwoSampleTest:
     folds = _folds(excerpts, rng)
     labels = _deals(excerpts, folds, n_permutations, rng)
     X, names = _usable(excerpts.features)
     fold_of = folds[excerpts.group]
-    scores, importance = _told(X, labels, excerpts.weight, fold_of, rng)
-    aucs = _auc(scores, labels, excerpts.weight, fold_of)
+    weight = excerpts.weight
+    scores = _told(X, labels, weight, fold_of)
+    aucs = _auc(scores, labels, weight, fold_of)
+    importance = _importance(X, labels[:, :1], weight, fold_of, rng)
     is_written = labels[:, 0]
     n_written = [int(is_written.sum()), len(np.unique(excerpts.piece[is_written]))]
     return TwoSampleTest(
         auc=float(aucs[0]),
         p_value=_p_value(aucs[0], aucs[1:]),
-        accuracy=_accuracy(scores[:, 0], is_written, excerpts.weight, fold_of),
+        accuracy=_accuracy(scores[:, 0], is_written, weight, fold_of),
         null=aucs[1:],
         features=_giveaways(excerpts, X, names, labels, importance),
         n_pieces=(len(np.unique(excerpts.piece)) - n_written[1], n_written[1]),
@@ -243,55 +243,6 @@ def weighted_auc(scores: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> 
     return (is_true * below).sum(axis=0) / (is_true.sum(axis=0) * is_false.sum(axis=0))
 
 
-class _Excerpts(NamedTuple):
-    """All excerpts of both sets, the real ones first."""
-
-    features: np.ndarray  # float64 (n_excerpts, n_features), with NaN
-    piece: np.ndarray  # int64 (n_excerpts,)
-    group: np.ndarray  # int64 (n_excerpts,): 0, 1, …
-    weight: np.ndarray  # float64 (n_excerpts,): mean 1, of equal sum for all groups
-    written: np.ndarray  # bool (n_pieces,)
-
-    @classmethod
-    def of(
-        cls,
-        sets: tuple[list[PianoRoll], list[PianoRoll]],
-        length: float,
-        groups: Sequence[Any] | None,
-    ) -> _Excerpts:
-        rolls = [*sets[0], *sets[1]]
-        if groups is not None and len(groups) != len(rolls):
-            raise InvalidInputError(
-                "groups must have one label for each real and then each written piece, "
-                f"{len(rolls)} in all; got {len(groups)}."
-            )
-        n = max(round(length * rolls[0].fs), 1)
-        cuts = [(i, a) for i, r in enumerate(rolls) for a in range(0, r.n_frames - n + 1, n)]
-        if not cuts:
-            raise InvalidInputError(
-                f"No piece is as long as an excerpt of {length:g}; the longest has "
-                f"{max(r.n_frames for r in rolls) / rolls[0].fs:g}. Set a shorter length."
-            )
-        piece = np.array([i for i, _ in cuts])
-        label = (
-            np.arange(len(rolls)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        )
-        group = np.unique(label[piece], return_inverse=True)[1]
-        features = np.array([excerpt_features(rolls[i][a : a + n]) for i, a in cuts])
-        if not all(_velocities_vary(part) for part in sets):
-            features[:, [name.startswith("velocity") for name in FEATURES]] = np.nan
-        size = np.bincount(group)
-        written = np.arange(len(rolls)) >= len(sets[0])
-        weight = len(group) / (len(size) * size[group])
-        return cls(features, piece, group, weight, written)
-
-    def kinds(self) -> np.ndarray:  # int64 (n_groups,)
-        """Whether each group is of real music, of written music, or of both."""
-        written = self.written[self.piece]
-        share = np.bincount(self.group, weights=written) / np.bincount(self.group)
-        return np.where(share == 0, REAL, np.where(share == 1, WRITTEN, BOTH))
-
-
 def _checked(
     real: Sequence[Any], written: Sequence[Any], length: float, n_permutations: int
 ) -> tuple[list[PianoRoll], list[PianoRoll]]:
@@ -305,7 +256,7 @@ def _checked(
     return rolls, others
 
 
-def _folds(excerpts: _Excerpts, rng: np.random.Generator) -> np.ndarray:  # int64 (n_groups,)
+def _folds(excerpts: Excerpts, rng: np.random.Generator) -> np.ndarray:  # int64 (n_groups,)
     """The fold in which each group is told, kinds of groups evenly among them."""
     kinds = excerpts.kinds()
     counts = np.bincount(kinds, minlength=3).tolist()
@@ -324,7 +275,7 @@ def _folds(excerpts: _Excerpts, rng: np.random.Generator) -> np.ndarray:  # int6
 
 
 def _deals(
-    excerpts: _Excerpts, folds: np.ndarray, n: int, rng: np.random.Generator
+    excerpts: Excerpts, folds: np.ndarray, n: int, rng: np.random.Generator
 ) -> np.ndarray:  # bool (n_excerpts, 1 + n)
     """Which excerpts are written: truly, and in each random deal.
 
@@ -341,11 +292,6 @@ def _deals(
     return dealt.T[unit]
 
 
-def _velocities_vary(rolls: list[PianoRoll]) -> bool:
-    """Whether velocities are a part of the music; they are not where all are the same."""
-    return len(np.unique(np.concatenate([roll.notes["velocity"] for roll in rolls]))) > 1
-
-
 def _usable(features: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """The features that vary, with the median in place of NaN, and their names."""
     columns, names = [], []
@@ -354,7 +300,11 @@ def _usable(features: np.ndarray) -> tuple[np.ndarray, list[str]]:
         if len(known) and np.ptp(known) > 0:
             columns.append(np.where(np.isnan(column), np.median(known), column))
             names.append(name)
-    return np.stack(columns, axis=1) if columns else np.zeros((len(features), 0)), names
+    if not names:
+        raise InvalidInputError(
+            "The excerpts are alike in every feature; there is nothing to tell."
+        )
+    return np.stack(columns, axis=1), names
 
 
 def _told(
@@ -362,25 +312,34 @@ def _told(
     labels: np.ndarray,  # bool (n_excerpts, n_deals)
     weight: np.ndarray,  # float64 (n_excerpts,)
     fold_of: np.ndarray,  # int64 (n_excerpts,)
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:  # float64 (n_excerpts, n_deals), (n_features,)
-    """Scores of excerpts by what was learned from other folds, high where likely written.
-
-    With them the importance of each feature, for the true labels.
-    """
-    scores, shuffled = np.empty(labels.shape), np.empty((X.shape[1], len(X), 1))
-    true = labels[:, :1]
+) -> np.ndarray:  # float64 (n_excerpts, n_deals)
+    """Scores of excerpts by what was learned from other folds, high where likely written."""
+    scores = np.empty(labels.shape)
     for fold in range(N_FOLDS):
         told = fold_of == fold
         scores[told] = _learned(X[~told], labels[~told], weight[~told])(X[told])
-        classify = _learned(X[~told], true[~told], weight[~told])
+    return scores
+
+
+def _importance(
+    X: np.ndarray,  # float64 (n_excerpts, n_features)
+    labels: np.ndarray,  # bool (n_excerpts, 1)
+    weight: np.ndarray,
+    fold_of: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:  # float64 (n_features,)
+    """By how much the AUC falls where a feature of the excerpts that are told is shuffled."""
+    scores, shuffled = np.empty((len(X), 1)), np.empty((X.shape[1], len(X), 1))
+    for fold in range(N_FOLDS):
+        told = fold_of == fold
+        classify = _learned(X[~told], labels[~told], weight[~told])
+        scores[told] = classify(X[told])
         for feature, taken in enumerate(shuffled):
             changed = X[told]
             rng.shuffle(changed[:, feature])
             taken[told] = classify(changed)
-    auc = _auc(scores[:, :1], true, weight, fold_of)
-    fallen = [auc - _auc(taken, true, weight, fold_of) for taken in shuffled]
-    return scores, np.concatenate(fallen)
+    auc = _auc(scores, labels, weight, fold_of)
+    return np.concatenate([auc - _auc(taken, labels, weight, fold_of) for taken in shuffled])
 
 
 def _learned(
@@ -420,7 +379,7 @@ def _p_value(value: float, null: np.ndarray) -> float:
 
 
 def _giveaways(
-    excerpts: _Excerpts,
+    excerpts: Excerpts,
     X: np.ndarray,
     names: list[str],
     labels: np.ndarray,
