@@ -94,6 +94,13 @@ def test_repeated_notes_and_chords_by_hand():
     assert np.isnan(found["melody turns"])  # the melody moves but once
 
 
+def test_dissonance_by_hand():
+    # C, F sharp and G: a tritone, a fourth, a semitone. Then C and E, and C in two octaves.
+    start, end = [0, 0, 0, 3, 3, 5, 5], [2, 2, 2, 4, 4, 9, 9]
+    found = described(start, end, [60, 66, 67, 48, 64, 48, 60], fs=4)
+    assert found["dissonance"] == pytest.approx((2 * 2) / (2 * 3 + 1))
+
+
 def test_keys_by_hand():
     for profile in (MAJOR, MINOR):
         for tonic in (0, 7):
