@@ -244,7 +244,7 @@ def test_deals_keep_folds_and_groups():
     rng = np.random.default_rng(4)
     real, written = tunes(14, rng, seconds=9), tunes(13, rng, seconds=9)
     # Pieces 0-5 are continued by written ones; the others stand alone.
-    groups = [f"piece {i}" for i in range(14)] + [f"piece {i % 6}" for i in range(6)]
+    groups = [("piece", i) for i in range(14)] + [("piece", i % 6) for i in range(6)]
     groups += [f"written {i}" for i in range(7)]
     excerpts = Excerpts.of((real, written), 4, groups)
     assert np.bincount(excerpts.kinds()).tolist() == [8, 7, 6]

@@ -151,10 +151,9 @@ class Excerpts(NamedTuple):
                 f"{max(r.n_frames for r in rolls) / rolls[0].fs:g}. Set a shorter length."
             )
         piece = np.array([i for i, _ in cuts])
-        label = (
-            np.arange(len(rolls)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        )
-        group = np.unique(label[piece], return_inverse=True)[1]
+        labels = list(range(len(rolls)) if groups is None else groups)
+        numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+        group = np.unique([numbers[labels[i]] for i, _ in cuts], return_inverse=True)[1]
         features = np.array([excerpt_features(rolls[i][a : a + n]) for i, a in cuts])
         if not all(_velocities_vary(part) for part in sets):
             features[:, [name.startswith("velocity") for name in FEATURES]] = np.nan
