@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 import pianolstm as pl
 from common import arguments, pieces, publish
-from pianolstm.scoring.excerpts import Excerpts
+from pianolstm.scoring.excerpt_features import Excerpts
 from pianolstm.scoring.two_sample import N_FOLDS, _tested, _usable
 
 FS, LENGTH, N_DEALS, N_PERMUTATIONS = 20, 30, 100, 99

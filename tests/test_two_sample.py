@@ -10,7 +10,7 @@ from scipy.stats import kstest
 from sklearn.metrics import roc_auc_score
 
 import pianolstm as pl
-from pianolstm.scoring.excerpts import FEATURES, MAJOR, MINOR, Excerpts, excerpt_features
+from pianolstm.scoring.excerpt_features import FEATURES, MAJOR, MINOR, Excerpts, excerpt_features
 from pianolstm.scoring.two_sample import (
     _auc,
     _deals,

@@ -16,7 +16,7 @@ from pianolstm import plotting
 from pianolstm.checks import RandomState, as_seed, check_number
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import Grid, PianoRoll, as_rolls
-from pianolstm.scoring.excerpts import BOTH, FEATURES, REAL, WRITTEN, Excerpts
+from pianolstm.scoring.excerpt_features import BOTH, FEATURES, REAL, WRITTEN, Excerpts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,10 +111,11 @@ def two_sample_test(
 ) -> TwoSampleTest:
     """Test whether written music can be told from real music.
 
-    Pieces are cut into excerpts, each described by the features of `pianolstm.scoring.excerpts`. A
-    classifier learns from four fifths of the pieces which excerpts are written, and tells
-    those of the last fifth; each fifth in turn. What the AUC would be by chance is found by dealing
-    out the pieces at random as real and written, and doing the same again.
+    Pieces are cut into excerpts, each described by features
+    (`pianolstm.scoring.excerpt_features`). A classifier learns from four fifths of the pieces which
+    excerpts are written, and tells those of the last fifth; each fifth in turn. What the AUC would
+    be by chance is found by dealing out the pieces at random as real and written, and doing the
+    same again.
 
     Parameters
     ----------

@@ -98,7 +98,7 @@ def excerpt_features(roll: PianoRoll) -> np.ndarray:
     Examples
     --------
     >>> import pianolstm as pl
-    >>> from pianolstm.scoring.excerpts import FEATURES, excerpt_features
+    >>> from pianolstm.scoring.excerpt_features import FEATURES, excerpt_features
     >>> roll = pl.PianoRoll.from_notes([0, 0, 4, 8], [4, 16, 8, 16], [67, 60, 69, 76], fs=8)
     >>> found = dict(zip(FEATURES, excerpt_features(roll).tolist()))
     >>> found["note density"], found["melody interval"], found["melody steps"]
