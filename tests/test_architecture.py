@@ -186,6 +186,7 @@ scorer.score(rolls), str(scorer.report({'all': rolls}))
 chorales = pl.datasets.load_chorales('test')
 str(pl.NoveltyScorer().fit(chorales[1:]).passages(chorales[:1])[0])
 pl.structure(chorales[0]).returning
+pl.measures(roll), pl.repetition(rolls), pl.compare_measures, pl.two_sample_test
 pl.rank_correlation([1, 2, 3], [1, 3, 2]), pl.listening_test
 pl.audio, pl.callbacks, pl.exceptions, pl.plotting
 """

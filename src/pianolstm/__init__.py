@@ -27,11 +27,18 @@ if TYPE_CHECKING:
     from pianolstm.rolls import PianoRoll
     from pianolstm.scoring.borrowing import Borrowing, NoveltyReport, Passage
     from pianolstm.scoring.distribution import NoteDistributionScorer
+    from pianolstm.scoring.measures import (
+        MeasureComparison,
+        Measures,
+        compare_measures,
+        measures,
+    )
     from pianolstm.scoring.ngrams import NgramBaseline
     from pianolstm.scoring.novelty import NoveltyScorer
     from pianolstm.scoring.rank_correlation import RankCorrelation, rank_correlation
     from pianolstm.scoring.repetition import Repetition, repetition
     from pianolstm.scoring.structure import Structure, structure
+    from pianolstm.scoring.two_sample import TwoSampleTest, two_sample_test
     from pianolstm.store import TokenStore
     from pianolstm.streams import Stream
     from pianolstm.tempo import TempoMap
@@ -47,6 +54,8 @@ _MODULE_OF = {
     "DataLossWarning": "exceptions",
     "InvalidInputError": "exceptions",
     "ListeningResults": "listening",
+    "MeasureComparison": "scoring.measures",
+    "Measures": "scoring.measures",
     "MidiError": "exceptions",
     "ModelFileError": "exceptions",
     "NgramBaseline": "scoring.ngrams",
@@ -66,16 +75,20 @@ _MODULE_OF = {
     "Structure": "scoring.structure",
     "TempoMap": "tempo",
     "TokenStore": "store",
+    "TwoSampleTest": "scoring.two_sample",
     "WindowDataset": "windows",
     "chord_pitches": "chords",
+    "compare_measures": "scoring.measures",
     "describe_midi": "midi",
     "listening_test": "listening",
+    "measures": "scoring.measures",
     "rank_correlation": "scoring.rank_correlation",
     "read_listening_test": "listening",
     "read_notes": "midi",
     "repetition": "scoring.repetition",
     "split_midi": "midi",
     "structure": "scoring.structure",
+    "two_sample_test": "scoring.two_sample",
 }
 _MODULES = ("audio", "callbacks", "constraints", "datasets", "exceptions", "plotting")
 
@@ -86,6 +99,8 @@ __all__ = [
     "DataLossWarning",
     "InvalidInputError",
     "ListeningResults",
+    "MeasureComparison",
+    "Measures",
     "MidiError",
     "ModelFileError",
     "NgramBaseline",
@@ -105,16 +120,19 @@ __all__ = [
     "Structure",
     "TempoMap",
     "TokenStore",
+    "TwoSampleTest",
     "WindowDataset",
     "__version__",
     "audio",
     "callbacks",
     "chord_pitches",
+    "compare_measures",
     "constraints",
     "datasets",
     "describe_midi",
     "exceptions",
     "listening_test",
+    "measures",
     "plotting",
     "rank_correlation",
     "read_listening_test",
@@ -122,6 +140,7 @@ __all__ = [
     "repetition",
     "split_midi",
     "structure",
+    "two_sample_test",
 ]
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "plot_roll",
     "plot_structure",
     "plot_surprise",
+    "plot_two_sample",
 ]
 
 COLOURS = ("#1f4e79", "#c0392b")
@@ -338,6 +339,55 @@ def plot_structure(structure: Structure, *, axes: Sequence[Axes] | None = None) 
 
     for ax in (fullness, returns):
         ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    return axes
+
+
+def plot_two_sample(
+    auc: float,
+    null: np.ndarray,
+    alone: Mapping[str, float],
+    *,
+    axes: Sequence[Axes] | None = None,
+) -> Sequence[Axes]:
+    """Draw how well written music is told from real music, and by what.
+
+    Parameters
+    ----------
+    auc : float
+        Area under the ROC curve of the test.
+    null : ndarray, shape (n_permutations,)
+        What it is where pieces are dealt out at random.
+    alone : mapping of str to float
+        The AUC of single features by name, most telling first.
+    axes : two matplotlib.axes.Axes, default=None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    sequence of two matplotlib.axes.Axes
+    """
+    if axes is None:
+        first = _axes(None, figsize=(10, 3.8))
+        gridspec = first.figure.add_gridspec(1, 2, width_ratios=(2, 3))
+        first.set_subplotspec(gridspec[0])
+        axes = [first, first.figure.add_subplot(gridspec[1])]
+    chance, bars = axes
+    chance.hist(null, bins=20, color="#b8c4d0", label="random deals")
+    chance.axvline(auc, color="#c0392b", label=f"written music: {auc:.2f}")
+    low = min(0.4, float(np.min(null)), auc)
+    chance.set_xlim(low - 0.02, 1.02)
+    chance.margins(y=0.35)  # room for the legend
+    chance.set_xlabel("AUC")
+    chance.set_ylabel("deals")
+    chance.legend(frameon=False, loc="upper center")
+    more = np.array(list(alone.values())) - 0.5
+    y = np.arange(len(more))
+    bars.barh(y, more, left=0.5, color=np.where(more > 0, "#c0392b", "#1f4e79").tolist())
+    bars.axvline(0.5, color="black", linewidth=0.8)
+    bars.set_yticks(y, list(alone), fontsize="small")
+    bars.invert_yaxis()
+    bars.set_xlim(0, 1)
+    bars.set_xlabel("AUC of the feature alone: written music has less | more")
     return axes
 
 
