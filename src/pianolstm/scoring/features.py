@@ -44,6 +44,9 @@ DURATIONS = np.unique([2**k * n // 2 for k in range(14) for n in (2, 3)])
 MAX_INTERVAL = 24
 """Melodic intervals of more semitones, up or down, count as this many."""
 
+N_STEPS = 2 * MAX_INTERVAL + 1
+"""Classes of melodic intervals."""
+
 MAX_POLYPHONY = 16
 """More notes at once count as this many."""
 
@@ -154,7 +157,8 @@ FEATURES: dict[str, Feature] = {
     "velocity": Feature("notes", "ordered", 128 // VELOCITY_STEP),
     "duration": Feature("rhythm", "ordered", len(DURATIONS)),
     "inter_onset_interval": Feature("rhythm", "ordered", len(DURATIONS)),
-    "melodic_interval": Feature("order", "ordered", 2 * MAX_INTERVAL + 1),
+    "melodic_interval": Feature("order", "ordered", N_STEPS),
+    "melodic_interval_transition": Feature("order", "unordered", N_STEPS**2),
     "pitch_class_transition": Feature("order", "unordered", 12 * 12),
     "duration_transition": Feature("order", "unordered", len(DURATIONS) ** 2),
     "pitch_class_information": Feature("order", "number"),
@@ -223,6 +227,7 @@ def count(roll: PianoRoll) -> dict[str, Bag]:
         "duration": _bag(duration_class(notes.duration)),
         "inter_onset_interval": _bag(duration_class(np.diff(top.onset))),
         "melodic_interval": _bag(interval),
+        "melodic_interval_transition": _bag(interval[:-1] * N_STEPS + interval[1:]),
         "pitch_class_transition": (pairs, transitions[pairs]),
         "duration_transition": _bag(lengths[:-1] * len(DURATIONS) + lengths[1:]),
     }

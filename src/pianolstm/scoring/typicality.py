@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
+
+SHRINKAGE = 0.1
+"""Share of the identity in the covariance of normal scores, which have a variance of 1."""
+
+FOLDS = 5
+"""Parts of the real excerpts, by piece, each of which is judged by the others."""
+
 
 
 def share_at_least(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -61,6 +69,93 @@ def two_sided(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def _area(u: np.ndarray) -> np.ndarray:
     """Integral of 2 min(u, 1 - u) from 0 to u."""
     return np.where(u <= 0.5, u**2, 2 * u - u**2 - 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Statistics of real excerpts of one length, that others are ranked among.
+
+    Attributes
+    ----------
+    statistics : ndarray of float, shape (n_excerpts, n_features)
+        Distances from the corpus, each excerpt's own piece left out, and numbers.
+    pieces : ndarray of int64, shape (n_excerpts,)
+        The piece that each is taken from.
+    remoteness : ndarray of float, shape (n_excerpts,)
+        How far each is from the middle of those of other pieces; from `remoteness`.
+    """
+
+    statistics: np.ndarray
+    pieces: np.ndarray
+    remoteness: np.ndarray
+
+    @classmethod
+    def of(cls, statistics: np.ndarray, pieces: np.ndarray) -> Reference:
+        """A reference from the statistics of excerpts, of two pieces or more."""
+        fold = np.unique(pieces, return_inverse=True)[1] % FOLDS
+        far = np.empty(len(pieces))
+        for k in np.unique(fold):
+            far[fold == k] = remoteness(statistics[fold == k], statistics[fold != k])
+        return cls(statistics, pieces, far)
+
+
+def remoteness(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """How far samples lie from the middle of a reference, all features together.
+
+    Ranks in the reference become normal scores (van der Waerden 1952), and the result is their
+    Mahalanobis distance by the reference's covariance, for one feature: its square divided by how
+    many there are. So features that say the same count once, and one that is out of keeping with
+    the others counts even where, alone, it would not stand out.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (n, n_features)
+        NaN counts as the middle.
+    reference : ndarray of float, shape (m, n_features)
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        About 1 for what the reference is drawn from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pianolstm.scoring.typicality import remoteness
+    >>> alike = np.repeat(np.arange(99.0)[:, None], 2, axis=1)  # both columns say the same
+    >>> remoteness(np.array([[49.0, 49.0], [90.0, 90.0], [9.0, 90.0]]), alike).round(1).tolist()
+    [0.0, 1.0, 4.1]
+    """
+    scores = normal_scores(reference, reference)
+    covariance = (1 - SHRINKAGE) * scores.T @ scores / len(scores) + SHRINKAGE * np.eye(
+        scores.shape[1]
+    )
+    found = normal_scores(values, reference)
+    squared = np.sum(found * np.linalg.solve(covariance, found.T).T, axis=1)
+    return np.sqrt(squared / found.shape[1])
+
+
+def normal_scores(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Ranks in a reference, feature by feature, as quantiles of the normal distribution.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (n, n_features)
+        NaN gets 0.
+    reference : ndarray of float, shape (m, n_features)
+
+    Returns
+    -------
+    ndarray of float, shape (n, n_features)
+    """
+    scores = np.zeros(values.shape)
+    for j, (column, known) in enumerate(zip(values.T, reference.T, strict=True)):
+        known = np.sort(known[~np.isnan(known)])
+        below = np.searchsorted(known, column, side="left")
+        not_above = np.searchsorted(known, column, side="right")
+        rank = (below + not_above + 1) / 2 / (len(known) + 1)
+        scores[:, j] = np.where(np.isnan(column), 0, ndtri(rank))
+    return scores
 
 
 @dataclass(frozen=True, eq=False)
