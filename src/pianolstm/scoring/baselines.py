@@ -1,4 +1,4 @@
-"""Machines that write no music, for scores to tell from music: notes by chance, chords in any order.
+"""Machines that write no music, for scores to tell from it: notes by chance, chords in any order.
 
 Each keeps something of real music and loses the rest. Random numbers come from a
 `numpy.random.Generator`.
@@ -62,13 +62,17 @@ def chords_shuffled(rolls: Sequence[PianoRoll], rng: np.random.Generator) -> lis
     list of PianoRoll
         One for each roll, as long.
     """
-    corpus = _in_changes(rolls)
+    no_vocabulary = np.empty((0, N_WORDS), np.uint64)
+    corpus = Corpus.of(no_vocabulary, TokenCorpus.of(rolls), "changes")
     shuffled = []
     for tokens, durations, roll in zip(corpus.tokens, corpus.durations, rolls, strict=True):
         tokens = rng.permutation(tokens)
         frames = np.repeat(corpus.held[tokens], durations)
         frames[np.cumsum(durations) - durations] = tokens
-        shuffled.append(_roll(corpus.chords, frames, roll))
+        sequence = ChordSequence(
+            frames.astype(np.int32), fs=roll.fs, grid=roll.grid, tempo_map=roll.tempo_map
+        )
+        shuffled.append(decode(corpus.chords, sequence))
     return shuffled
 
 
@@ -102,25 +106,16 @@ def chord_bigram(
     after = after[np.argsort(before, kind="stable")]  # chord by chord
     first = np.cumsum(followed) - followed
     frames = np.empty((n_pieces, n_frames), np.int32)
-    frames[:, 0] = [tokens[0] for tokens in (corpus.tokens[i] for i in _draw(rolls, n_pieces, rng))]
+    begins = np.array([tokens[0] for tokens in corpus.tokens if len(tokens)])
+    frames[:, 0] = rng.choice(begins, n_pieces)
     for t in range(1, n_frames):
         x = frames[:, t - 1]
         at = rng.random(n_pieces) * (followed[x] + followers[x])
         seen = first[x] + np.minimum(at, followed[x] - 1).astype(np.int64)
         by_chance = every[rng.integers(len(every), size=n_pieces)]
         frames[:, t] = np.where(at < followed[x], after[np.maximum(seen, 0)], by_chance)
-    return [_roll(corpus.chords, tokens, rolls[0]) for tokens in frames]
-
-
-def _draw(rolls: Sequence[PianoRoll], n: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of pieces that have a frame."""
-    return rng.choice(np.flatnonzero([len(roll) > 0 for roll in rolls]), n)
-
-
-def _in_changes(rolls: Sequence[PianoRoll]) -> Corpus:
-    return Corpus.of(np.empty((0, N_WORDS), np.uint64), TokenCorpus.of(rolls), "changes")
-
-
-def _roll(chords: np.ndarray, frames: np.ndarray, like: PianoRoll) -> PianoRoll:
-    sequence = ChordSequence(frames.astype(np.int32), fs=like.fs, grid=like.grid)
-    return decode(chords, sequence)
+    first = rolls[0]
+    return [
+        decode(corpus.chords, ChordSequence(tokens, fs=first.fs, grid=first.grid))
+        for tokens in frames
+    ]

@@ -70,9 +70,10 @@ class CountedCorpus:
     def statistics(
         self,
         rolls: Sequence[PianoRoll],
+        bags: Sequence[dict[str, Bag]],
         features: Sequence[str],
         metric: str,
-        pieces: Sequence[int] | None = None,
+        pieces: np.ndarray | None = None,
     ) -> np.ndarray:
         """Distances of rolls from the corpus, and the features that are numbers.
 
@@ -80,11 +81,13 @@ class CountedCorpus:
         ----------
         rolls : sequence of PianoRoll
             Of one frame or more each.
+        bags : sequence of dict of str to Bag
+            Their distributions; from `count`.
         features : sequence of str
             Names of `FEATURES`.
         metric : str
             One of `pianolstm.scoring.distances.DISTANCES`.
-        pieces : sequence of int, default=None
+        pieces : ndarray of int, shape (n_rolls,), default=None
             Piece of the corpus that each roll is taken from, and that it is not compared with.
 
         Returns
@@ -95,8 +98,8 @@ class CountedCorpus:
         """
         wants_numbers = any(FEATURES[name].bins == "number" for name in features)
         found = np.empty((len(rolls), len(features)))
-        for i, (roll, bag) in enumerate(zip(rolls, self.count(rolls), strict=True)):
-            own = [] if pieces is None else [pieces[i]]
+        for i, (roll, bag) in enumerate(zip(rolls, bags, strict=True)):
+            own = [] if pieces is None else [int(pieces[i])]
             numbers = measure(roll) if wants_numbers else {}
             for j, name in enumerate(features):
                 if name in numbers:

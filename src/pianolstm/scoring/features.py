@@ -11,14 +11,17 @@ seconds and of beats both work: 1, 2, 3, 4-5, 6-7, 8-11, 12-15, 16-23, … frame
 
 Features
 --------
-notes
+harmony
     ``pitch`` and ``pitch_class`` of each onset; ``chord`` (its token) and ``polyphony`` (notes that
-    sound) of each frame; ``velocity`` of each onset.
+    sound) of each frame.
+velocity
+    ``velocity`` of each onset.
 rhythm
     ``duration`` of each note; ``inter_onset_interval``, from one time at which notes are struck to
     the next.
 order
     ``melodic_interval``, from the highest note struck to the next, in semitones;
+    ``melodic_interval_transition``, from one such interval to the next;
     ``pitch_class_transition``, from each pitch class struck at a time to each that is struck next;
     ``duration_transition``, from the duration of the highest note to the next one's;
     ``pitch_class_information``, how much those transitions tell (`pitch_class_information`).
@@ -32,6 +35,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from pianolstm.chords import chord_pitches
+from pianolstm.plotting import NOTE_NAMES
 from pianolstm.rolls import PianoRoll
 from pianolstm.scoring.repetition import repetition
 
@@ -137,7 +142,7 @@ class Feature(NamedTuple):
 
     Attributes
     ----------
-    group : {"notes", "rhythm", "order", "repetition"}
+    group : {"harmony", "velocity", "rhythm", "order", "repetition"}
     bins : {"ordered", "circular", "unordered", "number"}
         How the bins of its distribution lie; ``"number"`` if it is one number a piece.
     n_bins : int
@@ -150,11 +155,11 @@ class Feature(NamedTuple):
 
 
 FEATURES: dict[str, Feature] = {
-    "pitch": Feature("notes", "ordered", 128),
-    "pitch_class": Feature("notes", "circular", 12),
-    "chord": Feature("notes", "unordered"),
-    "polyphony": Feature("notes", "ordered", MAX_POLYPHONY + 1),
-    "velocity": Feature("notes", "ordered", 128 // VELOCITY_STEP),
+    "pitch": Feature("harmony", "ordered", 128),
+    "pitch_class": Feature("harmony", "circular", 12),
+    "chord": Feature("harmony", "unordered"),
+    "polyphony": Feature("harmony", "ordered", MAX_POLYPHONY + 1),
+    "velocity": Feature("velocity", "ordered", 128 // VELOCITY_STEP),
     "duration": Feature("rhythm", "ordered", len(DURATIONS)),
     "inter_onset_interval": Feature("rhythm", "ordered", len(DURATIONS)),
     "melodic_interval": Feature("order", "ordered", N_STEPS),
@@ -318,6 +323,60 @@ def pitch_class_information(roll: PianoRoll) -> float:
     independent = np.outer(joint.sum(axis=1), joint.sum(axis=0))
     has = joint > 0
     return max(0.0, float(np.sum(joint[has] * np.log2(joint[has] / independent[has]))))
+
+
+def bin_labels(
+    name: str, counts: np.ndarray, chords: np.ndarray, max_bins: int
+) -> tuple[np.ndarray, list[str]]:
+    """Bins of a distribution to draw, and what is written below each.
+
+    Parameters
+    ----------
+    name : str
+        Of `FEATURES`, no number.
+    counts : ndarray of int64, shape (n_bins,)
+        Of the corpus: bins in order from the first to the last that has counts; where they have no
+        order, those with the most.
+    chords : ndarray of uint64, shape (n_chords, 4)
+        Bits of the chord of each bin of ``"chord"``.
+    max_bins : int
+        How many of bins without order.
+
+    Returns
+    -------
+    tuple of ndarray of int64, shape (n,), and list of str, length n
+        An empty label gets no tick.
+    """
+    if FEATURES[name].bins == "unordered":
+        bins = np.argsort(-counts, kind="stable")[: min(max_bins, np.count_nonzero(counts))]
+    elif name == "pitch_class":
+        bins = np.arange(12)
+    else:
+        present = np.flatnonzero(counts)
+        bins = np.arange(present[0], present[-1] + 1)
+    return bins, [_label(name, int(b), chords) for b in bins]
+
+
+def _label(name: str, at: int, chords: np.ndarray) -> str:
+    if name == "pitch":
+        return f"C{at // 12 - 1}" if at % 12 == 0 else ""
+    if name == "pitch_class":
+        return NOTE_NAMES[at]
+    if name == "chord":
+        return chord_pitches(chords[at]).replace(" ", "\n") or "rest"
+    if name == "velocity":
+        return str(at * VELOCITY_STEP)
+    if name in ("duration", "inter_onset_interval"):
+        return str(DURATIONS[at])
+    if name == "melodic_interval":
+        return f"{at - MAX_INTERVAL:+d}" if (at - MAX_INTERVAL) % 12 == 0 else ""
+    if name == "melodic_interval_transition":
+        return "\n".join(f"{b - MAX_INTERVAL:+d}" for b in divmod(at, N_STEPS))
+    if name == "pitch_class_transition":
+        return "\n".join(NOTE_NAMES[b] for b in divmod(at, 12))
+    if name == "duration_transition":
+        return "\n".join(str(DURATIONS[b]) for b in divmod(at, len(DURATIONS)))
+    return str(at)
 
 
 def _bag(classes: np.ndarray) -> Bag:

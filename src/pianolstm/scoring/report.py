@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pianolstm.exceptions import PianoLSTMError
+import numpy as np
 
-COLUMNS = ("rank", "name", "pieces", "seconds", "score")
-MAX_NAME = 32
+from pianolstm.exceptions import PianoLSTMError
+from pianolstm.rolls import PianoRoll
+from pianolstm.scoring.baselines import chord_bigram, chords_shuffled, notes_by_chance
+from pianolstm.scoring.distances import DISTANCES, distance
+from pianolstm.scoring.features import FEATURES
+from pianolstm.scoring.real_music import RealMusic
+from pianolstm.scoring.typicality import mean_of_known
+
+COLUMNS = ("rank", "name", "pieces", "seconds", "score", "typicality")
+MAX_NAME = 24
+
+N_BASELINE = 20
+"""Pieces of each row that a report adds."""
+
+N_DRAWS = 100
+"""Draws of the pieces of a set, and of as many real excerpts."""
 
 
 @dataclass(frozen=True)
 class DistributionReport:
     """Scores of several sets of rolls, most like real music first; `print` shows a table.
 
-    The table has the score and the mean typicality of each group of features; `rows` has all
-    numbers. Names in parentheses are what each report is to be read against: real music, and
-    machines that write none.
+    The table has the score, the typicality of all features together (`Typicality.overall`), and
+    the mean typicality of each group of features; real music has 0.5. `rows` has all numbers.
+    Names in parentheses are what each report is to be read against: real music, each excerpt judged
+    by other pieces alone, and machines that write none.
 
     Attributes
     ----------
     groups : tuple of str
         Groups of features that the table has a column for.
     rows : tuple of dict
-        One a set: ``rank``, ``name``, ``pieces``, ``seconds``, ``notes``, ``score``, the mean
-        typicality of each of `groups`, and for each feature
+        One a set: ``rank``, ``name``, ``pieces``, ``seconds``, ``notes``, ``score``,
+        ``typicality``, the mean typicality of each of `groups`, and for each feature
 
         - ``<feature> typicality``: its mean over the pieces;
         - ``<feature> <distance>``: of the whole set from the corpus, by each kind of distance; and
           by the scorer's, ``<feature> low`` and ``<feature> high``, the 5th and 95th percentile
           with the pieces drawn anew (bootstrap), and ``<feature> real``, the median of as many
-          real excerpts, as long, whose pieces are left out of the corpus. NaN where the corpus has
-          one piece only.
+          real excerpts, as long, from the rest of the corpus (of features that are one number, the
+          typicality alone).
     """
 
     groups: tuple[str, ...]
@@ -48,7 +64,7 @@ class DistributionReport:
             If pandas is not installed.
         """
         try:
-            import pandas as pd
+            import pandas as pd  # pyright: ignore[reportMissingImports] (optional)
         except ImportError:
             raise PianoLSTMError(
                 "A report's frame needs pandas; install it with: pip install pandas. Its rows are "
@@ -81,3 +97,93 @@ def _cell(column: str, value: Any) -> str:
     if column == "seconds":
         return f"{value:.1f}"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def report_of(sets: Mapping[str, Sequence[PianoRoll]], real: RealMusic) -> DistributionReport:
+    """Score sets, and what they are to be read against, and rank them."""
+    lengths = [len(part) for rolls in sets.values() for part in real.parts(rolls)[0]]
+    added = _added(real, int(np.median(lengths)))
+    rows = [_row(name, rolls, real) for name, rolls in sets.items()]
+    rows += [_row(name, rolls, real, pieces) for name, rolls, pieces in added]
+    rows.sort(key=lambda row: -row["score"])
+    ranked = tuple({"rank": i + 1, **row} for i, row in enumerate(rows))
+    return DistributionReport(_groups(real), ranked)
+
+
+def distances_of(
+    rolls: Sequence[PianoRoll], real: RealMusic, pieces: np.ndarray | None = None
+) -> dict[str, float]:
+    """Distances of rolls, taken together, from the corpus, but for the pieces that they are of."""
+    corpus, found = real.corpus, {}
+    bags = corpus.count(rolls)
+    for name in _distributions(real):
+        rest = corpus.without([] if pieces is None else np.unique(pieces).tolist(), name)
+        sample = corpus.pool(bags, name)
+        for metric in DISTANCES:
+            found[f"{name} {metric}"] = distance(metric, FEATURES[name].bins, rest, sample)
+    return found
+
+
+def _added(
+    real: RealMusic, n_frames: int
+) -> Iterator[tuple[str, list[PianoRoll], np.ndarray | None]]:
+    """Rows that each report has: name, rolls, and the pieces of the corpus that they are of."""
+    rng = np.random.default_rng((real.seed, n_frames, 1))
+    excerpts, pieces = real.draw(n_frames, N_BASELINE, rng)
+    yield "(real, left out)", excerpts, pieces
+    yield "(chords shuffled)", chords_shuffled(excerpts, rng), pieces
+    yield "(bigram of chords)", chord_bigram(real.rolls, n_frames, N_BASELINE, rng), None
+    yield "(notes by chance)", notes_by_chance(real.rolls, n_frames, N_BASELINE, rng), None
+
+
+def _row(
+    name: str, rolls: Sequence[PianoRoll], real: RealMusic, pieces: np.ndarray | None = None
+) -> dict[str, Any]:
+    found = real.typicality(rolls, pieces)
+    typical = dict(zip(found.features, mean_of_known(found.values).tolist(), strict=True))
+    groups = {}
+    for group in _groups(real):
+        members = [value for name, value in typical.items() if FEATURES[name].group == group]
+        groups[group] = float(mean_of_known(np.array(members)))
+    return {
+        "name": name,
+        "pieces": len(rolls),
+        "seconds": sum(roll.seconds for roll in rolls),
+        "notes": sum(len(roll.notes) for roll in rolls),
+        "score": found.score,
+        "typicality": float(found.overall.mean()),
+        **groups,
+        **{f"{feature} typicality": value for feature, value in typical.items()},
+        **distances_of(rolls, real, pieces),
+        **_intervals(rolls, real, pieces),
+    }
+
+
+def _intervals(
+    rolls: Sequence[PianoRoll], real: RealMusic, pieces: np.ndarray | None
+) -> dict[str, float]:
+    """Percentiles of each distance with the pieces drawn anew; the median of real music's."""
+    rng = np.random.default_rng(real.seed)
+    corpus, found = real.corpus, {}
+    bags = corpus.count(rolls)
+    draws = rng.multinomial(len(rolls), np.full(len(rolls), 1 / len(rolls)), size=N_DRAWS)
+    as_much = real.pooled([len(part) for part in real.parts(rolls)[0]], N_DRAWS, real.seed)
+    for name in _distributions(real):
+        rest = corpus.without([] if pieces is None else np.unique(pieces).tolist(), name)
+        drawn = [
+            distance(real.metric, FEATURES[name].bins, rest, corpus.pool(bags, name, weights))
+            for weights in draws
+        ]
+        # "lower": no interpolation, which between two infinite distances is no number.
+        low, high = np.percentile(drawn, [5, 95], method="lower").tolist()
+        found[f"{name} low"], found[f"{name} high"] = low, high
+        found[f"{name} real"] = float(np.median(as_much[name]))
+    return found
+
+
+def _distributions(real: RealMusic) -> list[str]:
+    return [name for name in real.features if FEATURES[name].bins != "number"]
+
+
+def _groups(real: RealMusic) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(FEATURES[name].group for name in real.features))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtri
+
+from pianolstm.scoring.features import Bag
 
 SHRINKAGE = 0.1
 """Share of the identity in the covariance of normal scores, which have a variance of 1."""
 
 FOLDS = 5
 """Parts of the real excerpts, by piece, each of which is judged by the others."""
-
 
 
 def share_at_least(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -82,21 +84,42 @@ class Reference:
     pieces : ndarray of int64, shape (n_excerpts,)
         The piece that each is taken from.
     remoteness : ndarray of float, shape (n_excerpts,)
-        How far each is from the middle of those of other pieces; from `remoteness`.
+        How far each is from the middle of excerpts of other pieces, as a multiple of the median.
+    bags : sequence of dict of str to Bag
+        Their distributions.
+    scale : float
+        Remoteness of the median excerpt.
     """
 
     statistics: np.ndarray
     pieces: np.ndarray
     remoteness: np.ndarray
+    bags: Sequence[dict[str, Bag]]
+    scale: float
 
     @classmethod
-    def of(cls, statistics: np.ndarray, pieces: np.ndarray) -> Reference:
-        """A reference from the statistics of excerpts, of two pieces or more."""
+    def of(
+        cls, statistics: np.ndarray, pieces: np.ndarray, bags: Sequence[dict[str, Bag]]
+    ) -> Reference:
+        """A reference from what is known of excerpts of two pieces or more."""
         fold = np.unique(pieces, return_inverse=True)[1] % FOLDS
         far = np.empty(len(pieces))
         for k in np.unique(fold):
             far[fold == k] = remoteness(statistics[fold == k], statistics[fold != k])
-        return cls(statistics, pieces, far)
+        scale = max(float(np.median(far)), 1e-9)  # 0 where all excerpts are alike
+        return cls(statistics, pieces, far / scale, bags, scale)
+
+    def without(self, piece: int) -> Reference:
+        """The excerpts of all other pieces."""
+        rest = self.pieces != piece
+        bags = [bag for bag, is_other in zip(self.bags, rest, strict=True) if is_other]
+        return Reference(
+            self.statistics[rest], self.pieces[rest], self.remoteness[rest], bags, self.scale
+        )
+
+    def remoteness_of(self, statistics: np.ndarray) -> np.ndarray:
+        """How far others are from the middle, as a multiple of the median excerpt: (n,)."""
+        return remoteness(statistics, self.statistics) / self.scale
 
 
 def remoteness(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -172,11 +195,38 @@ class Typicality:
     shares : ndarray of float, shape (n_pieces, n_features)
         Share of real excerpts whose distance is at least as great.
     values : ndarray of float, shape (n_pieces, n_features)
-        Typicality: 0 for a distance greater or smaller than any real one's, 1 for the median, in
-        the mean 0.5 for real music. NaN where a piece has nothing to judge.
+        Typicality (`two_sided`): near 0 for a distance greater or smaller than nearly all real
+        ones, 1 for the median; for real music 0.5 in the mean. NaN where there is nothing to judge.
+    remoteness : ndarray of float, shape (n_pieces,)
+        How far each piece lies from the middle of real excerpts, all features together
+        (`pianolstm.scoring.typicality.remoteness`), as a multiple of the median real excerpt.
+    overall : ndarray of float, shape (n_pieces,)
+        Share of real excerpts that lie at least as far; for real music 0.5 in the mean.
     """
 
     features: tuple[str, ...]
     distances: np.ndarray
     shares: np.ndarray
     values: np.ndarray
+    remoteness: np.ndarray
+    overall: np.ndarray
+
+    @property
+    def score(self) -> float:
+        """Minus the mean of `remoteness`, at least 1 each: see `NoteDistributionScorer.score`."""
+        return -float(np.mean(np.maximum(self.remoteness, 1)))
+
+    def __str__(self) -> str:
+        """Means over the pieces, a line a feature."""
+        lines = [f"{'':28}{'distance':>10}{'share':>8}{'typicality':>12}"]
+        means = [mean_of_known(each) for each in (self.distances, self.shares, self.values)]
+        for name, far, share, value in zip(self.features, *means, strict=True):
+            lines.append(f"{name:28}{far:>10.3f}{share:>8.3f}{value:>12.3f}")
+        return "\n".join(lines)
+
+
+def mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Mean along the first axis of what is not NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    n = known.sum(axis=0)
+    return np.where(n > 0, np.where(known, values, 0).sum(axis=0) / np.maximum(n, 1), np.nan)
