@@ -11,7 +11,8 @@ Wasserstein distance
     is the total variation.
 Kullback-Leibler divergence
     Bits that a sample costs more, coded by the corpus's distribution than by its own. It is no
-    metric, and infinite where the corpus lacks what the sample has; a little is added to each bin.
+    metric, and would be infinite where the corpus lacks what the sample has: a hundredth of the
+    corpus is spread evenly over all bins.
 Overlap distance
     What two distributions do not share: 1 minus the overlap area of Yang and Lerch (2020).
 
@@ -22,8 +23,8 @@ from __future__ import annotations
 
 import numpy as np
 
-SMOOTHING = 1e-4
-"""What `kullback_leibler` adds to the corpus's share of each bin, before they sum to 1 again."""
+SMOOTHING = 0.01
+"""Share of the corpus that `kullback_leibler` spreads evenly over all bins."""
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
@@ -131,8 +132,8 @@ def kullback_leibler(p: np.ndarray, q: np.ndarray, smoothing: float = SMOOTHING)
         Shares of the corpus.
     q : ndarray of float, shape (n_bins,)
         Shares of the sample.
-    smoothing : float, default=1e-4
-        Added to each share of the corpus, which then sum to 1 again.
+    smoothing : float, default=0.01
+        Share of the corpus that is spread evenly over all bins.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def kullback_leibler(p: np.ndarray, q: np.ndarray, smoothing: float = SMOOTHING)
     >>> kullback_leibler(np.array([0.5, 0.25, 0.25]), np.array([1.0, 0.0, 0.0]), smoothing=0)
     1.0
     """
-    smooth = (p + smoothing) / (1 + smoothing * len(p))
+    smooth = (1 - smoothing) * p + smoothing / len(p)
     has = q > 0
     return float(np.sum(q[has] * np.log2(q[has] / smooth[has])))
 

@@ -149,7 +149,8 @@ default="jensen_shannon"
             `pianolstm.scoring.distances` defines them: Wasserstein in bins (semitones, of pitches),
             Kullback-Leibler in bits. Infinite where X has nothing to compare.
         """
-        return distances_of(self._as_rolls(X), self._real)
+        rolls = self._as_rolls(X)
+        return distances_of(rolls, self._real)
 
     def typicality(self, X: Sequence[Any]) -> Typicality:
         """How each piece lies among real excerpts as long, feature by feature.
@@ -171,7 +172,8 @@ default="jensen_shannon"
         InvalidInputError
             If the corpus has one piece only, or a piece of X has no frames.
         """
-        return self._real.typicality(self._as_rolls(X))
+        rolls = self._as_rolls(X)
+        return self._real.typicality(rolls)
 
     def score(self, X: Sequence[Any], y: Any = None) -> float:
         """How like real music rolls are, all features together; higher is more like it.
