@@ -1,10 +1,10 @@
 """Whether typicality tells real music from what is none.
 
-Each piece of a corpus in turn is left out, and judged by the others: an excerpt of it as it is; with
-its chords shuffled, durations kept; one of its bars over and over; and notes drawn by chance from the
-others' pitches, as long. Real music should have a typicality of 0.5 on every feature, and each
-machine less than 0.05 on some of order or repetition. The chorales of the package in twelve bars
-(few are longer), and the pieces of the study in 60 seconds, 20 frames a second.
+Each piece of a corpus in turn is left out, and judged by the others: an excerpt of it as it is;
+with its chords shuffled, durations kept; one of its bars over and over; and notes drawn by chance
+from the others' pitches, as long. Real music should have a typicality of 0.5 on every feature, and
+each machine less than 0.05 on some of order or form. The chorales of the package in twelve bars
+(few are much longer), and the pieces of the study in 60 seconds, 20 frames a second.
 
 Then the quickstart: a network trained for a minute on the chorales continues one with 20 seeds, and
 each continuation is scored beside chorales held out, as long. Last, the time that a report of 100
@@ -75,14 +75,16 @@ def quickstart(minutes: float) -> list[str]:
     bach = scorer.score(real)
     scores = [scorer.score([roll]) for roll in written]
     worst = min(scorer.score([roll]) for roll in real)
+    n_above = sum(score < bach for score in scores)
+    n_worst = sum(score < worst for score in scores)
+    report = scorer.report({"written": written, "chorales, held out": real})
     return [
-        f"quickstart, trained for {60 * minutes:.0f} s: {len(real)} real chorales score {bach:.2f}, "
-        f"the worst {worst:.2f};",
-        f"{N_SEEDS} continuations score {min(scores):.2f} to {max(scores):.2f}: real music ranks above "
-        f"{sum(score < bach for score in scores)} of {N_SEEDS},",
-        f"the worst real chorale above {sum(score < worst for score in scores)}",
+        f"quickstart, trained for {60 * minutes:.0f} s, {N_SEEDS} continuations of {NEW_FRAMES} frames:",
+        f"score {min(scores):.2f} to {max(scores):.2f}; {len(real)} chorales held out {bach:.2f}, "
+        f"the worst of them {worst:.2f}",
+        f"all chorales together rank above {n_above} of {N_SEEDS}, the worst above {n_worst}",
         "",
-        str(scorer.report({"written": written, "chorales, held out": real})),
+        str(report),
         "",
     ]
 

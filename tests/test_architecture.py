@@ -181,7 +181,7 @@ sequences = tokenizer.fit_transform(rolls)
 tokenizer.inverse_transform(sequences)
 dataset = pl.WindowDataset(sequences, window_size=4)
 list(dataset.batches(2, random_state=0)), dataset.to_numpy(one_hot=9), dataset.split(0.5)
-scorer = pl.NoteDistributionScorer().fit(rolls)
+scorer = pl.NoteDistributionScorer().fit(rolls * 2)
 scorer.score(rolls), str(scorer.report({'all': rolls}))
 pl.datasets.load_chorales('test')
 pl.callbacks, pl.exceptions, pl.plotting

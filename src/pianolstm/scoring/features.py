@@ -25,7 +25,7 @@ order
     ``pitch_class_transition``, from each pitch class struck at a time to each that is struck next;
     ``duration_transition``, from the duration of the highest note to the next one's;
     ``pitch_class_information``, how much those transitions tell (`pitch_class_information`).
-repetition
+form
     ``twice``, ``thrice``, ``returns`` and ``chords_per_minute``, as `repetition` measures them.
 """
 
@@ -142,7 +142,7 @@ class Feature(NamedTuple):
 
     Attributes
     ----------
-    group : {"harmony", "velocity", "rhythm", "order", "repetition"}
+    group : {"harmony", "velocity", "rhythm", "order", "form"}
     bins : {"ordered", "circular", "unordered", "number"}
         How the bins of its distribution lie; ``"number"`` if it is one number a piece.
     n_bins : int
@@ -167,10 +167,10 @@ FEATURES: dict[str, Feature] = {
     "pitch_class_transition": Feature("order", "unordered", 12 * 12),
     "duration_transition": Feature("order", "unordered", len(DURATIONS) ** 2),
     "pitch_class_information": Feature("order", "number"),
-    "twice": Feature("repetition", "number"),
-    "thrice": Feature("repetition", "number"),
-    "returns": Feature("repetition", "number"),
-    "chords_per_minute": Feature("repetition", "number"),
+    "twice": Feature("form", "number"),
+    "thrice": Feature("form", "number"),
+    "returns": Feature("form", "number"),
+    "chords_per_minute": Feature("form", "number"),
 }
 """All features, in the order of reports."""
 

@@ -16,8 +16,8 @@ from pianolstm.scoring.features import FEATURES
 from pianolstm.scoring.real_music import RealMusic
 from pianolstm.scoring.typicality import mean_of_known
 
-COLUMNS = ("rank", "name", "pieces", "seconds", "score", "typicality")
-MAX_NAME = 24
+COLUMNS = ("rank", "name", "pieces", "seconds", "score", "overall")
+MAX_NAME = 19
 
 N_BASELINE = 20
 """Pieces of each row that a report adds."""
@@ -41,14 +41,14 @@ class DistributionReport:
         Groups of features that the table has a column for.
     rows : tuple of dict
         One a set: ``rank``, ``name``, ``pieces``, ``seconds``, ``notes``, ``score``,
-        ``typicality``, the mean typicality of each of `groups`, and for each feature
+        ``overall``, the mean typicality of each of `groups`, and for each feature
 
         - ``<feature> typicality``: its mean over the pieces;
         - ``<feature> <distance>``: of the whole set from the corpus, by each kind of distance; and
-          by the scorer's, ``<feature> low`` and ``<feature> high``, the 5th and 95th percentile
-          with the pieces drawn anew (bootstrap), and ``<feature> real``, the median of as many
-          real excerpts, as long, from the rest of the corpus (of features that are one number, the
-          typicality alone).
+          by the scorer's, ``<feature> low`` and ``<feature> high``, an interval of 90 % with the
+          pieces drawn anew (bootstrap, without its bias), and ``<feature> real``, the median of as
+          many real excerpts, as long, from the rest of the corpus (of features that are one number,
+          the typicality alone).
     """
 
     groups: tuple[str, ...]
@@ -151,7 +151,7 @@ def _row(
         "seconds": sum(roll.seconds for roll in rolls),
         "notes": sum(len(roll.notes) for roll in rolls),
         "score": found.score,
-        "typicality": float(found.overall.mean()),
+        "overall": float(found.overall.mean()),
         **groups,
         **{f"{feature} typicality": value for feature, value in typical.items()},
         **distances_of(rolls, real, pieces),
@@ -170,15 +170,24 @@ def _intervals(
     as_much = real.pooled([len(part) for part in real.parts(rolls)[0]], N_DRAWS, real.seed)
     for name in _distributions(real):
         rest = corpus.without([] if pieces is None else np.unique(pieces).tolist(), name)
-        drawn = [
+        whole, *drawn = (
             distance(real.metric, FEATURES[name].bins, rest, corpus.pool(bags, name, weights))
-            for weights in draws
-        ]
-        # "lower": no interpolation, which between two infinite distances is no number.
-        low, high = np.percentile(drawn, [5, 95], method="lower").tolist()
-        found[f"{name} low"], found[f"{name} high"] = low, high
+            for weights in (np.ones(len(rolls), np.int64), *draws)
+        )
+        found[f"{name} low"], found[f"{name} high"] = _interval(whole, np.array(drawn))
         found[f"{name} real"] = float(np.median(as_much[name]))
     return found
+
+
+def _interval(whole: float, drawn: np.ndarray) -> tuple[float, float]:
+    """The 5th and 95th percentile, moved by what lies between the median and the whole set.
+
+    Draws have some pieces more than once and others not at all, and so lie further than the set.
+    """
+    if not np.isfinite(drawn).all():
+        return whole, whole
+    low, middle, high = np.percentile(drawn, [5, 50, 95]).tolist()
+    return max(0.0, whole + low - middle), whole + high - middle
 
 
 def _distributions(real: RealMusic) -> list[str]:
