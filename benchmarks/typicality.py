@@ -79,10 +79,10 @@ def quickstart(minutes: float) -> list[str]:
     n_worst = sum(score < worst for score in scores)
     report = scorer.report({"written": written, "chorales, held out": real})
     return [
-        f"quickstart, trained for {60 * minutes:.0f} s, {N_SEEDS} continuations of {NEW_FRAMES} frames:",
-        f"score {min(scores):.2f} to {max(scores):.2f}; {len(real)} chorales held out {bach:.2f}, "
-        f"the worst of them {worst:.2f}",
-        f"all chorales together rank above {n_above} of {N_SEEDS}, the worst above {n_worst}",
+        f"quickstart, trained for {60 * minutes:.0f} s: {N_SEEDS} continuations score",
+        f"{min(scores):.2f} to {max(scores):.2f}, {len(real)} chorales held out {bach:.2f},",
+        f"the worst {worst:.2f}. All chorales together rank above {n_above} of {N_SEEDS},",
+        f"the worst above {n_worst}",
         "",
         str(report),
         "",
@@ -104,7 +104,7 @@ def speed(rolls: list[pl.PianoRoll]) -> list[str]:
 
 
 def main() -> None:
-    args = arguments(__doc__.splitlines()[0], minutes=1.0, excerpts=100)
+    args = arguments(__doc__.splitlines()[0], minutes=1.0, excerpts=200)
     rolls = pl.PianoRollEncoder(fs=FS).fit_transform(pieces(args))
     chorales = pl.datasets.load_chorales("train")
     lines = table(
