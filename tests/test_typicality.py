@@ -413,7 +413,7 @@ def test_plot_typicality_draws_pieces_among_real_excerpts(scorer, held_out):
     assert sum(bar.get_height() for bar in ax.patches) == len(real)
     found = scorer.typicality(held_out[:3]).distances[:, scorer.features_.index("duration")]
     assert [line.get_xdata()[0] for line in ax.lines] == pytest.approx(found)
-    assert ax.get_xlabel() == "jensen-shannon distance, duration"
+    assert ax.get_xlabel() == "Jensen-Shannon distance, duration"
     labels = [t.get_text() for t in ax.get_legend().get_texts()]
     assert labels == ["real excerpts", "pieces"]
     ax = scorer.plot_typicality(held_out[:1], feature="twice", ax=Figure().add_subplot())

@@ -340,14 +340,10 @@ default="jensen_shannon"
         j = self.features_.index(feature)
         found = self._real.statistics(parts, self._real.corpus.count(parts))[:, j]
         reference = self._real.reference(lengths.pop()).statistics[:, j]
-        is_number = FEATURES[feature].bins == "number"
         label = feature.replace("_", " ")
-        return plotting.plot_among(
-            reference,
-            found,
-            ax=ax,
-            xlabel=label if is_number else f"{self.distance.replace('_', '-')} distance, {label}",
-        )
+        if FEATURES[feature].bins != "number":
+            label = f"{self._real.metric.replace('_', '-').title()} distance, {label}"
+        return plotting.plot_among(reference, found, ax=ax, xlabel=label)
 
     def _check(self) -> None:
         features = tuple(FEATURES) if self.features is None else self.features
