@@ -347,6 +347,30 @@ def test_the_report_says_how_sure_distances_are(scorer, report):
     )
 
 
+def test_few_excerpts_of_many_pieces_will_do(chorales):
+    scorer = NoteDistributionScorer(features=["pitch"], n_excerpts=3).fit(chorales)
+    report = scorer.report({"x": [chorales[0][:64], chorales[1][:96], chorales[2][:80]]})
+    assert 0 < row_of(report, "x")["pitch real"] < 1
+
+
+def test_what_can_not_be_judged_is_left_out_of_the_table(held_out):
+    rng = np.random.default_rng(0)
+    loud = []
+    for roll in held_out[:6]:
+        notes = roll.notes.copy()
+        notes["velocity"] = rng.integers(30, 100, len(notes))
+        loud.append(PianoRoll(notes, len(roll), roll.fs, roll.grid, roll.tempo_map))
+    report = (
+        NoteDistributionScorer(features=["velocity", "pitch"], n_excerpts=9)
+        .fit(loud)
+        .report({"as loud throughout": held_out[6:8], "loud": loud[:2]})
+    )
+    lines = {line.split()[1]: line.split() for line in str(report).splitlines()}
+    assert lines["name"][-2:] == ["harmony", "velocity"]
+    assert lines["as"][-1] == "-" and 0 < float(lines["loud"][-1]) <= 1
+    assert np.isfinite(row_of(report, "as loud throughout")["score"])
+
+
 def test_the_printed_report_is_a_table_of_100_columns(report):
     head, *lines = str(report).splitlines()
     assert head.split() == [

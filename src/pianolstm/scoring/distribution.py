@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class NoteDistributionScorer(BaseEstimator):
-    """Score music by how it lies among real music, in its notes, rhythm, order and repetition.
+    """Score music by how it lies among real music, in its harmony, rhythm, order and form.
 
     `typicality` ranks each piece among real excerpts of the same length, feature by feature;
     `score` takes all features together; `report` puts sets of pieces beside each other, beside real

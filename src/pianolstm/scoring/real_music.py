@@ -172,16 +172,18 @@ class RealMusic:
         found = {name: np.empty(n) for name in names}
         sizes, counts = np.unique(lengths, return_counts=True)
         references = [self.reference(int(size)) for size in sizes]
-        long = np.unique(references[-1].pieces)
         for i in range(n):
-            left_out = rng.permutation(long)[: max(1, min(len(lengths), len(long) // 2))]
-            bags = []
+            # Of one half of the pieces, so that there is another half to compare them with.
+            half = rng.permutation(len(self.rolls))[: len(self.rolls) // 2]
+            bags, left_out = [], set()
             for reference, count in zip(references, counts.tolist(), strict=True):
-                own = np.flatnonzero(np.isin(reference.pieces, left_out))
+                own = np.flatnonzero(np.isin(reference.pieces, half))
+                own = own if len(own) else np.arange(len(reference.pieces))
                 chosen = rng.choice(own, count, replace=count > len(own))
                 bags += [reference.bags[k] for k in chosen]
+                left_out |= set(reference.pieces[chosen].tolist())
             for name in names:
-                rest = self.corpus.without(left_out.tolist(), name)
+                rest = self.corpus.without(sorted(left_out), name)
                 sample = self.corpus.pool(bags, name)
                 found[name][i] = distance(self.metric, FEATURES[name].bins, rest, sample)
         return found

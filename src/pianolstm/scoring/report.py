@@ -96,7 +96,9 @@ def _cell(column: str, value: Any) -> str:
         return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
     if column == "seconds":
         return f"{value:.1f}"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def report_of(sets: Mapping[str, Sequence[PianoRoll]], real: RealMusic) -> DistributionReport:
@@ -195,4 +197,5 @@ def _distributions(real: RealMusic) -> list[str]:
 
 
 def _groups(real: RealMusic) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(FEATURES[name].group for name in real.features))
+    used = {FEATURES[name].group for name in real.features}
+    return tuple(dict.fromkeys(f.group for f in FEATURES.values() if f.group in used))
