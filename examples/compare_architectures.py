@@ -70,7 +70,7 @@ def main() -> None:
             flush=True,
         )
         sets[arch] = [model.generate(length, prime=prime, random_state=i) for i in range(4)]
-    print("\nDistance of note distributions to the training pieces (lower is nearer):")
+    print("\nHow like real music (-1 is the best score; of typicalities, real music has 0.5):")
     print(scorer.report(sets))
 
 

@@ -133,6 +133,6 @@ def test_compare_architectures(tmp_path):
     parameters = {row[0]: int(row[1].replace(",", "")) for row in rows[1:]}
     assert parameters["stacked"] > parameters["lstm"]
     assert all(float(row[4]) > 0 for row in rows[1:])
-    assert len(distances.splitlines()) == 2 + 3
+    assert len(distances.splitlines()) == 2 + 3 + 4  # what each report adds
     by_default = runpy.run_path(str(EXAMPLES / "compare_architectures.py"))["ARCHITECTURES"]
     assert by_default == ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked") == ARCHITECTURES

@@ -8,20 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import wasserstein_distance
+from scipy.stats import entropy, wasserstein_distance
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import pianolstm as pl
 from pianolstm import NoteDistributionScorer, PianoRoll
-from pianolstm.scoring.distribution import (
-    FEATURES,
+from pianolstm.scoring.distances import (
+    DISTANCES,
     circular_wasserstein,
+    distance,
     jensen_shannon,
+    kullback_leibler,
     total_variation,
     wasserstein,
 )
+from pianolstm.scoring.features import FEATURES
 from strategies import rolls
+
+ORDERS = ("ordered", "circular", "unordered")
 
 # Onsets: 60 60 60 64 | 72 67. Chords: 60 60 60* 60* 64 rest | 67 72 three times.
 CORPUS = [
@@ -91,71 +96,93 @@ def test_wasserstein_by_hand():
     assert total_variation(np.array([0.75, 0.25, 0]), np.array([0.25, 0.5, 0.25])) == 0.5
 
 
+@given(distributions(), st.sampled_from([1e-4, 0.01, 0.5]))
+def test_kullback_leibler_equals_scipy(pair, smoothing):
+    p, q = pair
+    smooth = [(1 - smoothing) * share + smoothing * 1 / len(p) for share in p]
+    assert kullback_leibler(p, q, smoothing) == pytest.approx(entropy(q, smooth, base=2), abs=1e-9)
+
+
+def test_kullback_leibler_by_hand():
+    p, q = np.array([0.5, 0.25, 0.25, 0.0]), np.array([0.0, 0.75, 0.0, 0.25])
+    # Half of it spread evenly: 0.375, 0.25, 0.25, 0.125.
+    expected = 0.75 * np.log2(3) + 0.25 * np.log2(2)
+    assert kullback_leibler(p, q, smoothing=0.5) == pytest.approx(expected)
+    assert np.isfinite(kullback_leibler(p, q))
+
+
+@given(distributions())
+def test_overlap_is_what_two_histograms_do_not_share(pair):
+    shared = sum(min(x, y) for x, y in zip(*pair, strict=True))
+    assert distance("overlap", "ordered", *pair) == pytest.approx(1 - shared)
+
+
+def test_nothing_is_infinitely_far():
+    some, none = np.array([1, 2, 0]), np.zeros(3, int)
+    for name in DISTANCES:
+        assert distance(name, "ordered", some, none) == np.inf
+        assert distance(name, "ordered", none, some) == np.inf
+
+
+def test_a_distance_is_of_counts_by_the_kind_of_bins():
+    corpus, sample = np.array([3, 0, 0, 1]), np.array([0, 0, 0, 2])
+    work = {kind: distance("wasserstein", kind, corpus, sample) for kind in ORDERS}
+    assert work == {"ordered": 2.25, "circular": 0.75, "unordered": 0.75}
+
+
 # ---------------------------------------------------------------------------------------- scorer
 
 
 def test_counts_by_hand():
-    counts = NoteDistributionScorer().fit(CORPUS).counts_
-    assert {p: n for p, n in counts["pitch"].items() if n} == {60: 3, 64: 1, 67: 1, 72: 1}
-    assert list(counts["pitch_class"].values()) == [4, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0]
-    chords = {
-        pl.chord_pitches(np.frombuffer(c, np.uint64)): n for c, n in counts["chord"].items() if n
-    }
+    scorer = NoteDistributionScorer().fit(CORPUS)
+    pitch = scorer.counts_["pitch"]
+    assert {p: n for p, n in enumerate(pitch) if n} == {60: 3, 64: 1, 67: 1, 72: 1}
+    assert scorer.counts_["pitch_class"].tolist() == [4, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0]
+    counts = scorer.counts_["chord"]
+    chords = {pl.chord_pitches(c): n for c, n in zip(scorer.chords_, counts, strict=False)}
     assert chords == {"": 1, "60": 2, "60*": 2, "64": 1, "67 72": 3}
+    assert counts[-1] == 0  # of chords of other music
+    assert "velocity" not in scorer.features_  # all are 64
 
 
 def test_distances_by_hand():
-    found = NoteDistributionScorer().fit(CORPUS).distances(OTHER)
+    found = NoteDistributionScorer(features=["pitch", "chord"]).fit(CORPUS).distances(OTHER)
     # Pitches 60 61 64 67 72: 3 0 1 1 1 of 6 and 1 1 of 2.
     p, q = np.array([3, 0, 1, 1, 1]) / 6, np.array([1, 1, 0, 0, 0]) / 2
     assert found["pitch jensen_shannon"] == pytest.approx(jensenshannon(p, q, base=2))
     work = wasserstein_distance([60, 60, 60, 64, 67, 72], [60, 61])
-    assert found["pitch wasserstein"] == pytest.approx(work) == pytest.approx(10 / 3)
-    # Pitch classes 0 1 4 7: 4 0 1 1 of 6 and 1 1 of 2.
-    p, q = np.array([4, 0, 1, 1]) / 6, np.array([1, 1, 0, 0]) / 2
-    assert found["pitch_class jensen_shannon"] == pytest.approx(jensenshannon(p, q, base=2))
-    circle = np.zeros((2, 12))
-    circle[0, [0, 4, 7]], circle[1, [0, 1]] = np.array([4, 1, 1]) / 6, 0.5
-    assert found["pitch_class wasserstein"] == pytest.approx(circular_cost(*circle))
+    assert found["pitch wasserstein"] == pytest.approx(work)
+    assert found["pitch overlap"] == pytest.approx(0.5)
+    # Of 128 bins, of which 61 has what is spread alone.
+    spread = 0.01 / 128
+    bits = 0.5 * np.log2(0.5 / (0.99 * 0.5 + spread)) + 0.5 * np.log2(0.5 / spread)
+    assert found["pitch kullback_leibler"] == pytest.approx(bits)
     # Chords rest, 60, 60*, 64, 67 72 and 61: 1 2 2 1 3 0 of 9 and 0 2 0 0 0 2 of 4.
     p, q = np.array([1, 2, 2, 1, 3, 0]) / 9, np.array([0, 2, 0, 0, 0, 2]) / 4
     assert found["chord jensen_shannon"] == pytest.approx(jensenshannon(p, q, base=2))
     assert found["chord wasserstein"] == pytest.approx(np.abs(p - q).sum() / 2)
-    assert len(found) == 6
-
-
-@pytest.mark.parametrize("distance", ["jensen_shannon", "wasserstein"])
-@pytest.mark.parametrize("features", [FEATURES, ("chord",), ["pitch_class", "pitch"]])
-def test_the_score_is_minus_the_mean_distance(features, distance):
-    scorer = NoteDistributionScorer(features=features, distance=distance).fit(CORPUS)
-    found = scorer.distances(OTHER)
-    assert set(found) == {f"{f} {d}" for f in features for d in ("jensen_shannon", "wasserstein")}
-    expected = -np.mean([found[f"{feature} {distance}"] for feature in features])
-    assert scorer.score(OTHER) == pytest.approx(expected)
-    assert scorer.score(OTHER) < scorer.score(CORPUS) == 0.0
+    assert len(found) == 8
 
 
 @given(st.lists(rolls(fs=20, grid="seconds", min_notes=1), min_size=1, max_size=4), st.randoms())
 def test_a_corpus_is_at_no_distance_from_itself_in_any_order(pieces, random):
     shuffled = list(pieces)
     random.shuffle(shuffled)
-    distances = NoteDistributionScorer().fit(pieces).distances(shuffled)
-    assert distances == dict.fromkeys(distances, 0.0)
-    twice = NoteDistributionScorer().fit(pieces).distances([*pieces, *pieces])
-    assert max(twice.values()) < 1e-7
+    for X in (shuffled, [*pieces, *pieces]):
+        found = NoteDistributionScorer().fit(pieces).distances(X)
+        for name, value in found.items():
+            if name.endswith("kullback_leibler"):  # of what is spread
+                assert value <= -np.log2(0.99) or value == np.inf
+            else:
+                assert value < 1e-7 or value == np.inf  # one note has no interval
 
 
 @given(st.lists(st.integers(40, 80), min_size=1, max_size=20), st.integers(-30, 30))
-def test_transposing_moves_the_distributions(pitches, steps):
+def test_transposing_moves_a_distribution_by_as_many_semitones(pitches, steps):
     def roll(shift):
         start = np.arange(len(pitches))
         return PianoRoll.from_notes(start, start + 1, np.array(pitches) + shift)
 
-    corpus, moved = (NoteDistributionScorer().fit([roll(shift)]).counts_ for shift in (0, steps))
-    assert (
-        list(moved["pitch_class"].values())
-        == np.roll(list(corpus["pitch_class"].values()), steps).tolist()
-    )
     found = NoteDistributionScorer().fit([roll(0)]).distances([roll(steps)])
     assert found["pitch wasserstein"] == pytest.approx(abs(steps))
     assert found["pitch_class wasserstein"] <= min(steps % 12, -steps % 12) + 1e-9
@@ -165,35 +192,7 @@ def test_transposing_moves_the_distributions(pitches, steps):
 def test_a_note_cut_in_two_is_one_onset(roll, at):
     whole, parts = [roll], [roll[:at], roll[at:]] if at < len(roll) else [roll]
     one, other = (NoteDistributionScorer(features=["pitch"]).fit(X).counts_ for X in (whole, parts))
-    assert one == other
-
-
-def test_the_report_ranks_the_sets():
-    scorer = NoteDistributionScorer().fit(CORPUS)
-    sets = {"far": OTHER, "corpus": CORPUS, "first piece": CORPUS[:1]}
-    report = scorer.report(sets)
-    assert [row["name"] for row in report.rows] == ["corpus", "first piece", "far"]
-    assert [row["rank"] for row in report.rows] == [1, 2, 3]
-    for row in report.rows:
-        X = sets[row["name"]]
-        assert row["score"] == scorer.score(X)
-        assert {k: row[k] for k in row if " " in k} == scorer.distances(X)
-    first = report.rows[0]
-    assert (first["pieces"], first["notes"]) == (2, 6)
-    assert first["seconds"] == pytest.approx(9 / 20)
-
-
-def test_the_printed_report_is_a_table():
-    report = NoteDistributionScorer(features=["pitch"]).fit(CORPUS).report({"far": OTHER})
-    head, row = str(report).splitlines()
-    columns = "rank name pieces seconds notes score pitch jensen_shannon pitch wasserstein"
-    assert head.split() == columns.split()
-    distance = report.rows[0]["pitch jensen_shannon"]
-    assert row.split() == [
-        *("1", "far", "1", "0.200", "2"),
-        *(f"{-distance:.3f}", f"{distance:.3f}", "3.333"),
-    ]
-    assert head.index("pieces") + len("pieces") == row.index("1", 5) + 1
+    np.testing.assert_array_equal(one["pitch"], other["pitch"])
 
 
 def test_plain_arrays_are_rolls():
@@ -243,32 +242,52 @@ def test_plot_draws_pitch_classes_and_chords():
     assert "rest" in [t.get_text() for t in ax.get_xticklabels()]
 
 
+@pytest.mark.parametrize("feature", [n for n in FEATURES if FEATURES[n].bins != "number"])
+def test_plot_draws_every_distribution(feature):
+    from matplotlib.figure import Figure
+
+    pieces = [PianoRoll.from_notes([0, 1, 3, 7], [1, 3, 7, 8], [60, 72, 61, 61], [9, 70, 99, 70])]
+    scorer = NoteDistributionScorer().fit(pieces)
+    ax = scorer.plot(feature=feature, ax=Figure().add_subplot())
+    assert sum(bar.get_height() for bar in ax.patches) == pytest.approx(1)
+    labels = [t.get_text() for t in ax.get_xticklabels()]
+    first = {
+        "melodic_interval": "+0",
+        "duration": "1",
+        "pitch_class_transition": "C\nC",
+        "velocity": "8",
+    }
+    assert first.get(feature, labels[0]) == labels[0]
+
+
 # ------------------------------------------------------------------------ parameters and messages
 
 
 def test_the_scorer_is_a_scikit_learn_estimator():
     assert NoteDistributionScorer().get_params() == {
-        "features": ("pitch", "pitch_class", "chord"),
+        "features": None,
         "distance": "jensen_shannon",
+        "n_excerpts": 200,
+        "random_state": 0,
     }
-    parameters = {"features": ["x"], "distance": None}
+    parameters = {"features": ["x"], "distance": None, "n_excerpts": "few", "random_state": -1}
     scorer = NoteDistributionScorer(**parameters)
     assert vars(scorer) == parameters and scorer.features is parameters["features"]
     assert clone(scorer).get_params() == parameters
     assert not hasattr(clone(NoteDistributionScorer().fit(CORPUS)), "counts_")
-    scorer = NoteDistributionScorer().fit(CORPUS)
-    scorer.set_params(distance="wasserstein")
-    expected = [d for name, d in scorer.distances(OTHER).items() if "wasserstein" in name]
-    assert scorer.score(OTHER) == pytest.approx(-np.mean(expected))
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"features": ("pitch", "key")}, r"features must be some of .*; got \('pitch', 'key'\)"),
-        ({"features": ()}, r"features must be some of .*; got \(\)"),
-        ({"features": "pitch"}, "features must be some of"),
-        ({"features": None}, "features must be some of"),
+        (
+            {"features": ("pitch", "key")},
+            r"features must be None or some of .*; got \('pitch', 'key'\)",
+        ),
+        ({"features": ()}, r"features must be None or some of .*; got \(\)"),
+        ({"features": "pitch"}, "features must be None or some of"),
+        ({"n_excerpts": 1}, "n_excerpts must be at least 2; got 1"),
+        ({"random_state": -1}, "random_state must be an int"),
         ({"distance": "l2"}, r"distance must be one of .*; got 'l2'"),
     ],
 )
@@ -277,12 +296,12 @@ def test_the_scorer_refuses_parameters(parameters, message):
         NoteDistributionScorer(**parameters).fit(CORPUS)
 
 
-def test_parameters_set_after_fit_are_checked():
+def test_a_fit_that_fails_leaves_the_scorer_as_it_was():
     scorer = NoteDistributionScorer(features=["pitch"]).fit(CORPUS)
-    with pytest.raises(pl.PianoLSTMError):
-        scorer.set_params(features=["chord"]).score(OTHER)
-    with pytest.raises(pl.PianoLSTMError):
-        scorer.set_params(features=["pitch"], distance="l2").score(OTHER)
+    before = dict(vars(scorer))
+    with pytest.raises(pl.InvalidInputError):
+        scorer.fit([PianoRoll.from_notes([], [], [], n_frames=9)])
+    assert vars(scorer) == before
 
 
 def test_the_scorer_wants_notes():
@@ -291,13 +310,25 @@ def test_the_scorer_wants_notes():
     for rolls_without in ([silence], [silence, held]):
         with pytest.raises(pl.InvalidInputError, match="The rolls have no onsets"):
             NoteDistributionScorer().fit(rolls_without)
-        with pytest.raises(pl.InvalidInputError, match="The rolls have no onsets"):
-            NoteDistributionScorer().fit(CORPUS).score(rolls_without)
+    found = NoteDistributionScorer(features=["pitch", "polyphony"]).fit(CORPUS).distances([silence])
+    assert found["pitch wasserstein"] == np.inf
+    assert found["polyphony wasserstein"] == pytest.approx((3 * 2 + 5) / 9)
+
+
+def test_velocity_counts_only_where_it_varies():
+    with pytest.raises(pl.InvalidInputError, match=r"\"velocity\" alone, but all notes .* equally"):
+        NoteDistributionScorer(features=["velocity"]).fit(CORPUS)
+    loud = [PianoRoll.from_notes([0, 1], [1, 2], [60, 62], [40, 90]) for _ in range(3)]
+    scorer = NoteDistributionScorer(features=["velocity", "pitch"], n_excerpts=9).fit(loud)
+    assert scorer.features_ == ("velocity", "pitch")
+    found = scorer.typicality([loud[0], PianoRoll.from_notes([0, 1], [1, 2], [60, 62])])
+    assert np.isnan(found.values).tolist() == [[False, False], [True, False]]
+    assert np.isfinite(found.score)
 
 
 def test_the_scorer_wants_lists():
     scorer = NoteDistributionScorer().fit(CORPUS)
-    for call in (scorer.fit, scorer.score, scorer.distances):
+    for call in (scorer.fit, scorer.score, scorer.distances, scorer.typicality):
         with pytest.raises(pl.InvalidInputError, match="Wrap it in a list"):
             call(OTHER[0])
         with pytest.raises(pl.InvalidInputError, match="X is empty"):
@@ -314,6 +345,9 @@ def test_the_scorer_wants_to_be_fitted():
         lambda: scorer.score(OTHER),
         lambda: scorer.distances(OTHER),
         lambda: scorer.report({"far": OTHER}),
+        lambda: scorer.typicality(OTHER),
+        lambda: scorer.as_scorer(9),
+        lambda: scorer.plot_typicality(OTHER),
         scorer.plot,
     ):
         with pytest.raises(NotFittedError, match="not fitted yet"):
@@ -322,5 +356,6 @@ def test_the_scorer_wants_to_be_fitted():
 
 def test_plot_wants_a_feature_it_has():
     scorer = NoteDistributionScorer(features=["pitch"]).fit(CORPUS)
-    with pytest.raises(pl.InvalidInputError, match=r"fitted with, \('pitch',\); got 'chord'"):
-        scorer.plot(feature="chord")
+    for plot in (scorer.plot, lambda **feature: scorer.plot_typicality(OTHER, **feature)):
+        with pytest.raises(pl.InvalidInputError, match=r"fitted with, \('pitch',\); got 'chord'"):
+            plot(feature="chord")

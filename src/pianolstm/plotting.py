@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pianolstm.scoring.structure import Structure
 
 __all__ = [
+    "plot_among",
     "plot_histograms",
     "plot_history",
     "plot_passages",
@@ -248,6 +249,39 @@ def plot_histograms(
     ax.set_ylim(bottom=0)
     ax.set_xlabel(xlabel)
     ax.set_ylabel("share")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_among(
+    reference: np.ndarray, values: np.ndarray, *, ax: Axes | None = None, xlabel: str = ""
+) -> Axes:
+    """Draw where values lie in the histogram of a reference.
+
+    Parameters
+    ----------
+    reference : ndarray of float, shape (n_reference,)
+        What is drawn as a histogram.
+    values : ndarray of float, shape (n_values,)
+        A line each. Infinite values and NaN have no place, here or in the reference.
+    ax : matplotlib.axes.Axes, default=None
+        Where to draw; None makes a new figure.
+    xlabel : str, default=""
+        Label of the horizontal axis.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    ax = _axes(ax, figsize=(8, 3.5))
+    reference, values = (np.asarray(a, dtype=float) for a in (reference, values))
+    reference, values = (a[np.isfinite(a)] for a in (reference, values))
+    ends = (min(reference.min(), values.min()), max(reference.max(), values.max()))
+    ax.hist(reference, bins=40, range=ends, color="#b8c4d0", label="real excerpts")
+    for i, value in enumerate(values):
+        ax.axvline(value, color="#c0392b", linewidth=1.2, alpha=0.7, label="" if i else "pieces")
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel("real excerpts")
     ax.legend(frameon=False)
     return ax
 

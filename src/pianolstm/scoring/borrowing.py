@@ -115,4 +115,9 @@ class NoveltyReport:
     rows: tuple[dict[str, Any], ...]
 
     def __str__(self) -> str:
-        return table(self.rows)
+        columns = list(self.rows[0])
+        return table(columns, [[_cell(row[c]) for c in columns] for row in self.rows])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,96 +1,101 @@
-"""Distances between the note distributions of generated music and of a corpus.
+"""How near written music lies to a corpus, measured by how near real excerpts lie.
 
-Metrics
--------
-Jensen-Shannon distance
-    Square root of the Jensen-Shannon divergence to base 2 (Lin 1991; Endres and Schindelin 2003):
-    0 for equal distributions, 1 for distributions that share nothing.
-Wasserstein distance
-    Least work that turns one distribution into the other. Over pitches in semitones; over pitch
-    classes in semitones around the circle of twelve (Rabin, Delon and Gousseau 2011); chords have
-    no order, any two are at distance 1, so that it is the total variation.
-
-A short sample is far from any corpus, even if it is a part of it: compare sets of similar length.
+One distance says little. A short sample is far from any corpus, even if it is a part of it; and
+the nearest of all is an average of everything, which is no music. So each distance of a sample is
+ranked among those of real excerpts of the same length, each of which is compared with the corpus
+without the piece that it comes from: real music then lies anywhere among them, and what is no music
+lies beyond them, too far or too near.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from pianolstm import plotting
-from pianolstm.chords import chord_pitches
+from pianolstm.checks import RandomState, as_seed, check_number
 from pianolstm.exceptions import InvalidInputError
-from pianolstm.rolls import N_PITCHES, as_rolls
-from pianolstm.scoring.tables import table
-from pianolstm.tokens import ChordTokenizer
+from pianolstm.rolls import PianoRoll, as_rolls
+from pianolstm.scoring.counting import has_one_velocity
+from pianolstm.scoring.distances import DISTANCES
+from pianolstm.scoring.features import FEATURES, bin_labels
+from pianolstm.scoring.real_music import RealMusic
+from pianolstm.scoring.report import DistributionReport, distances_of, report_of
+from pianolstm.scoring.typicality import Typicality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEATURES = ("pitch", "pitch_class", "chord")
-DISTANCES = ("jensen_shannon", "wasserstein")
-
-Counts: TypeAlias = "dict[str, dict[Any, float]]"
-
-
-@dataclass(frozen=True)
-class DistributionReport:
-    """Distances of several sets of rolls to a corpus, nearest first; `print` shows the table.
-
-    Attributes
-    ----------
-    rows : tuple of dict
-        One a set: ``rank``, ``name``, ``pieces``, ``seconds``, ``notes``, ``score``, and
-        ``<feature> <distance>`` for each feature and distance.
-    """
-
-    rows: tuple[dict[str, Any], ...]
-
-    def __str__(self) -> str:
-        return table(self.rows)
-
 
 class NoteDistributionScorer(BaseEstimator):
-    """Compare the note distributions of rolls with those of a corpus.
+    """Score music by how it lies among real music, in its harmony, rhythm, order and form.
+
+    `typicality` ranks each piece among real excerpts of the same length, feature by feature;
+    `score` takes all features together; `report` puts sets of pieces beside each other, beside real
+    music, and beside machines that write none; `distances` gives the bare distances.
+
+    Fit the pieces that a model learned from. Music that is held out is then judged fairly, and so
+    is what the model writes; pieces of the corpus itself, given as X, are compared with themselves
+    too, and come out nearer than they should.
 
     Parameters
     ----------
-    features : sequence of str, default=("pitch", "pitch_class", "chord")
-        Distributions to compare: of the pitches of onsets, of their pitch classes, and of the
-        chord tokens of frames.
-    distance : {"jensen_shannon", "wasserstein"}, default="jensen_shannon"
-        What `score` and the ranking of `report` use; `report` lists both.
+    features : sequence of str, default=None
+        Names of `pianolstm.scoring.features.FEATURES`, whose module defines each; None takes all.
+        ``"velocity"`` counts only where it varies, in the corpus and in a piece.
+    distance : {"jensen_shannon", "wasserstein", "kullback_leibler", "overlap"}, \
+default="jensen_shannon"
+        What is ranked; `distances` and `report` list all four.
+    n_excerpts : int, default=200
+        Real excerpts that pieces of one length are ranked among. The least typicality is about
+        1 / n_excerpts.
+    random_state : int, Generator or None, default=0
+        Which excerpts are drawn. The same int gives the same scores.
 
     Attributes
     ----------
-    counts_ : dict of str to dict
-        Counts of the corpus for each feature: onsets a pitch or pitch class, frames a chord.
+    features_ : tuple of str
+        Features that are compared.
+    counts_ : dict of str to ndarray of int64, shape (n_bins,)
+        Counts of the corpus for each distribution.
+    chords_ : ndarray of uint64, shape (n_chords, 4)
+        Bits of the chord of each bin of ``"chord"``; its last bin is for chords of other music.
+
+    See Also
+    --------
+    repetition : The measures of repetition, with their units.
+    NgramBaseline : The likelihood that counts of chords reach.
 
     Examples
     --------
     >>> import pianolstm as pl
-    >>> corpus = [pl.PianoRoll.from_notes([0, 4, 8, 12], [4, 8, 12, 16], [60, 64, 67, 72])]
-    >>> near = [pl.PianoRoll.from_notes([0, 4, 8], [4, 8, 12], [60, 64, 67])]
-    >>> far = [pl.PianoRoll.from_notes([0, 4, 8], [4, 8, 12], [61, 63, 66])]
-    >>> scorer = pl.NoteDistributionScorer().fit(corpus)
-    >>> scorer.score(corpus), scorer.score(near) > scorer.score(far)
-    (0.0, True)
+    >>> corpus = pl.datasets.load_chorales("train")[:100]
+    >>> scorer = pl.NoteDistributionScorer(features=["pitch", "duration", "melodic_interval"])
+    >>> scorer = scorer.fit(corpus)
+    >>> bach = [roll[:128] for roll in pl.datasets.load_chorales("validation")[:20]]
+    >>> bar = [pl.PianoRoll.concatenate([roll[:16]] * 8) for roll in bach]
+    >>> scorer.score(bach) > scorer.score(bar)
+    True
     """
 
     def __init__(
         self,
         *,
-        features: Sequence[str] = FEATURES,
-        distance: Literal["jensen_shannon", "wasserstein"] = "jensen_shannon",
+        features: Sequence[str] | None = None,
+        distance: Literal[
+            "jensen_shannon", "wasserstein", "kullback_leibler", "overlap"
+        ] = "jensen_shannon",
+        n_excerpts: int = 200,
+        random_state: RandomState = 0,
     ) -> None:
         self.features = features
         self.distance = distance
+        self.n_excerpts = n_excerpts
+        self.random_state = random_state
 
     def fit(self, X: Sequence[Any], y: Any = None) -> NoteDistributionScorer:
         """Count the notes of a corpus.
@@ -112,11 +117,25 @@ class NoteDistributionScorer(BaseEstimator):
             If X is no list of pieces or has no notes, or a parameter is not one of its values.
         """
         self._check()
-        self.counts_ = _counts(X, self.features)
+        seed = as_seed(self.random_state)
+        rolls = as_rolls(X)
+        if all(roll.notes["tied"].all() for roll in rolls):
+            raise InvalidInputError("The rolls have no onsets; a distribution needs at least one.")
+        features = tuple(FEATURES if self.features is None else self.features)
+        if has_one_velocity(rolls):
+            features = tuple(name for name in features if name != "velocity")
+        if not features:
+            raise InvalidInputError(
+                'features has "velocity" alone, but all notes of X are equally loud; name others.'
+            )
+        self._real = RealMusic(rolls, features, self.distance, int(self.n_excerpts), seed)
+        self.features_ = features
+        self.counts_ = {n: c for n, c in self._real.corpus.totals.items() if n in features}
+        self.chords_ = self._real.corpus.chords
         return self
 
     def distances(self, X: Sequence[Any]) -> dict[str, float]:
-        """Distances of rolls, taken together, to the corpus.
+        """Distances of rolls, taken together, from the corpus.
 
         Parameters
         ----------
@@ -126,26 +145,48 @@ class NoteDistributionScorer(BaseEstimator):
         Returns
         -------
         dict of str to float
-            ``"<feature> <distance>"`` for each feature and distance.
+            ``"<feature> <distance>"`` for each distribution and each kind of distance, as
+            `pianolstm.scoring.distances` defines them: Wasserstein in bins (semitones, of pitches),
+            Kullback-Leibler in bits. Infinite where X has nothing to compare.
         """
-        check_is_fitted(self, "counts_")
-        self._check()
-        missing = [f for f in self.features if f not in self.counts_]
-        if missing:
-            raise InvalidInputError(
-                f"features has {missing[0]!r}, but the scorer was fitted with "
-                f"{tuple(self.counts_)}; fit it again."
-            )
-        counts = _counts(X, self.features)
-        found = {}
-        for feature in self.features:
-            p, q = _aligned(self.counts_[feature], counts[feature])
-            found[f"{feature} jensen_shannon"] = jensen_shannon(p, q)
-            found[f"{feature} wasserstein"] = _WASSERSTEIN[feature](p, q)
-        return found
+        rolls = self._as_rolls(X)
+        return distances_of(rolls, self._real)
+
+    def typicality(self, X: Sequence[Any]) -> Typicality:
+        """How each piece lies among real excerpts as long, feature by feature.
+
+        A piece longer than most of the corpus, that is, than its tenth longest piece, is cut into
+        parts of that length, which overlap where they must; what is said of it are means over them.
+
+        Parameters
+        ----------
+        X : list of PianoRoll or array-like of shape (n_frames, 128)
+            One entry a piece, each of one frame or more.
+
+        Returns
+        -------
+        Typicality
+
+        Raises
+        ------
+        InvalidInputError
+            If the corpus has one piece only, or a piece of X has no frames.
+        """
+        rolls = self._as_rolls(X)
+        return self._real.typicality(rolls)
 
     def score(self, X: Sequence[Any], y: Any = None) -> float:
-        """Minus the mean distance over the features; higher is nearer, 0 is equal.
+        """How like real music rolls are, all features together; higher is more like it.
+
+        Minus the mean over the pieces of how far each lies from the middle of real excerpts as long
+        (`pianolstm.scoring.typicality.remoteness`), as a multiple of how far the median real
+        excerpt does, and at least 1. So -1 is the most that there is, real music has little less,
+        and what lies twice as far out as the median of real music has -2. To be more typical than
+        the median real excerpt is not better, and to be nearer to the corpus than real excerpts
+        are, as an average of everything is, counts as much as to be further.
+
+        A mean of typicalities would not do: what has the notes and the rhythm of real music, and
+        its chords in any order, has the typicalities of real music in all but a few features.
 
         Parameters
         ----------
@@ -156,11 +197,17 @@ class NoteDistributionScorer(BaseEstimator):
         Returns
         -------
         float
+            At most -1.
         """
-        return self._score(self.distances(X))
+        return self.typicality(X).score
 
     def report(self, sets: Mapping[str, Sequence[Any]]) -> DistributionReport:
-        """Compare several sets of rolls with the corpus and rank them, nearest first.
+        """Score several sets of rolls and rank them, most like real music first.
+
+        Four rows are added to read the others against, of 20 pieces each, as long as the pieces of
+        the sets are in the median: excerpts of the corpus, each compared with the rest of it; the
+        same excerpts with their chords shuffled; pieces drawn from the bigram of chords; and notes
+        drawn by chance.
 
         Parameters
         ----------
@@ -172,30 +219,56 @@ class NoteDistributionScorer(BaseEstimator):
         DistributionReport
             `print` shows it as a table.
         """
+        check_is_fitted(self, "counts_")
         if not sets:
             raise InvalidInputError("report takes at least one named set of rolls; got none.")
-        rows = []
-        for name, X in sets.items():
-            rolls = as_rolls(X, name)
-            found = self.distances(rolls)
-            rows.append(
-                {
-                    "name": name,
-                    "pieces": len(rolls),
-                    "seconds": sum(r.seconds for r in rolls),
-                    "notes": sum(len(r.notes) for r in rolls),
-                    "score": self._score(found),
-                    **found,
-                }
-            )
-        rows.sort(key=lambda row: -row["score"])
-        return DistributionReport(tuple({"rank": i + 1, **row} for i, row in enumerate(rows)))
+        return report_of({n: self._as_rolls(X, n) for n, X in sets.items()}, self._real)
+
+    def as_scorer(
+        self, n_frames: int, n_pieces: int = 8, *, random_state: RandomState = 0
+    ) -> Callable[..., float]:
+        """A function that has a model write music and scores it, for `GridSearchCV`.
+
+        Parameters
+        ----------
+        n_frames, n_pieces : int
+            How long, and how many pieces are written.
+        random_state : int, Generator or None, default=0
+            What they are drawn from; all models write from the same.
+
+        Returns
+        -------
+        callable
+            ``(estimator, X, y=None) -> float``, for ``scoring=...`` of scikit-learn's searches. X
+            and y are ignored.
+
+        Examples
+        --------
+        >>> from sklearn.model_selection import GridSearchCV
+        >>> import pianolstm as pl
+        >>> scorer = pl.NoteDistributionScorer().fit(pl.datasets.load_chorales("train")[:40])
+        >>> search = GridSearchCV(
+        ...     pl.SequenceGenerator(),
+        ...     {"dropout": [0.1, 0.3]},
+        ...     scoring=scorer.as_scorer(128, n_pieces=16),
+        ... )
+        """
+        check_is_fitted(self, "counts_")
+        check_number("n_frames", n_frames, 1, None, whole=True)
+        check_number("n_pieces", n_pieces, 1, None, whole=True)
+        return partial(
+            _score_written,
+            scorer=self,
+            n_frames=int(n_frames),
+            n_pieces=int(n_pieces),
+            random_state=as_seed(random_state),
+        )
 
     def plot(
         self,
         sets: Mapping[str, Sequence[Any]] | None = None,
         *,
-        feature: Literal["pitch", "pitch_class", "chord"] = "pitch",
+        feature: str = "pitch",
         max_bins: int = 40,
         ax: Axes | None = None,
     ) -> Axes:
@@ -205,10 +278,10 @@ class NoteDistributionScorer(BaseEstimator):
         ----------
         sets : mapping of str to list of PianoRoll, default=None
             The sets by name.
-        feature : {"pitch", "pitch_class", "chord"}, default="pitch"
-            What to draw.
+        feature : str, default="pitch"
+            Which distribution.
         max_bins : int, default=40
-            Chords drawn, the most frequent of the corpus.
+            Chords or transitions drawn, the most frequent of the corpus.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; None makes a new figure.
 
@@ -222,121 +295,83 @@ class NoteDistributionScorer(BaseEstimator):
                 f"feature must be one that the scorer was fitted with, {tuple(self.counts_)}; got "
                 f"{feature!r}."
             )
-        corpus = self.counts_[feature]
-        if feature == "pitch":
-            present = [p for p in range(N_PITCHES) if corpus[p]]
-            bins = list(range(present[0], present[-1] + 1))
-            labels = [f"C{p // 12 - 1}" if p % 12 == 0 else "" for p in bins]
-        elif feature == "pitch_class":
-            bins, labels = list(range(12)), list(plotting.NOTE_NAMES)
-        else:
-            bins = sorted(corpus, key=lambda c: -corpus[c])[:max_bins]
-            labels = [
-                chord_pitches(np.frombuffer(c, np.uint64)).replace(" ", "\n") or "rest"
-                for c in bins
-            ]
-        counts = {"corpus": corpus}
-        counts |= {name: _counts(X, [feature])[feature] for name, X in (sets or {}).items()}
-        shares = {
-            name: np.array([c.get(b, 0) for b in bins]) / sum(c.values())
-            for name, c in counts.items()
-        }
+        counts = {"corpus": self.counts_[feature]}
+        for name, X in (sets or {}).items():
+            bags = self._real.corpus.count(self._as_rolls(X, name))
+            counts[name] = self._real.corpus.pool(bags, feature)
+        bins, labels = bin_labels(feature, self.counts_[feature], self.chords_, max_bins)
+        shares = {name: c[bins] / max(c.sum(), 1) for name, c in counts.items()}
         ax = plotting.plot_histograms(shares, labels, ax=ax, xlabel=feature.replace("_", " "))
-        if feature == "chord":
+        if FEATURES[feature].bins == "unordered":
             ax.tick_params(axis="x", labelsize=6)
         return ax
 
+    def plot_typicality(
+        self, X: Sequence[Any], *, feature: str = "pitch", ax: Axes | None = None
+    ) -> Axes:
+        """Draw where pieces lie among the distances of real excerpts from the corpus.
+
+        Parameters
+        ----------
+        X : list of PianoRoll
+            Pieces of one length.
+        feature : str, default="pitch"
+            Which feature.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
+        check_is_fitted(self, "features_")
+        if feature not in self.features_:
+            raise InvalidInputError(
+                f"feature must be one that the scorer was fitted with, {self.features_}; got "
+                f"{feature!r}."
+            )
+        parts, _ = self._real.parts(self._as_rolls(X))
+        lengths = {len(part) for part in parts}
+        if len(lengths) > 1:
+            raise InvalidInputError(
+                f"X has pieces of {min(lengths)} to {max(lengths)} frames; plot_typicality takes "
+                "pieces of one length: cut them, roll[:n]."
+            )
+        j = self.features_.index(feature)
+        found = self._real.statistics(parts, self._real.corpus.count(parts))[:, j]
+        reference = self._real.reference(lengths.pop()).statistics[:, j]
+        label = feature.replace("_", " ")
+        if FEATURES[feature].bins != "number":
+            label = f"{self._real.metric.replace('_', '-').title()} distance, {label}"
+        return plotting.plot_among(reference, found, ax=ax, xlabel=label)
+
     def _check(self) -> None:
-        features = self.features
+        features = tuple(FEATURES) if self.features is None else self.features
         is_list = not isinstance(features, str) and hasattr(features, "__iter__")
         if not is_list or not len(features) or not set(features) <= set(FEATURES):
-            raise InvalidInputError(f"features must be some of {FEATURES}; got {features!r}.")
+            raise InvalidInputError(
+                f"features must be None or some of {tuple(FEATURES)}; got {features!r}."
+            )
         if self.distance not in DISTANCES:
             raise InvalidInputError(f"distance must be one of {DISTANCES}; got {self.distance!r}.")
+        check_number("n_excerpts", self.n_excerpts, 2, None, whole=True)
 
-    def _score(self, distances: Mapping[str, float]) -> float:
-        chosen = [distances[f"{feature} {self.distance}"] for feature in self.features]
-        return 0.0 - float(np.mean(chosen))
-
-
-def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
-    """Jensen-Shannon distance to base 2 of two distributions over the same bins.
-
-    Parameters
-    ----------
-    p, q : ndarray of float, shape (n_bins,)
-        Shares, each summing to 1.
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from pianolstm.scoring.distribution import jensen_shannon
-    >>> jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0]))
-    1.0
-    """
-    m = (p + q) / 2
-    divergence = sum(float(np.sum(a[a > 0] * np.log2(a[a > 0] / m[a > 0]))) for a in (p, q)) / 2
-    return float(np.sqrt(max(divergence, 0.0)))
+    def _as_rolls(self, X: Any, name: str = "X") -> list[PianoRoll]:
+        """Rolls of the grid of the corpus."""
+        check_is_fitted(self, "counts_")
+        first = self._real.rolls[0]
+        return as_rolls(X, name, fs=first.fs, grid=first.grid)
 
 
-def wasserstein(p: np.ndarray, q: np.ndarray) -> float:
-    """Wasserstein distance of two distributions over bins one apart, in bins."""
-    return float(np.abs(np.cumsum(p - q)).sum())
-
-
-def circular_wasserstein(p: np.ndarray, q: np.ndarray) -> float:
-    """Wasserstein distance over bins one apart on a circle, in bins.
-
-    Work on a circle may start at any point; the best start takes the median off the running sum.
-    """
-    flow = np.cumsum(p - q)
-    return float(np.abs(flow - np.median(flow)).sum())
-
-
-def total_variation(p: np.ndarray, q: np.ndarray) -> float:
-    """Wasserstein distance where any two bins are at distance 1."""
-    return float(np.abs(p - q).sum() / 2)
-
-
-_WASSERSTEIN = {
-    "pitch": wasserstein,
-    "pitch_class": circular_wasserstein,
-    "chord": total_variation,
-}
-
-
-def _counts(X: Sequence[Any], features: Sequence[str]) -> Counts:
-    rolls = as_rolls(X)
-    notes = np.concatenate([roll.notes for roll in rolls])
-    if notes["tied"].all():
-        raise InvalidInputError("The rolls have no onsets; a distribution needs at least one.")
-    # A tied note was struck before the roll begins; it is no onset of it.
-    pitch = np.bincount(notes["pitch"][~notes["tied"]], minlength=N_PITCHES)
-    counts: Counts = {}
-    for feature in features:
-        if feature == "pitch":
-            counts[feature] = dict(enumerate(pitch.tolist()))
-        elif feature == "pitch_class":
-            classes = np.bincount(np.arange(N_PITCHES) % 12, weights=pitch)
-            counts[feature] = dict(enumerate(classes.tolist()))
-        else:
-            tokenizer = ChordTokenizer().fit(rolls)
-            counts[feature] = {
-                chord.tobytes(): count
-                for chord, count in zip(
-                    tokenizer.vocabulary_, tokenizer.counts_.tolist(), strict=True
-                )
-            }
-    return counts
-
-
-def _aligned(corpus: dict[Any, float], counts: dict[Any, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of both over the same bins; bins of pitches are in order."""
-    bins = sorted(corpus.keys() | counts.keys())
-    p, q = (np.array([c.get(b, 0) for b in bins], np.float64) for c in (corpus, counts))
-    return p / p.sum(), q / q.sum()
+def _score_written(
+    estimator: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    scorer: NoteDistributionScorer,
+    n_frames: int,
+    n_pieces: int,
+    random_state: int,
+) -> float:
+    """Score of what a model writes; at the top of the module, so that processes can share it."""
+    return scorer.score(estimator.generate(n_frames, n_pieces=n_pieces, random_state=random_state))
