@@ -136,3 +136,19 @@ def test_compare_architectures(tmp_path):
     assert len(distances.splitlines()) == 2 + 3 + 4  # what each report adds
     by_default = runpy.run_path(str(EXAMPLES / "compare_architectures.py"))["ARCHITECTURES"]
     assert by_default == ("lstm", "bilstm", "stacked", "hybrid", "hybrid_stacked") == ARCHITECTURES
+
+
+@pytest.mark.slow
+def test_study(tmp_path):
+    out = run(
+        "study.py",
+        *("--minutes", 0.1, "--sweep", 4, "--pieces", 80, "--units", 16),
+        cwd=tmp_path,
+    )
+    ranking = json.loads((tmp_path / "study" / "ranking.json").read_text())
+    assert set(ranking) == set(ARCHITECTURES)
+    assert all(0.9 < row["auc"] <= 1 for row in ranking.values())  # nothing is learned so fast
+    assert "real music: distance" in out
+    for name in ("1_fidelity", "2_window_and_fs", "3_loss", "4_pitches", "5_music", "6_ranking"):
+        assert (tmp_path / "study" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "study" / "listening" / "page" / "index.html").exists()
