@@ -29,7 +29,14 @@ N_PITCHES, LOWEST = 88, 21
 COMMON = {"clock": "frames", "window_size": 96, "batch_size": 8, "dropout": 0.4}
 COMMON |= {"augment": 0, "learning_rate": 0.003}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "jsb_chorales": {"window_size": 48, "augment": 6, "max_epochs": 200, "steps": 9000},
+    "jsb_chorales": {
+        "window_size": 48,
+        "dropout": 0.2,
+        "augment": 6,
+        "learning_rate": 0.004,
+        "max_epochs": 50,
+        "steps": 2250,
+    },
     "nottingham": {"max_epochs": 24, "steps": 8800},
     "piano_midi": {"augment": 6, "max_epochs": 30, "steps": 3750},
     "musedata": {

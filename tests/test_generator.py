@@ -567,17 +567,18 @@ class TestGenerating:
 
     def test_the_likeliest_candidate_is_chosen(self, pieces, fitted):
         prime = pieces[0]
+        settings = {"prime": prime, "top_p": None}
 
         def nats(music):
             whole = pl.PianoRoll.concatenate([prime, music])
             return sum(fitted._log_likelihoods(*fitted._seen([whole]))[0][len(prime) :])
 
-        seeds = [1, 2, 3]  # of these, no piece ends, which `nats` could not tell
-        ones = [fitted.generate(30, prime=prime, random_state=seed) for seed in seeds]
-        best = fitted.generate(30, n_pieces=3, prime=prime, random_state=seeds, n_candidates=6)
+        seeds = [5, 10, 29]  # the first of these ends no piece, which `nats` could not tell
+        ones = [fitted.generate(30, random_state=seed, **settings) for seed in seeds]
+        best = fitted.generate(30, n_pieces=3, random_state=seeds, n_candidates=6, **settings)
         gains = [nats(b) - nats(one) for b, one in zip(best, ones, strict=True)]
         assert min(gains) >= 0 < max(gains)
-        assert best[2] == fitted.generate(30, prime=prime, random_state=3, n_candidates=6)
+        assert best[2] == fitted.generate(30, random_state=29, n_candidates=6, **settings)
 
     def test_constraints_hold(self, pieces, fitted):
         c = pl.constraints
