@@ -16,16 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 import pianolstm as pl
 from common import arguments, pieces, publish
-
-FS, N_PIECES = 20, 64
-PRIME, MUSIC = 10 * FS, 60 * FS
-
-
-def excerpts(rolls: list[pl.PianoRoll]) -> list[pl.PianoRoll]:
-    """Of pieces that are long enough, evenly spaced."""
-    starts = [(i, a) for i, roll in enumerate(rolls) for a in range(len(roll) - PRIME - MUSIC + 1)]
-    chosen = np.linspace(0, len(starts) - 1, N_PIECES).round().astype(int)
-    return [rolls[i][a : a + PRIME + MUSIC] for i, a in (starts[k] for k in chosen)]
+from repetition import MUSIC, N_PIECES, PRIME, excerpts
+from time_to_quality import FS
 
 
 def loop(roll: pl.PianoRoll, n: int) -> pl.PianoRoll:

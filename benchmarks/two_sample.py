@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 import pianolstm as pl
 from common import arguments, pieces, publish
+from pianolstm.scoring.baselines import chords_shuffled
 from pianolstm.scoring.excerpt_features import Excerpts
 from pianolstm.scoring.two_sample import N_FOLDS, _tested, _usable
 
@@ -80,22 +81,6 @@ def random_notes(rolls: list[pl.PianoRoll], rng: np.random.Generator) -> list[pl
     return made
 
 
-def shuffled(rolls: list[pl.PianoRoll], rng: np.random.Generator) -> list[pl.PianoRoll]:
-    """The chords of each piece in any order; changes stay where they are."""
-    made = []
-    for roll in rolls:
-        velocity, onset = roll.velocity, roll.onset
-        differs = (velocity[1:] != velocity[:-1]).any(axis=1) | onset[1:].any(axis=1)
-        starts = np.flatnonzero(np.append(True, differs))
-        order = rng.permutation(len(starts))
-        frames = np.diff(starts, append=len(roll))
-        struck = np.zeros_like(onset)
-        struck[starts] = onset[starts[order]]
-        velocity = np.repeat(velocity[starts[order]], frames, axis=0)
-        made.append(pl.PianoRoll.from_array(velocity, onset=struck, fs=roll.fs, grid=roll.grid))
-    return made
-
-
 def loops(rolls: list[pl.PianoRoll], rng: np.random.Generator) -> list[pl.PianoRoll]:
     """Two seconds, or four quarter notes, of each piece, 30 times."""
     made = []
@@ -134,7 +119,7 @@ def main() -> None:
             by_chance(excerpts, 20, rng),
             f"{'':<28}{'AUC':>8}{'p':>22}   most telling",
         ]
-        for machine in (random_notes, shuffled, loops):
+        for machine in (random_notes, chords_shuffled, loops):
             made = machine(rolls[1::2], rng)
             test = pl.two_sample_test(rolls[::2], made, length=LENGTH, random_state=0)
             lines.append(against(machine.__name__.replace("_", " "), test))

@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 import pianolstm as pl
 from pianolstm.scoring import passages
 from pianolstm.scoring.borrowing import PASSAGES
-from pianolstm.scoring.excerpts import Excerpts, draw
+from pianolstm.scoring.calibration import Calibration, draw
 from pianolstm.scoring.novelty import CHORD_PASSAGES
 from pianolstm.tokens import as_corpus
 
@@ -335,7 +335,7 @@ def test_real_excerpts_are_what_a_search_finds(corpus, n, random):
     chords = [struck(roll) for roll in rolls]
     lines = passages.lines(as_corpus(rolls))[0]
     index = passages.Index(lines)
-    excerpts = Excerpts.of(lines, index, range(len(rolls)), CHORD_PASSAGES)
+    excerpts = Calibration.of(lines, index, range(len(rolls)), CHORD_PASSAGES)
     for i in range(2, len(rolls)):
         others = [c for c, g in zip(chords, index.groups, strict=True) if g != index.groups[i]]
         start = random.randrange(len(chords[i]))

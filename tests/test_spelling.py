@@ -14,6 +14,7 @@ import pianolstm as pl
 import reference
 from pianolstm import constraints
 from pianolstm._decoding.batches import Batch, Decoder, Request, SamplingSettings, write_all
+from pianolstm._decoding.history import barred
 from pianolstm._decoding.notes import (
     N_NUMBERS,
     Asked,
@@ -114,6 +115,7 @@ def test_notes_at_the_ends_of_the_uniform(number):
     group = Batch(writer, [Request(np.zeros(2, np.uint32), SamplingSettings(), limits)] * LANES)
     free, stepped = jax.tree.map(lambda a: a[0], group._free), group.state.stepped
     none, no = jnp.zeros((LANES, 256), bool), jnp.zeros(LANES, bool)
+    nothing_barred = barred(group.state.memory, group.sampling.max_repeats)
 
     def u(k):
         return jnp.where(k % N_NUMBERS == 0, number, 0.5) * jnp.ones((LANES, 1))
@@ -130,8 +132,7 @@ def test_notes_at_the_ends_of_the_uniform(number):
             no,
             no,
             none,
-            no[:, None],
-            none[:, None],
+            nothing_barred,
         ),
         group.sampling,
         ~no,

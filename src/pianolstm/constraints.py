@@ -412,7 +412,8 @@ class MaxRepeats(Constraint):
 
     Without it that is as often as the training pieces say one at the most. A passage is of up to
     128 chords that begin (frames, with ``clock="frames"``), not all the same; what the prime says
-    counts.
+    counts. Where the network ends a piece and begins another with what sounds, held on, and that
+    had been struck again, it counts as another chord.
 
     Parameters
     ----------

@@ -43,16 +43,12 @@ def empty_memory() -> Memory:
     )
 
 
-N_BARRED = 4
-"""Chords that one step may bar: of passages of other lengths. More never came in what was tried."""
-
-
 class Barred(NamedTuple):
-    """Chords that would complete a passage too often in a row."""
+    """Chords that would complete a passage too often in a row, one for each length of it."""
 
-    is_one: Array  # bool (lanes, N_BARRED)
-    bits: Array  # uint32 (lanes, N_BARRED, 8)
-    ids: Array  # int32 (lanes, N_BARRED): the rows that write them
+    is_one: Array  # bool (lanes, LONGEST_PASSAGE): for which lengths there is one
+    bits: Array  # uint32 (lanes, LONGEST_PASSAGE, 8)
+    ids: Array  # int32 (lanes, LONGEST_PASSAGE): the rows that write them
 
 
 class Step(NamedTuple):
@@ -162,24 +158,20 @@ def barred(
     """
     n, lags = memory.agree.shape[1], jnp.arange(1, LONGEST_PASSAGE + 1, dtype=jnp.int32)
     place = (memory.newest[:, None] - lags[None]) % n
+    after = (place + 1) % n
     agree, signs, same = (
         jnp.take_along_axis(a, at, axis=1)
         for a, at in (
             (memory.agree, place),
-            (memory.signatures, (place + 1) % n),
+            (memory.signatures, after),
             (memory.signatures, memory.newest[:, None]),
         )
     )
     # Its last step apart, a passage is constant where that many agree with the step before.
     is_constant = (agree[:, :1] >= lags[None] - 2) & (signs == same)
     is_one = (agree + 1 >= max_repeats[:, None] * lags[None]) & (lags[None] > 1) & ~is_constant
-    number = jnp.cumsum(is_one, axis=1)
-    which = jnp.arange(1, N_BARRED + 1)[None]
-    # The first place with each number; the last one where there is none.
-    at = jnp.sum(number[:, None] < which[..., None], axis=2)
-    at = (jnp.take_along_axis(place, jnp.minimum(at, len(lags) - 1), axis=1) + 1) % n
-    steps = jnp.take_along_axis(memory.steps, at[..., None], axis=1)
-    return Barred(number[:, -1:] >= which, steps[..., :8], steps[..., 8].astype(jnp.int32))
+    steps = jnp.take_along_axis(memory.steps, after[..., None], axis=1)
+    return Barred(is_one, steps[..., :8], steps[..., 8].astype(jnp.int32))
 
 
 def is_barred(

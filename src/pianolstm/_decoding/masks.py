@@ -107,8 +107,9 @@ def _not_barred(
     """Without the chords that would be said too often in a row, where there are others."""
 
     def less() -> tuple[Array, Array]:
-        is_row = barred.ids[..., None] == jnp.arange(allowed.shape[1])[None, None]
-        left = allowed & ~jnp.any(is_row & barred.is_one[..., None], axis=1)
+        lanes, n_rows = jnp.arange(len(allowed))[:, None], allowed.shape[1]
+        rows = jnp.where(barred.is_one, barred.ids, n_rows)  # what is beyond the rows is dropped
+        left = allowed.at[lanes, rows].set(False, mode="drop")
         n_left = jnp.sum(left, axis=1, dtype=jnp.float32)
         is_any = n_left > 0
         return jnp.where(is_any[:, None], left, allowed), jnp.where(is_any, n_left, n_allowed)

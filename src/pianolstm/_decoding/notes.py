@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pianolstm._decoding.history import Barred, is_barred
 from pianolstm._decoding.random_numbers import row_at
 from pianolstm._decoding.state import ForcedFrames, SamplingParameters
 from pianolstm._decoding.stepping import StepWeights
@@ -92,8 +93,7 @@ class Asked(NamedTuple):
     may_end: Array  # bool (lanes,): whether the piece may end in its place
     is_given: Array  # bool (lanes,): where the chord is given
     planes: Array  # bool (lanes, 256): that chord
-    is_barred: Array  # bool (lanes, n): which of the next there are
-    barred: Array  # bool (lanes, n, 256): chords that it must not be
+    barred: Barred  # chords that it must not be
 
 
 class _Given(NamedTuple):
@@ -414,9 +414,8 @@ def _allowed(asked: Asked, so_far: Spelling) -> Array:
     n = jnp.sum(so_far.planes[:, :N_PITCHES], axis=1)
     room = requirements.max_notes - n - jnp.sum(to_come, axis=1)
     pitches = requirements.allowed & (requirements.required | (room > 0)[:, None])
-    is_same = jnp.all(asked.barred == so_far.planes[:, None], axis=2)
-    is_barred = jnp.any(is_same & asked.is_barred, axis=1)
-    may_end = ((n > 0) | requirements.may_rest) & ~is_barred
+    may_end = (n > 0) | requirements.may_rest
+    may_end &= ~is_barred(asked.barred, packed(so_far.planes))
     ok = _with_end(pitches, False) | ((symbols == N_PITCHES) & may_end[:, None])
     return ok & (symbols <= lowest[:, None])
 

@@ -108,8 +108,7 @@ def _asked(config: NetworkConfig, context: Context, masks: Masks, draw: Draw) ->
         masks.may_end & ~is_new,
         given.is_given,
         unpack_words(given.bits) > 0,
-        barred.is_one & is_kept[:, None],
-        unpack_words(barred.bits) > 0,
+        barred._replace(is_one=barred.is_one & is_kept[:, None]),
     )
 
 

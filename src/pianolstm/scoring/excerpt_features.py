@@ -137,6 +137,22 @@ class Excerpts(NamedTuple):
         length: float,
         groups: Sequence[Any] | None,
     ) -> Excerpts:
+        """Pieces of both sets, real and written, cut into excerpts of a length, and described.
+
+        Parameters
+        ----------
+        sets : tuple of two lists of PianoRoll
+            Real and written pieces.
+        length : float
+            Of an excerpt, in seconds or quarter notes.
+        groups : sequence, default=None
+            One label for each real and then each written piece; None takes each as its own.
+
+        Raises
+        ------
+        InvalidInputError
+            If no piece is as long as an excerpt, or there is another number of labels.
+        """
         rolls = [*sets[0], *sets[1]]
         if groups is not None and len(groups) != len(rolls):
             raise InvalidInputError(

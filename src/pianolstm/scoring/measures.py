@@ -22,6 +22,7 @@ from scipy.stats import gaussian_kde
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import PianoRoll, as_rolls
 from pianolstm.scoring.features import events
+from pianolstm.scoring.tables import table
 
 NOTE_LENGTHS = np.array([6, 8, 9, 12, 16, 18, 24, 32, 36, 48, 72, 96]) / 24
 """Classes of note lengths in quarter notes: sixteenth, triplet eighth, dotted sixteenth, eighth,
@@ -152,15 +153,7 @@ class MeasureComparison:
 
     def __str__(self) -> str:
         columns = list(self.rows[0])
-        cells = [columns, *([_cell(row[column]) for column in columns] for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.rjust(width) if i else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in cells
-        )
+        return table(columns, [[_cell(row[column]) for column in columns] for row in self.rows])
 
 
 def compare_measures(real: Sequence[Any], written: Sequence[Any]) -> MeasureComparison:
@@ -210,9 +203,9 @@ def compare_measures(real: Sequence[Any], written: Sequence[Any]) -> MeasureComp
     """
     first = as_rolls(real, "real")
     second = as_rolls(written, "written", fs=first[0].fs, grid=first[0].grid)
-    tables = [_table(first, "real"), _table(second, "written")]
+    found = [_each(first, "real"), _each(second, "written")]
     return MeasureComparison(
-        tuple(_compared(name, *(table[name] for table in tables)) for name in Measures._fields)
+        tuple(_compared(name, *(each[name] for each in found)) for name in Measures._fields)
     )
 
 
@@ -234,7 +227,7 @@ def _transitions(classes: np.ndarray) -> np.ndarray:
     return counts / counts.sum()
 
 
-def _table(rolls: Sequence[PianoRoll], name: str) -> dict[str, np.ndarray]:
+def _each(rolls: Sequence[PianoRoll], name: str) -> dict[str, np.ndarray]:
     """Each measure of all pieces: float64, shape (n_pieces, size of the measure)."""
     if len(rolls) < MIN_PIECES:
         raise InvalidInputError(

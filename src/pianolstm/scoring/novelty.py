@@ -25,7 +25,7 @@ from pianolstm.checks import RandomState, as_seed, check_number
 from pianolstm.exceptions import InvalidInputError
 from pianolstm.rolls import Grid, as_rolls
 from pianolstm.scoring.borrowing import PASSAGES, Borrowing, NoveltyReport, Passage
-from pianolstm.scoring.excerpts import Excerpts, draw, value
+from pianolstm.scoring.calibration import Calibration, draw, value
 from pianolstm.scoring.passages import Index, Line, Matches, lines, n_different, ngrams
 from pianolstm.tokens import ChordSequence, Pieces, as_corpus, decode
 
@@ -139,8 +139,8 @@ class NoveltyScorer(BaseEstimator):
         pieces = np.random.default_rng(seed).permutation(np.flatnonzero(sizes))
         enough = int(np.searchsorted(np.cumsum(sizes[pieces]), CALIBRATION_CHORDS))
         pieces = pieces[: enough + 1].tolist()
-        excerpts = Excerpts.of(chords, index, pieces, CHORD_PASSAGES)
-        excerpts["melody"] = Excerpts.of(melodies, melody, pieces, ["any_speed"])["any_speed"]
+        excerpts = Calibration.of(chords, index, pieces, CHORD_PASSAGES)
+        excerpts["melody"] = Calibration.of(melodies, melody, pieces, ["any_speed"])["any_speed"]
         shared = index.shared(int(self.n))
         self._n_shared = [
             np.cumsum(np.append(0, shared[index.offsets[i] : index.offsets[i + 1]])) for i in pieces

@@ -9,7 +9,7 @@ import numpy as np
 from pianolstm.scoring.passages import Index, Line, n_different
 
 
-class Excerpts:
+class Calibration:
     """Pieces of a corpus, each compared with all that are no copies of it.
 
     Parameters
@@ -36,7 +36,7 @@ class Excerpts:
     @classmethod
     def of(
         cls, lines: Sequence[Line], index: Index, pieces: Sequence[int], kinds: Sequence[str]
-    ) -> dict[str, Excerpts]:
+    ) -> dict[str, Calibration]:
         """Some pieces of an index, for each kind of passage."""
         lengths: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
         for i in pieces:
